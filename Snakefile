@@ -1,0 +1,125 @@
+# The stages of the study and what each depends on. Called by run_all.sh; for a cluster, call snakemake with this file
+# and --config profile=… data=… out=… and a profile of your scheduler.
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+
+from kitslib.config import arm, as_dict, code_key, configure, key, notebook_key
+
+study = configure(
+    profile=config.get("profile", "demo"), data=str(config.get("data") or ""), out=str(config.get("out") or "")
+)
+values = as_dict(study)
+PAGES, WORK = study.reports, study.work
+TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds]
+STAGES = ["01_data", "02_kidney", *TUMOR, "04_ablations", "05_evaluation"]
+
+# The sections of the configuration that each notebook reads: only a change in these runs it again.
+COHORT = ("data", "cohort", "kidney_grid", "tumor_grid")
+READS = {
+    "01_data": COHORT,
+    "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
+    "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
+    "04_ablations": (*COHORT, "arms", "seeds"),
+    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "device", "precision", "threads"),
+}
+
+
+def identity(notebook):
+    """Changes with the notebook, the code it uses and the settings it reads."""
+    settings = {name: values[name] for name in READS[notebook]}
+    return key(settings, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
+
+
+def execute(notebook, more=""):
+    """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
+    return (
+        f"papermill {ROOT}/notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar --log-output"
+        f" -r profile {study.profile} -r data '{study.data or ''}' -r out '{study.out}' {more}"
+        " > {log.text} 2>&1"
+    )
+
+
+def logs(name):
+    return {"notebook": str(WORK / "notebooks" / f"{name}.ipynb"), "text": str(WORK / "logs" / f"{name}.log")}
+
+
+def stage(name):
+    return str(WORK / "stages" / f"{name}.json")
+
+
+wildcard_constraints:
+    arm="|".join(study.arms),
+    seed=r"\d+",
+    page="|".join(STAGES),
+
+
+rule all:
+    input:
+        PAGES / "index.html",
+        expand(str(PAGES / "{page}.html"), page=STAGES),
+
+
+rule data:
+    output: stage("01_data")
+    log: **logs("01_data")
+    params: identity=identity("01_data")
+    threads: workflow.cores
+    shell: execute("01_data")
+
+
+rule kidney:
+    input: stage("01_data")
+    output: stage("02_kidney")
+    log: **logs("02_kidney")
+    params: identity=identity("02_kidney")
+    threads: study.threads
+    resources: gpu=1
+    priority: 10
+    shell: execute("02_kidney")
+
+
+rule tumor:
+    input: stage("01_data")
+    output: stage("03_tumor-{arm}-s{seed}")
+    log: **logs("03_tumor-{arm}-s{seed}")
+    params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
+    threads: study.threads
+    resources: gpu=1
+    shell: execute("03_tumor", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
+
+
+rule ablations:
+    input: [stage(name) for name in TUMOR]
+    output: stage("04_ablations")
+    log: **logs("04_ablations")
+    params: identity=identity("04_ablations")
+    shell: execute("04_ablations")
+
+
+rule evaluation:
+    input: stage("01_data"), stage("02_kidney"), [stage(name) for name in TUMOR], stage("04_ablations")
+    output: stage("05_evaluation")
+    log: **logs("05_evaluation")
+    params: identity=identity("05_evaluation")
+    threads: study.threads
+    resources: gpu=1
+    shell: execute("05_evaluation")
+
+
+rule page:
+    input: stage("{page}")
+    output: str(PAGES / "{page}.html")
+    params:
+        notebook=str(WORK / "notebooks" / "{page}.ipynb"),
+        identity=code_key("reports"),
+    shell: "python -m kitslib report {params.notebook} {output}"
+
+
+rule index:
+    input: [stage(name) for name in STAGES]
+    output: PAGES / "index.html", PAGES / "summary.json"
+    params: identity=code_key("reports", "__main__")
+    shell: f"python -m kitslib report --index {PAGES}"

@@ -1,0 +1,1 @@
+"""Measurements against peers, one module per job: `python -m benchmarks JOB`."""

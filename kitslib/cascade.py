@@ -1,0 +1,145 @@
+"""CT to label map: kidney network, mask, tumour network, largest component, back in native geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from kitslib.inference import Autocast, Reading, largest_components, predict_slabs, predict_stacks
+from kitslib.transforms import (
+    HU_WINDOWS,
+    KidneyGrid,
+    TumorGrid,
+    hide_outside,
+    kidney_input,
+    restore_mask,
+    tumor_input,
+)
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KidneyStage:
+    """A trained kidney network and how it is applied: grid, HU reading, windows, components kept."""
+
+    network: nn.Module
+    grid: KidneyGrid
+    hu: str
+    window: Reading
+    window_slices: int
+    components: int
+
+    @classmethod
+    def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
+        """Build the stage from the settings that its run was trained with."""
+        names = ("hu", "window", "window_slices", "components")
+        return cls(
+            network=network, grid=KidneyGrid(**settings["grid"]), **{n: settings["training"][n] for n in names}
+        )
+
+    def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
+        """Return the kidney probability (D, H, W) float16 on the stage grid, zero outside the kept components."""
+        found = predict_slabs(
+            self.network, volume, HU_WINDOWS[self.hu], size=self.window_slices, reading=self.window, autocast=autocast
+        )
+        surely = found > 0.5
+        dropped = surely & ~largest_components(surely, self.components)
+        found[dropped] = 0
+        return found
+
+    def mask(self, imaging: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
+        """Return the kidneys (with what grows in them) as uint8 0/1 in the scan's own grid."""
+        volume, mapping = kidney_input(imaging, spacing, self.grid)
+        native = restore_mask(self.probability(volume, autocast), mapping)
+        return largest_components(native > 0, self.components).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TumorStage:
+    """A trained tumour network and how it is applied: grid, HU reading, slices seen at a time."""
+
+    network: nn.Module
+    grid: TumorGrid
+    hu: str
+    dims: Literal["2d", "2.5d", "3d"]
+    slices: int
+    slab: int
+
+    @classmethod
+    def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
+        """Build the stage from the settings that its run was trained with."""
+        names = ("hu", "slices", "slab")
+        return cls(
+            network=network,
+            grid=TumorGrid(**settings["grid"]),
+            dims=settings["arm"]["dims"],
+            **{n: settings["training"][n] for n in names},
+        )
+
+    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
+        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask."""
+        window = HU_WINDOWS[self.hu]
+        seen = hide_outside(volume, mask, window)
+        if self.dims == "3d":
+            found = predict_slabs(self.network, seen, window, size=2 * self.slab, autocast=autocast)
+        else:
+            depth = 1 if self.dims == "2d" else self.slices
+            found = predict_stacks(self.network, seen, window, depth=depth, autocast=autocast)
+        found[mask == 0] = 0
+        return found
+
+    def mask(
+        self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast
+    ) -> np.ndarray:
+        """Return all tumour found, before components are dropped, as uint8 0/1 in the scan's own grid."""
+        volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
+        return restore_mask(self.probability(volume, mask, autocast), mapping)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the cascade found, all uint8 (D, H, W) in the scan's own grid.
+
+    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney: the first stage's mask.
+    tumor: all that the second stage found, before the component step.
+    """
+
+    labels: np.ndarray
+    kidney: np.ndarray
+    tumor: np.ndarray
+
+
+def segment(
+    imaging: np.ndarray,
+    spacing: Triple,
+    kidney_stage: KidneyStage,
+    tumor_stage: TumorStage,
+    *,
+    autocast: Autocast,
+    kidney: np.ndarray | None = None,
+) -> Segmentation:
+    """Segment one scan (D, H, W) int16 HU of `spacing` (z, y, x) mm.
+
+    `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect one would give).
+    A scan in which no kidney is found gets an empty label map.
+    """
+    if kidney is None:
+        kidney = kidney_stage.mask(imaging, spacing, autocast)
+    if not kidney.any():
+        empty = np.zeros(imaging.shape, np.uint8)
+        return Segmentation(empty, empty, empty)
+    tumor = tumor_stage.mask(imaging, kidney, spacing, autocast)
+    return Segmentation(compose(kidney, tumor), kidney, tumor)
+
+
+def compose(kidney: np.ndarray, tumor: np.ndarray) -> np.ndarray:
+    """Return the label map of a kidney mask and a tumour mask: the tumour's largest component wins over kidney."""
+    labels = (kidney > 0).astype(np.uint8)
+    labels[largest_components(tumor > 0, 1)] = 2
+    return labels
+
+

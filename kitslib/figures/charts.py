@@ -1,0 +1,229 @@
+"""Tables of scores, effects, histories and HU as axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kitslib.figures.style import CYCLE, NAMES, PALETTE, WORDS, FigureError
+
+
+def _table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
+    frame = pd.DataFrame(table)
+    missing = [name for name in needed if name not in frame]
+    if missing or frame.empty:
+        got = f"{len(frame)} rows with {', '.join(map(str, frame)) or 'no columns'}"
+        raise FigureError(f"{what}: expected rows with {', '.join(needed)}, got {got}")
+    return frame
+
+
+def _word(column: str) -> str:
+    """A column's name as an axis says it."""
+    return column.removesuffix("_ml").replace("_", " ").replace("tumor", "tumour")
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    return plt.subplots(figsize=size)[1] if ax is None else ax
+
+
+def learning_curves(
+    histories: Mapping[str, Any], *, columns: Sequence[str] = ("loss", "dice"), x: str = "epoch"
+) -> Figure:
+    """One panel per column, one colour per run; with a ``seed`` column thin lines per seed and the mean.
+
+    ``histories`` maps a name to its table (frame, mapping of lists, or rows); a run without a column is not in
+    its panel. Raises FigureError when there is no history or one has no ``x``.
+    """
+    frames = {name: _table(table, [x], f"history {name!r}") for name, table in histories.items()}
+    if not frames:
+        raise FigureError("learning curves: expected at least one history, got none")
+    fig, axes = plt.subplots(1, len(columns), figsize=(8.8, 3.3), squeeze=False)
+    for ax, column in zip(axes[0], columns, strict=True):
+        for index, (name, frame) in enumerate(frames.items()):
+            if column in frame:
+                _curve(ax, frame.dropna(subset=[column]), x, column, name, CYCLE[index % len(CYCLE)])
+        ax.set(xlabel=x, title=_word(column))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(frames) > 1:
+        axes[0][-1].legend()
+    return fig
+
+
+def _curve(ax: Axes, frame: pd.DataFrame, x: str, column: str, name: str, color: str) -> None:
+    if "seed" in frame and frame["seed"].nunique() > 1:
+        for _, one in frame.groupby("seed"):
+            ax.plot(one[x], one[column], color=color, linewidth=0.8, alpha=0.45)
+        frame = frame.groupby(x, as_index=False)[column].mean()
+    ax.plot(frame[x], frame[column], color=color, label=name, marker="o" if len(frame) < 3 else None)
+
+
+def dice_strip(
+    table: Any,
+    intervals: Mapping[str, Sequence[float]] | None = None,
+    *,
+    value: str = "dice",
+    by: str = "arm",
+    ax: Axes | None = None,
+) -> Axes:
+    """A dot per case in one row per group, the mean as a diamond, and the given interval around it.
+
+    ``table`` has the columns ``by`` and ``value``; ``intervals`` maps a group to (low, high) of its mean.
+    """
+    frame = _table(table, [by, value], "dice strip")
+    groups = list(dict.fromkeys(frame[by]))
+    ax = _axes(ax, (8.8, 0.55 * len(groups) + 0.9))
+    for row, group in enumerate(groups):
+        points = np.sort(frame.loc[frame[by] == group, value].dropna().to_numpy(float))
+        if not len(points):
+            continue
+        shift = ((np.arange(len(points)) * 0.618034) % 1 - 0.5) * 0.4
+        ax.scatter(points, row + shift, s=20, color=PALETTE["muted"], alpha=0.55, linewidths=0)
+        if intervals and group in intervals:
+            ax.plot(
+                intervals[group], [row, row], color=PALETTE["tumor"], linewidth=3.2, solid_capstyle="round"
+            )
+        ax.scatter(
+            [points.mean()], [row], marker="D", s=48, color=PALETTE["tumor"], edgecolor="white", zorder=3
+        )
+        ax.annotate(
+            f"{points.mean():.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9
+        )
+    ax.set(
+        yticks=range(len(groups)),
+        yticklabels=groups,
+        ylim=(len(groups) - 0.45, -0.55),
+        xlabel=f"{_word(value)} (dots: cases, diamond: mean{', bar: its interval' if intervals else ''})",
+    )
+    ax.grid(False, axis="y")
+    return ax
+
+
+def forest(effects: Any, *, xlabel: str = "difference in Dice", ax: Axes | None = None) -> Axes:
+    """Effects with their intervals against zero: filled where the interval excludes zero, else hollow.
+
+    ``effects`` has the columns label, effect, low and high, and n where known.
+    """
+    frame = _table(effects, ["label", "effect", "low", "high"], "forest")
+    ax = _axes(ax, (8.8, 0.42 * len(frame) + 0.9))
+    ax.axvline(0, color=PALETTE["truth"], linewidth=1)
+    for row, one in enumerate(frame.to_dict("records")):
+        clear = one["low"] > 0 or one["high"] < 0
+        color = (
+            PALETTE["muted"] if not clear else PALETTE["kidney"] if one["effect"] > 0 else PALETTE["tumor"]
+        )
+        ax.plot([one["low"], one["high"]], [row, row], color=color, linewidth=2.4, solid_capstyle="round")
+        ax.scatter(
+            [one["effect"]],
+            [row],
+            s=52,
+            marker="s",
+            zorder=3,
+            color=color if clear else "white",
+            edgecolor=color,
+            linewidths=1.6,
+        )
+        words = f"{one['effect']:+.3f}  [{one['low']:+.3f}, {one['high']:+.3f}]".replace("-", "−")
+        if pd.notna(one.get("n")):
+            words += f"  n = {int(one['n'])}"
+        ax.annotate(words, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
+    ax.set(yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.4, -0.6), xlabel=xlabel)
+    ax.grid(False, axis="y")
+    return ax
+
+
+def dice_against_volume(
+    table: Any,
+    *,
+    volume: str = "tumor_ml",
+    value: str = "dice",
+    by: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A dot per case: Dice over volume in ml on a logarithmic axis, coloured by the column ``by`` if given.
+
+    A volume of 0 ml has no place on the axis and is left out; the legend says how many.
+    """
+    frame = _table(table, [volume, value] + ([by] if by else []), "dice against volume").dropna(
+        subset=[volume, value]
+    )
+    ax = _axes(ax, (8.8, 3.6))
+    shown = frame[frame[volume] > 0]
+    groups = shown.groupby(by, sort=False) if by else [(None, shown)]
+    for index, (name, part) in enumerate(groups):
+        color = CYCLE[index % len(CYCLE)] if by else PALETTE["tumor"]
+        ax.scatter(part[volume], part[value], s=30, alpha=0.75, color=color, linewidths=0, label=name)
+    dropped = len(frame) - len(shown)
+    if dropped:
+        ax.scatter([], [], s=0, label=f"{dropped} with 0 ml not shown")
+    ax.set(
+        xscale="log",
+        xlabel=f"{_word(volume)} volume, ml",
+        ylabel=_word(value),
+        ylim=(-0.03, 1.03),
+    )
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    if by or dropped:
+        ax.legend()
+    return ax
+
+
+def hu_distributions(
+    samples: Mapping[str, np.ndarray],
+    *,
+    limits: tuple[float, float] = (-150.0, 350.0),
+    bins: int = 100,
+    ax: Axes | None = None,
+) -> Axes:
+    """Density of HU per tissue with its median as a dashed line; values outside the limits are not drawn.
+
+    ``samples`` maps a tissue (kidney, tumor, cyst keep their colours) to an array of HU of any shape.
+    """
+    ax = _axes(ax, (8.8, 3.4))
+    edges = np.linspace(*limits, bins + 1)
+    spare = iter([color for color in CYCLE if color not in {PALETTE[name] for name in NAMES.values()}] * 4)
+    words = {name: WORDS[value] for value, name in NAMES.items()}
+    for name, values in samples.items():
+        values = np.asarray(values, float).ravel()
+        if not values.size:
+            continue
+        color = PALETTE[name] if name in words else next(spare)
+        density = np.histogram(values, edges)[0] / (values.size * np.diff(edges))
+        median = float(np.median(values))
+        label = f"{words.get(name, name)}, median {median:.0f} HU".replace("-", "−")
+        ax.stairs(density, edges, fill=True, color=color, alpha=0.18)
+        ax.stairs(density, edges, color=color, linewidth=1.6, label=label)
+        ax.axvline(median, color=color, linewidth=1.2, linestyle="--")
+    ax.set(xlabel="HU", ylabel="density", xlim=limits, yticks=[])
+    ax.legend()
+    return ax
+
+
+def difficulty_over_time(table: Any, *, value: str = "difficulty", ax: Axes | None = None) -> Axes:
+    """Heat map of difficulty, a row per case (hardest at the end on top) and a column per measured epoch.
+
+    ``table`` has the columns epoch, case and ``value``.
+    """
+    frame = _table(table, ["epoch", "case", value], "difficulty over time")
+    grid = frame.pivot_table(index="case", columns="epoch", values=value, aggfunc="mean")
+    grid = grid.sort_values(grid.columns[-1], ascending=False)
+    ax = _axes(ax, (8.8, min(0.24 * len(grid) + 1.1, 9.0)))
+    picture = ax.imshow(grid.to_numpy(float), aspect="auto", cmap="cividis", vmin=0, interpolation="nearest")
+    step = max(1, -(-len(grid) // 30))
+    ax.set(
+        yticks=range(0, len(grid), step),
+        yticklabels=grid.index[::step],
+        xticks=range(len(grid.columns)),
+        xticklabels=grid.columns,
+        xlabel="epoch",
+    )
+    ax.tick_params(axis="y", labelsize=7.5)
+    ax.grid(False)
+    ax.figure.colorbar(picture, ax=ax, label=_word(value), fraction=0.04, pad=0.02)
+    return ax

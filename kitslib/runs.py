@@ -1,0 +1,251 @@
+"""A run's folder: configuration, provenance, history, checkpoint, weights, scores; and stage records."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from kitslib.config import ROOT, RunConfig, as_dict, key
+
+PACKAGES = ("torch", "accelerate", "numpy", "scipy", "nibabel", "papermill")
+
+
+class RunError(ValueError):
+    """A run folder or a stage record that is missing, damaged or belongs to another configuration."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it there when the block ends well, else remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as JSON, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}: not readable as JSON ({error}); remove it and run its stage again") from None
+
+
+def commit() -> str | None:
+    """Return the git commit of the project, with `+` where files differ from it; None outside git."""
+
+    def git(*words: str) -> str:
+        call = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return call.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) -> Accelerator:
+    """Return the accelerator: device, mixed precision (bf16 where the hardware has it) and CPU threads."""
+    torch.set_num_threads(threads)
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if device == "cuda" and cpu:
+        raise RunError("device: 'cuda' was asked for, but this machine shows no CUDA device; use 'auto'")
+    if precision == "auto":
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if cpu else torch.cuda.is_bf16_supported()
+        precision = "bf16" if has_bf16 else "no"
+    return Accelerator(mixed_precision=precision, cpu=cpu)
+
+
+def device_name(device: torch.device | str = "cpu") -> str:
+    """Return the device in words, as a report states it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        model = next(line.split(":")[1].strip() for line in info.splitlines() if "model name" in line)
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
+    """Return what a reader needs to know where a result comes from: commit, versions, device, data, date."""
+    return {
+        "profile": config.profile,
+        "synthetic": config.synthetic,
+        "data": config.data or "synthetic cohort",
+        "labels": config.cohort.labels,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
+        "device": device_name("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training on disk. `folder` is named after what was asked, so another question gets another folder."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: Path, name: str, settings: Mapping[str, Any]) -> Run:
+        """Open `root/name-<key of the settings>`, made when missing; `settings` is all that decides the weights."""
+        settings = json.loads(json.dumps(settings))
+        run = cls(root / f"{name}-{key(settings)[:8]}", settings)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not (run.folder / "settings.json").is_file():
+            write_json(run.folder / "settings.json", settings)
+        return run
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Open an existing run folder."""
+        if not (folder / "settings.json").is_file():
+            raise RunError(f"{folder}: no run is there (settings.json is missing)")
+        return cls(folder, read_json(folder / "settings.json"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return (self.folder / "weights.safetensors").is_file()
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return one record per epoch."""
+        path = self.folder / "history.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+    def write_history(self, records: list[dict[str, Any]]) -> None:
+        """Write the history anew, whole or not at all."""
+        with replacing(self.folder / "history.jsonl") as part:
+            part.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write `state`, with the settings it belongs to, as the checkpoint to resume from."""
+        with replacing(self.folder / "last.pt") as part:
+            torch.save({"settings": self.settings, **state}, part)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the last checkpoint, or None; one of other settings is refused by naming what differs."""
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise RunError(f"{path}: damaged checkpoint ({error}); remove it to start this run anew") from None
+        names = differing(state["settings"], self.settings)
+        if names:
+            raise RunError(f"{path}: this checkpoint was made with other settings: {', '.join(names)}")
+        return state
+
+    def finish(self, network: torch.nn.Module) -> None:
+        """Write the final weights, which mark the run as finished, and drop the checkpoint."""
+        tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
+        with replacing(self.folder / "weights.safetensors") as part:
+            save_file(tensors, str(part), metadata={"settings": json.dumps(self.settings)})
+        (self.folder / "last.pt").unlink(missing_ok=True)
+
+    def load_weights(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Fill `network` with the final weights."""
+        if not self.finished:
+            raise RunError(f"{self.folder}: the training has not come to its end; run its notebook again")
+        network.load_state_dict(load_file(str(self.folder / "weights.safetensors")))
+        return network
+
+
+def differing(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Return the dotted names at which two nested mappings differ, each with both values."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = sorted({*old, *new})
+        return [n for name in names for n in differing(old.get(name), new.get(name), f"{prefix}{name}.")]
+    return [] if old == new else [f"{prefix.rstrip('.')} ({old!r} there, {new!r} here)"]
+
+
+def models_folder(folder: Path | None = None) -> Path:
+    """Return the folder with the trained stages, kidney/ and tumor/: the one named, or the largest study's here."""
+    if folder is None:
+        found = [ROOT / "reports" / name / "models" for name in ("paper", "demo", "smoke")]
+        folder = next((f for f in found if (f / "tumor").is_dir()), found[1])
+    for stage in ("kidney", "tumor"):
+        if not (folder / stage / "weights.safetensors").is_file():
+            raise RunError(
+                f"{folder / stage}: no trained network is there; run ./run_all.sh, or name a folder"
+                " that holds kidney/ and tumor/ with --models"
+            )
+    return folder
+
+
+def summary(reports: Path) -> dict[str, Any]:
+    """Return what summary.json says: what the evaluation recorded, and the time in which any stage was at work."""
+    records = [read_json(path) for path in sorted((reports / "work" / "stages").glob("*.json"))]
+    found = [r["summary"] for r in records if "summary" in r]
+    if not found:
+        raise RunError(f"{reports}: no evaluation is recorded there; run ./run_all.sh first")
+    wall, end = 0.0, 0.0
+    for began, ended in sorted((r["began"], r["ended"]) for r in records):
+        wall += max(0.0, ended - max(began, end))
+        end = max(end, ended)
+    return {**found[-1], "wall_s": round(wall, 1)}
+
+
+def record_path(config: RunConfig, stage: str) -> Path:
+    """Return where the record of a stage lies: `work/stages/03_tumor-full-s0.json`."""
+    return config.work / "stages" / f"{stage}.json"
+
+
+def record(config: RunConfig, stage: str, *, began: float, **values: Any) -> Path:
+    """Write what a notebook found: its last act, by which the engine knows that it came to its end.
+
+    `began` and the time of this call (seconds since 1970) say how long the stage took.
+    """
+    head = {"stage": stage, "began": began, "ended": time.time(), "config": as_dict(config)}
+    return write_json(record_path(config, stage), head | values)
+
+
+def recorded(config: RunConfig, stage: str) -> dict[str, Any]:
+    """Return the record of a stage; a missing one names the command that makes it."""
+    path = record_path(config, stage)
+    if not path.is_file():
+        notebook, _, rest = stage.partition("-")
+        arm, _, seed = rest.rpartition("-s")
+        more = f" -p arm {arm} -p seed {seed}" if rest else ""
+        raise RunError(
+            f"{path} is missing; make it with: papermill notebooks/{notebook}.ipynb {stage}.ipynb"
+            f" -k python3 -p profile {config.profile}{more}  (or all stages: ./run_all.sh --profile {config.profile})"
+        )
+    return read_json(path)

@@ -1,0 +1,202 @@
+"""Which slab, stack or slice comes next, from (seed, epoch, step) alone; and which ones come more often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kitslib.cohort import Cohort
+
+AIR = -1024  # HU outside the kidney mask and beyond the edge; every window clips it to its lower end
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as they lie in the cache: HU int16 (B, C, …), labels uint8 (B, 1, …), and where they come from."""
+
+    images: Tensor
+    labels: Tensor
+    case_ids: tuple[str, ...]
+    key: tuple[int, ...]
+
+
+def _generator(*parts: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(parts))
+
+
+def _share(count: int, rank: int, world: int) -> range:
+    """The part of a batch that process `rank` of `world` takes."""
+    return range(rank * count // world, (rank + 1) * count // world)
+
+
+def cut(volume: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...], fill: int | None) -> np.ndarray:
+    """Cut a box out of a volume; beyond its edges stands `fill`, or the nearest voxel where that is None."""
+    inside = tuple(slice(max(c, 0), max(min(c + n, s), 0)) for c, n, s in zip(corner, shape, volume.shape, strict=True))
+    part = np.asarray(volume[inside])
+    pad = [(max(-c, 0), max(c + n - s, 0)) for c, n, s in zip(corner, shape, volume.shape, strict=True)]
+    if not any(map(any, pad)):
+        return part
+    return np.pad(part, pad, mode="edge") if fill is None else np.pad(part, pad, constant_values=fill)
+
+
+class SlabSampler:
+    """Consecutive slices of random cases for the kidney network: every case `samples_per_case` times an epoch.
+
+    A sample is `slab` slices of the range around the kidneys, `matrix` × `matrix` pixels.
+    """
+
+    def __init__(
+        self, cohort: Cohort, *, slab: int, matrix: int, batch: int, seed: int, samples_per_case: int = 1
+    ) -> None:
+        self.cohort, self.slab, self.matrix, self.size, self.seed = cohort, slab, matrix, batch, seed
+        self.samples_per_case = samples_per_case
+        self.steps = -(-len(cohort.case_ids) * samples_per_case // batch)
+
+    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """Return images (B, 1, slab, matrix, matrix) and labels of the same shape."""
+        count = len(self.cohort.case_ids)
+        order = np.concatenate(
+            [_generator(self.seed, epoch, turn).permutation(count) for turn in range(self.samples_per_case)]
+        )
+        images, labels, names = [], [], []
+        for index in _share(self.size, rank, world):
+            position = step * self.size + index
+            case_id = self.cohort.case_ids[order[position % len(order)]]
+            image, label = self._slab(case_id, _generator(self.seed, epoch, position, 1))
+            images.append(image)
+            labels.append(label)
+            names.append(case_id)
+        key = (self.seed, epoch, step, rank)
+        return Batch(
+            torch.from_numpy(np.stack(images)[:, None]),
+            torch.from_numpy(np.stack(labels)[:, None]),
+            tuple(names),
+            key,
+        )
+
+    def _slab(self, case_id: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        entry = self.cohort[case_id]
+        first, last = entry.meta["train_range"]  # half open
+        start = first + int(rng.integers(0, max(last - first - self.slab, 0) + 1))
+        _, rows, cols = entry.imaging.shape
+        corner = (start, (rows - self.matrix) // 2, (cols - self.matrix) // 2)
+        shape = (self.slab, self.matrix, self.matrix)
+        return cut(entry.imaging, corner, shape, None), cut(entry.labels, corner, shape, 0)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: the draw depends on (seed, epoch, step) alone."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class StackSampler:
+    """Slices with kidney, each with its neighbours, for the tumour network.
+
+    `tumor_share` of the samples hold tumour in their centre slice. Within both groups a slice is drawn in
+    proportion to its weight: 1 everywhere until `set_difficulty` changes it.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        *,
+        dims: Literal["2d", "2.5d", "3d"],
+        depth: int,
+        patch: tuple[int, int],
+        batch: int,
+        steps: int,
+        seed: int,
+        tumor_share: float,
+    ) -> None:
+        self.cohort, self.dims, self.patch, self.size = cohort, dims, patch, batch
+        self.depth = 1 if dims == "2d" else depth
+        self.steps, self.seed, self.tumor_share = steps, seed, tumor_share
+        cases, slices, tumor = [], [], []
+        for index, case_id in enumerate(cohort.case_ids):
+            labels = cohort[case_id].labels
+            flat = labels.reshape(len(labels), -1)
+            kept = np.flatnonzero((flat > 0).any(axis=1))
+            cases.append(np.full(len(kept), index))
+            slices.append(kept)
+            tumor.append((flat[kept] == 2).any(axis=1))
+        self.case_index = np.concatenate(cases)
+        self.slice_index = np.concatenate(slices)
+        self.has_tumor = np.concatenate(tumor)
+        self.weights = np.ones(len(self.case_index), np.float64)
+        self.version = 0  # counts the measurements of the difficulty
+
+    def set_difficulty(self, difficulty: dict[str, np.ndarray], *, gain: float, cap: float) -> None:
+        """Weight each slice by 1 + gain × difficulty, at most `cap`; `difficulty[case]` is (D,) in [0, 1]."""
+        unknown = set(difficulty) - set(self.cohort.case_ids)
+        if unknown:
+            raise ValueError(
+                f"difficulty was measured on cases that are not trained on: {', '.join(sorted(unknown))}"
+            )
+        for index, case_id in enumerate(self.cohort.case_ids):
+            here = self.case_index == index
+            self.weights[here] = np.minimum(1 + gain * difficulty[case_id][self.slice_index[here]], cap)
+        self.version += 1
+
+    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """Return images (B, depth, rows, cols), or (B, 1, depth, rows, cols) in 3D, and labels (B, 1, …)."""
+        images, labels, names = [], [], []
+        for index in _share(self.size, rank, world):
+            rng = _generator(self.seed, epoch, step, index)
+            group = self.has_tumor == (rng.random() < self.tumor_share)
+            weights = np.cumsum(self.weights * (group if group.any() else ~group))
+            chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+            case_id = self.cohort.case_ids[self.case_index[chosen]]
+            image, label = self._stack(case_id, int(self.slice_index[chosen]), rng)
+            images.append(image)
+            labels.append(label)
+            names.append(case_id)
+        image, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        if self.dims == "3d":
+            image, label = image[:, None], label[:, None]
+        return Batch(image, label, tuple(names), (self.seed, epoch, step, rank))
+
+    def _stack(self, case_id: str, z: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        entry = self.cohort[case_id]
+        labels = entry.labels[z]
+        rows, cols = np.nonzero(labels == 2 if (labels == 2).any() else labels > 0)
+        pick = int(rng.integers(len(rows)))
+        corner = [z - self.depth // 2]
+        for centre, size, whole in zip((rows[pick], cols[pick]), self.patch, labels.shape, strict=True):
+            if whole <= size:
+                corner.append((whole - size) // 2)
+            else:  # a random box that holds the picked voxel
+                low, high = max(centre - size + 1, 0), min(centre, whole - size)
+                corner.append(int(rng.integers(low, high + 1)))
+        shape = (self.depth, *self.patch)
+        image = cut(entry.imaging, tuple(corner), shape, None)
+        mask = cut(entry.mask, tuple(corner), shape, 0)
+        label = cut(entry.labels, tuple(corner), shape, 0)
+        if self.dims != "3d":
+            label = label[self.depth // 2][None]
+        return np.where(mask > 0, image, np.int16(AIR)), label
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights, so that a resumed run draws the same slices."""
+        return {"weights": torch.from_numpy(self.weights.copy()), "version": self.version}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the weights of a checkpoint."""
+        self.weights, self.version = state["weights"].numpy().copy(), state["version"]
+
+
+def slice_difficulty(prediction: np.ndarray, truth: np.ndarray, *, pixel_mm2: float, soft_mm2: float = 50.0) -> np.ndarray:
+    """Return 1 − Dice of each slice, (D,) in [0, 1], from boolean volumes (D, H, W).
+
+    `soft_mm2` in numerator and denominator makes a slice without tumour as hard as its false-positive area
+    is large, and keeps a few wrong pixels from counting as much as a missed tumour.
+    """
+    axes = (1, 2)
+    both = (prediction & truth).sum(axes) * pixel_mm2
+    either = (prediction.sum(axes) + truth.sum(axes)) * pixel_mm2
+    return 1 - (2 * both + soft_mm2) / (either + soft_mm2)

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# The whole study in one command: set-up, then every stage into HTML reports.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: ./run_all.sh [--profile smoke|demo|paper] [--data DIR] [--out DIR] [--jobs N]
+       ./run_all.sh lab     JupyterLab in the study's environment
+       ./run_all.sh test    set-up, then the tests (further words go to pytest)
+
+  --profile  smoke: minutes, only to see that it runs; demo (the default): the study in small;
+             paper: the paper's sizes and epochs, for a GPU
+  --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
+  --out      folder for the reports and all that is made on the way (default: reports)
+  --jobs     stages run at a time (default: the number of cores)
+
+Run inside an active virtual environment to use that one; otherwise .venv is made here.
+TEXT
+}
+
+fail() { echo "run_all.sh: $1 (see ./run_all.sh --help)" >&2; exit 2; }
+
+started_in=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+root=$PWD
+
+command=study profile=demo data="" out="$root/reports" jobs="" rest=()
+case "${1:-}" in
+  lab|test) command=$1; shift; rest=("$@"); set -- ;;
+esac
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --help|-h) usage; exit 0 ;;
+    --profile|--data|--out|--jobs) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
+    *) fail "unknown argument '$1'" ;;
+  esac
+  case "$1" in
+    --profile) profile=$2 ;;
+    --data) data=$2 ;;
+    --out) out=$2 ;;
+    --jobs) jobs=$2 ;;
+  esac
+  shift 2
+done
+case "$profile" in smoke|demo|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, paper" ;; esac
+case "$jobs" in ""|[1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "--jobs: '$jobs' is not a number from 1 to 999" ;; esac
+absolute() { case "$1" in /*) echo "$1" ;; *) echo "$started_in/$1" ;; esac; }
+if [ -n "$data" ]; then
+  data=$(absolute "$data")
+  [ -d "$data" ] || fail "--data: $data is not a folder"
+fi
+out=$(absolute "$out")
+
+# Holds a lock on a file while a command runs: a second call waits instead of writing into the first one's files.
+with_lock() {
+  python3 - "$@" <<'PYTHON'
+import fcntl, os, sys
+
+path, *command = sys.argv[1:]
+handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print(f"another call is at work here ({path}); waiting for it to end", file=sys.stderr, flush=True)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+os.set_inheritable(handle, True)
+with open(os.devnull) as null:
+    os.dup2(null.fileno(), 0)
+os.execvp(command[0], command)
+PYTHON
+}
+
+install() {
+  local stamp
+  command -v python3 >/dev/null || { echo "run_all.sh: python3 is not on the PATH; install Python 3.11 or newer" >&2; exit 1; }
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "run_all.sh: $(python3 --version) is too old; this study needs Python 3.11 or newer" >&2; exit 1; }
+  if [ -z "${VIRTUAL_ENV:-}" ]; then
+    export VIRTUAL_ENV="$root/.venv"
+    if [ ! -x "$VIRTUAL_ENV/bin/python" ]; then
+      echo "making the virtual environment .venv"
+      python3 -m venv "$VIRTUAL_ENV" ||
+        { echo "run_all.sh: python3 -m venv failed; install the venv module of your Python" >&2; exit 1; }
+    fi
+  fi
+  stamp="$VIRTUAL_ENV/.kitslib-stamp"
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
+    echo "installing requirements.txt into $VIRTUAL_ENV (log: $VIRTUAL_ENV/kitslib-install.log)"
+    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check -r requirements.txt \
+      >"$VIRTUAL_ENV/kitslib-install.log" 2>&1 ||
+      { tail -n 5 "$VIRTUAL_ENV/kitslib-install.log" >&2; echo "run_all.sh: the installation failed" >&2; exit 1; }
+    wanted >"$stamp"
+  fi
+}
+wanted() { cat requirements.txt pyproject.toml | cksum; echo "$root"; }
+
+export root
+export -f install wanted
+with_lock "$root/.install.lock" bash -euc install
+export VIRTUAL_ENV="${VIRTUAL_ENV:-$root/.venv}"
+export PATH="$VIRTUAL_ENV/bin:$PATH"
+
+case "$command" in
+  lab) exec jupyter lab --notebook-dir="$root" ${rest[@]+"${rest[@]}"} ;;
+  test) exec python -m pytest ${rest[@]+"${rest[@]}"} ;;
+esac
+
+work="$out/$profile/work"
+mkdir -p "$work"
+gpus=()
+if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
+status=0
+with_lock "$work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
+  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 0 --quiet all \
+  --rerun-triggers mtime params input code \
+  --config "profile=$profile" "data=$data" "out=$out" || status=1
+if [ "$status" -eq 0 ]; then
+  echo "reports: $out/$profile/index.html"
+else
+  echo "some stages failed: their executed notebooks and logs are in $work/notebooks and $work/logs" >&2
+fi
+exit "$status"

@@ -1,0 +1,90 @@
+"""Windows cover a volume as each reading says, and components are counted right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kitslib.inference import largest_components, predict_slabs, predict_stacks, windows
+from kitslib.transforms import HuWindow
+
+PLAIN = HuWindow(low=-1000, high=1000, shift=0, scale=1)
+
+
+class Mean3(nn.Module):
+    """The mean over three neighbouring slices: a network whose receptive field is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.01))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+        return (x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]) / 3 * self.weight
+
+
+@pytest.mark.parametrize("reading", ["padded", "overlap_average"])
+@pytest.mark.parametrize("depth", [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 129])
+def test_every_slice_is_predicted_whatever_the_depth(reading: str, depth: int) -> None:
+    counts = np.zeros(depth, int)
+    for window in windows(depth, 64, reading):
+        assert window.start <= window.keep_start < window.keep_stop <= window.stop
+        counts[window.keep_start : window.keep_stop] += 1
+    assert counts.min() >= 1
+    if reading == "padded":
+        assert counts.max() == 1
+
+
+def test_literal_is_the_papers_pseudo_code() -> None:
+    found = windows(130, 64, "literal")
+    assert [(w.start, w.stop) for w in found] == [(0, 64), (32, 95), (64, 127)]
+    assert [(w.keep_start, w.keep_stop) for w in found] == [(16, 48), (48, 80), (80, 112)]
+    assert windows(63, 64, "literal") == []
+
+
+@pytest.mark.parametrize("depth", [1, 7, 40, 64, 90])
+def test_padded_windows_equal_a_whole_volume_pass(depth: int) -> None:
+    volume = np.random.default_rng(depth).integers(-900, 900, (depth, 4, 5)).astype(np.int16)
+    network = Mean3()
+    whole = torch.sigmoid(network(torch.from_numpy(volume).float()[None, None]))[0, 0].detach().numpy()
+    for reading in ("padded",):
+        found = predict_slabs(network, volume, PLAIN, size=16, reading=reading)
+        np.testing.assert_allclose(found, whole, atol=1e-3)
+
+
+def test_literal_leaves_the_first_slices_empty() -> None:
+    volume = np.full((96, 2, 2), 500, np.int16)
+    found = predict_slabs(Mean3(), volume, PLAIN, size=64, reading="literal")
+    assert (found[:16] == 0).all() and (found[80:] == 0).all() and (found[16:80] > 0.9).all()
+
+
+def test_a_stack_puts_the_neighbours_into_the_channels() -> None:
+    class Below(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :1] * self.weight  # the slice two above the centre
+
+    volume = np.arange(6, dtype=np.int16)[:, None, None] * np.ones((1, 2, 2), np.int16)
+    found = predict_stacks(Below(), volume, PLAIN, depth=5, batch=4)[:, 0, 0]
+    expected = 1 / (1 + np.exp(-np.array([0, 0, 0, 1, 2, 3.0])))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_largest_components_keeps_the_largest() -> None:
+    mask = np.zeros((3, 3, 12), bool)
+    mask[0, 0, :3] = mask[2, 2, 5:9] = mask[0, 0, 11] = True
+    assert largest_components(mask, 1).sum() == 4
+    assert largest_components(mask, 2).sum() == 7
+    assert largest_components(mask, 3).sum() == 8
+    assert not largest_components(np.zeros((2, 2, 2), bool), 1).any()
+
+
+def test_a_corner_counts_as_a_neighbour() -> None:
+    mask = np.zeros((2, 2, 4), bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = mask[0, 0, 3] = True
+    assert largest_components(mask, 1).sum() == 2

@@ -1,0 +1,417 @@
+"""Scores against direct statements of the official rules; statistics against numbers worked out on paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import stats
+
+from kitslib.metrics import (
+    KITS23_CLASSES,
+    KITS23_TOLERANCE_MM,
+    ScoreError,
+    bootstrap_interval,
+    compare_arms,
+    cyst_false_positive_ml,
+    dice,
+    estimate,
+    false_positive_ml,
+    format_csv,
+    format_json,
+    format_table,
+    hd95_mm,
+    holm,
+    kits19_scores,
+    kits23_scores,
+    match_cases,
+    paired_difference,
+    score_case,
+    summarise,
+    surface_dice,
+    surface_distances,
+    volumes_ml,
+    wilson_interval,
+)
+
+SPACING = (3.0, 0.8, 0.7)
+
+
+def volume(*labels: int) -> np.ndarray:
+    """A column of voxels along z, (D, 1, 1)."""
+    return np.array(labels, dtype=np.uint8).reshape(-1, 1, 1)
+
+
+def random_pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    draws = np.random.default_rng(seed)
+    shares = draws.dirichlet((3, 1, 1, 1))
+    shares[draws.integers(1, 4)] *= draws.integers(0, 2)  # half of the pairs lack a class
+    shares /= shares.sum()
+    return tuple(draws.choice(4, size=(3, 4, 5), p=shares).astype(np.uint8) for _ in range(2))
+
+
+def official_kits19(pred: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """The challenge's two sums on KiTS19 labels, 0/0 being nan."""
+    pred, truth = np.where(pred == 3, 1, pred), np.where(truth == 3, 1, truth)
+    scores = []
+    for threshold in (0, 1):
+        a, b = pred > threshold, truth > threshold
+        held = a.sum() + b.sum()
+        scores.append(2 * np.logical_and(a, b).sum() / held if held else math.nan)
+    return scores[0], scores[1]
+
+
+def brute_distances(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """All distances in mm between the surface elements of two masks, (elements of one, elements of other)."""
+    cells = []
+    for mask in (one, other):
+        padded = np.pad(mask, 1)
+        starts = product(*(range(n - 1) for n in padded.shape))
+        cells.append([s for s in starts if 0 < padded[tuple(slice(i, i + 2) for i in s)].sum() < 8])
+    steps = np.array(cells[0])[:, None] - np.array(cells[1])[None]
+    return np.sqrt(((steps * np.array(SPACING)) ** 2).sum(axis=-1)), cells[0]
+
+
+def test_dice_on_paper_and_with_empty_masks():
+    a, b = volume(1, 1, 1, 0) > 0, volume(0, 1, 1, 1) > 0
+    nothing = np.zeros_like(a)
+    assert dice(a, b) == pytest.approx(4 / 6)
+    assert dice(a, nothing) == 0.0
+    assert dice(a, nothing, empty="one") == 0.0
+    assert math.isnan(dice(nothing, nothing))
+    assert dice(nothing, nothing, empty="one") == 1.0
+    with pytest.raises(ScoreError, match="shape"):
+        dice(a, b[1:])
+
+
+def test_kits19_equals_the_official_sums_on_200_pairs():
+    undefined = 0
+    for seed in range(200):
+        pred, truth = random_pair(seed)
+        kidney, tumor = official_kits19(pred, truth)
+        ours = kits19_scores(pred, truth)
+        expected = {"tk_dice": kidney, "tumor_dice": tumor, "composite": (kidney + tumor) / 2}
+        assert ours == pytest.approx(expected, nan_ok=True), seed
+        undefined += math.isnan(tumor)
+    assert 0 < undefined < 200
+
+
+def test_kits23_dice_equals_its_nested_classes_on_200_pairs():
+    for seed in range(200):
+        pred, truth = random_pair(seed)
+        ours = kits23_scores(pred, truth, SPACING)
+        for name, labels in KITS23_CLASSES.items():
+            a, b = np.isin(pred, labels), np.isin(truth, labels)
+            assert ours[f"{name}_dice"] == pytest.approx(dice(a, b, empty="one")), (seed, name)
+            expected = surface_dice(a, b, SPACING, tolerance_mm=KITS23_TOLERANCE_MM[name], empty="one")
+            assert ours[f"{name}_surface_dice"] == pytest.approx(expected), (seed, name)
+
+
+def test_kits23_counts_empty_against_empty_as_one():
+    pred, truth = volume(1, 1, 0), volume(1, 1, 2)
+    scores = kits23_scores(pred, truth, SPACING)
+    assert scores["tumor_dice"] == scores["tumor_surface_dice"] == 0.0
+    scores = kits23_scores(pred, pred, SPACING)
+    assert scores["tumor_dice"] == scores["tumor_surface_dice"] == 1.0
+    assert scores["dice"] == scores["surface_dice"] == 1.0
+    nothing = np.zeros_like(pred)
+    assert kits23_scores(nothing, nothing, SPACING)["surface_dice"] == 1.0
+
+
+def test_surface_area_of_shapes_on_paper():
+    def area(mask: np.ndarray, spacing: tuple[float, float, float]) -> float:
+        return surface_distances(mask, mask, spacing).pred_area.sum()
+
+    voxel = np.ones((1, 1, 1), bool)
+    assert area(voxel, (1, 1, 1)) == pytest.approx(math.sqrt(3))  # an octahedron of edge 1/√2
+    # a box n³: 6 faces of (n-1)², 12 bevelled edges of (n-1)/√2, 8 corners of √3/8
+    box = np.ones((5, 5, 5), bool)
+    assert area(box, (1, 1, 1)) == pytest.approx(6 * 16 + 12 * 4 / math.sqrt(2) + math.sqrt(3))
+    # one voxel of (z, y, x) = (2, 1, 1): 8 triangles with area vector (yx, zx, zy)/8 = (1, 2, 2)/8
+    assert area(voxel, (2, 1, 1)) == pytest.approx(3.0)
+
+
+def test_area_table_equals_the_reference_library():
+    """Sum over the 256 neighbourhoods of DeepMind's surface-distance 0.1; no orientation counts twice."""
+    corners = np.array(list(product((0, 1), repeat=3)))
+    total = 0.0
+    for code in range(256):
+        mask = np.zeros((2, 2, 2), bool)
+        mask[tuple(corners[[bool(code >> bit & 1) for bit in range(8)]].T)] = True
+        padded = surface_distances(mask, mask, SPACING)
+        total += padded.pred_area.sum()
+    assert total == pytest.approx(TOTAL)
+
+
+def test_surface_dice_and_distances_equal_brute_force():
+    for seed in range(12):
+        draws = np.random.default_rng(seed)
+        pred, truth = (draws.random((3, 5, 4)) < 0.3 for _ in range(2))
+        found = surface_distances(pred, truth, SPACING)
+        there, cells = brute_distances(pred, truth)
+        np.testing.assert_allclose(np.sort(found.pred_mm), np.sort(there.min(axis=1)), atol=1e-12)
+        np.testing.assert_allclose(np.sort(found.truth_mm), np.sort(there.min(axis=0)), atol=1e-12)
+        assert found.pred_area.size == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected", "hd95"),
+    [
+        (0, 0.518927580507633, 6.09343909463285),
+        (1, 0.4893046803582547, 6.053098380168622),
+        (2, 0.5988924569393866, 6.053098380168622),
+        (3, 0.5235847778121279, 6.212889826803627),
+    ],
+)
+def test_surface_scores_equal_the_reference_library(seed: int, expected: float, hd95: float):
+    """Numbers of DeepMind's surface-distance 0.1 on the same masks."""
+    draws = np.random.default_rng(seed)
+    truth, pred = (draws.random((6, 9, 8)) < 0.08 for _ in range(2))
+    truth[4:] = False
+    assert surface_dice(pred, truth, SPACING, tolerance_mm=1.0) == pytest.approx(expected, rel=1e-12)
+    assert hd95_mm(pred, truth, SPACING) == pytest.approx(hd95, rel=1e-12)
+
+
+def test_surface_scores_equal_the_reference_library_where_it_is_installed():
+    reference = pytest.importorskip("surface_distance", reason="the package surface-distance is not installed")
+    for seed in range(50):
+        draws = np.random.default_rng(seed)
+        pred, truth = draws.random((2, *draws.integers(2, 12, 3))) < 0.4
+        theirs = reference.compute_surface_distances(truth, pred, SPACING)
+        expected = reference.compute_surface_dice_at_tolerance(theirs, 1.1)
+        assert surface_dice(pred, truth, SPACING, tolerance_mm=1.1) == pytest.approx(expected, rel=1e-12)
+
+
+def test_hd95_on_paper():
+    one, other = volume(1, 0, 0, 0) > 0, volume(0, 0, 0, 1) > 0
+    # surface elements at half-voxels: 0 and 1 against 3 and 4, so 3 and 2 steps of 2 mm
+    assert hd95_mm(one, other, (2.0, 1.0, 1.0)) == pytest.approx(6.0)
+    assert hd95_mm(one, one, (2.0, 1.0, 1.0)) == 0.0
+    assert math.isnan(hd95_mm(one, np.zeros_like(one), (2.0, 1.0, 1.0)))
+
+
+def test_tolerance_counts_a_distance_that_equals_it():
+    one, other = volume(1, 1, 1, 1, 0) > 0, volume(1, 1, 1, 1, 1) > 0
+    spacing = (0.1, 1.0, 1.0)
+    assert surface_dice(one, other, spacing, tolerance_mm=0.1) == 1.0
+    assert surface_dice(one, other, spacing, tolerance_mm=0.0999) < 1.0
+
+
+def test_volumes_and_false_positives_on_paper():
+    spacing = (10.0, 10.0, 5.0)  # half a millilitre a voxel
+    pred, truth = volume(2, 2, 2, 2, 1, 0), volume(0, 3, 3, 2, 2, 1)
+    assert volumes_ml(truth, spacing) == {"kidney": 2.5, "tumor": 1.0, "cyst": 1.0}
+    assert false_positive_ml(pred, truth, spacing) == pytest.approx(1.5)
+    assert cyst_false_positive_ml(pred, truth, spacing) == pytest.approx(1.0)
+    row = score_case(pred, truth, spacing, case_id="case_00000")
+    assert (row["tumor_fp_ml"], row["cyst_fp_ml"]) == (1.5, 1.0)
+    assert (row["kidney_ml"], row["kidney_truth_ml"]) == (2.5, 2.5)
+    assert (row["tumor_ml"], row["tumor_truth_ml"]) == (2.0, 1.0)
+    assert (row["cyst_ml"], row["cyst_truth_ml"]) == (0.0, 1.0)
+    assert row["tumor_dice"] == pytest.approx(2 * 1 / 6)
+    assert row["kits23_masses_dice"] == pytest.approx(2 * 3 / 8)
+
+
+def test_what_cannot_be_scored_is_refused_with_the_case():
+    good = volume(0, 1, 2, 3)
+    for pred, message in (
+        (volume(0, 1, 2), r"case_00007.*\(3, 1, 1\).*one grid"),
+        (volume(0, 1, 2, 4), r"case_00007: prediction has the labels \[4\]"),
+        (good.astype(np.int16) - 1, r"case_00007: prediction has the labels \[-1\]"),
+        (good.astype(float), "case_00007: prediction must hold whole-number labels"),
+    ):
+        with pytest.raises(ScoreError, match=message):
+            score_case(pred, good, SPACING, case_id="case_00007")
+    with pytest.raises(ScoreError, match="truth has the labels"):
+        score_case(good, good + 9, SPACING)
+    with pytest.raises(ScoreError, match="three positive lengths"):
+        score_case(good, good, (0.0, 1.0, 1.0))
+
+
+def test_cases_on_one_side_only_are_named():
+    assert match_cases(["b", "a"], ["a", "b"]) == ["a", "b"]
+    with pytest.raises(ScoreError, match="no truth for c; no prediction for b"):
+        match_cases(["a", "c"], ["a", "b"])
+
+
+def test_known_disagreement_of_two_label_versions(shared: Path):
+    for case, kidney in (("case_00023", 0.98), ("case_00121", 0.97)):
+        old, new = (
+            nibabel.load(shared / folder / case / "segmentation.nii.gz")
+            for folder in ("kits19/data", "kits23/dataset")
+        )
+        row = score_case(
+            np.asarray(old.dataobj).astype(np.uint8),
+            np.asarray(new.dataobj).astype(np.uint8),
+            tuple(float(s) for s in new.header.get_zooms()),
+            case_id=case,
+        )
+        assert row["tumor_dice"] < 0.05, case
+        assert row["tk_dice"] == pytest.approx(kidney, abs=0.01), case
+
+
+def test_a_large_volume_is_scored_within_20_s():
+    truth = np.zeros((600, 512, 512), dtype=np.uint8)
+    z, y, x = np.ogrid[-1:1:200j, -1:1:120j, -1:1:120j]
+    ball = z**2 + y**2 + x**2
+    organ = (ball < 1).astype(np.uint8) + (ball < 0.2)
+    for start in (110, 300):
+        truth[200:400, 200:320, start : start + 120] = organ
+    pred = np.roll(truth, (2, 3, 3), axis=(0, 1, 2))
+    start = time.perf_counter()
+    row = score_case(pred, truth, (0.5, 0.8, 0.8))
+    assert time.perf_counter() - start < 20
+    assert 0.9 < row["tk_dice"] < 1
+    assert 0 < row["kits23_surface_dice"] < 1
+
+
+def test_bootstrap_interval():
+    values = [0.1, 0.4, 0.5, 0.7, 0.9, 0.95]
+    lo, hi = bootstrap_interval(values)
+    assert min(values) <= lo < np.mean(values) < hi <= max(values)
+    assert (lo, hi) == bootstrap_interval(values)
+    assert (lo, hi) != bootstrap_interval(values, seed=1)
+    assert bootstrap_interval([*values, math.nan]) == (lo, hi)
+    narrow = bootstrap_interval(values, level=0.5)
+    assert lo < narrow[0] < narrow[1] < hi
+    assert bootstrap_interval([0.5] * 6) == (0.5, 0.5)
+    assert all(math.isnan(b) for b in bootstrap_interval([0.5]))
+    assert all(math.isnan(b) for b in bootstrap_interval([]))
+    assert bootstrap_interval([0.2, 0.6]) == (0.2, 0.6)  # 97.5 % t quantile of 2 cases: beyond both
+
+
+def test_bootstrap_interval_covers_the_mean_of_few_skewed_cases():
+    draws = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        lo, hi = bootstrap_interval(draws.beta(4, 1.2, 5), n=1000)
+        inside += lo <= 4 / 5.2 <= hi
+    assert inside / 400 > 0.85  # plain percentiles: 0.81
+
+
+def test_bootstrap_interval_counts_seeds_as_a_source_of_doubt():
+    cases = np.linspace(0.4, 0.6, 8)
+    same = bootstrap_interval(np.stack([cases, cases, cases]))
+    apart = bootstrap_interval(np.stack([cases - 0.2, cases, cases + 0.2]))
+    assert apart[1] - apart[0] > 2 * (same[1] - same[0])
+    only_seeds = bootstrap_interval(np.array([[0.4] * 40, [0.6] * 40]))
+    assert only_seeds == pytest.approx((0.4, 0.6))
+
+
+def test_estimate_counts_the_undefined():
+    found = estimate([0.2, 0.4, math.nan])
+    assert (found.value, found.n, found.undefined, found.seeds) == (pytest.approx(0.3), 2, 1, 1)
+    assert "only 2 cases" in found.warning
+    assert estimate(np.linspace(0, 1, 10)).warning == ""
+    assert math.isnan(estimate([math.nan]).value)
+
+
+def test_paired_difference_on_paper():
+    a = np.zeros(4)
+    b = np.array([-1.0, 2.0, 3.0, 4.0]) / 10
+    found = paired_difference(a, b)
+    assert found.value == pytest.approx(0.2)
+    assert found.effect == pytest.approx((9 - 1) / 10)
+    assert found.p == pytest.approx(stats.wilcoxon(b).pvalue) == pytest.approx(0.25)
+    assert found.n == 4
+    assert -0.1 <= found.ci[0] < 0.2 < found.ci[1] <= 0.4
+    assert "only 4 cases" in found.warning
+    back = paired_difference(b, a)
+    assert (back.value, back.effect, back.p) == pytest.approx((-0.2, -0.8, 0.25))
+    assert back.effect_ci[0] <= back.effect <= back.effect_ci[1]
+    nothing = paired_difference(a, a)
+    assert (nothing.value, nothing.p, nothing.effect, nothing.ci) == (0.0, 1.0, 0.0, (0.0, 0.0))
+
+
+def test_paired_difference_is_narrower_than_its_arms():
+    cases = np.linspace(0.1, 0.9, 12)
+    found = paired_difference(cases, cases + 0.05)
+    assert found.ci == pytest.approx((0.05, 0.05))
+
+
+def test_paired_difference_aligns_by_case():
+    a = {"x": 0.1, "y": 0.5, "z": 0.9, "only a": 0.0}
+    b = {"z": 1.0, "y": 0.6, "x": 0.2, "nan": math.nan}
+    found = paired_difference(a, b)
+    assert (found.value, found.n, found.undefined) == (pytest.approx(0.1), 3, 2)
+    assert "2 cases scored in one arm only" in found.warning
+    assert paired_difference({"x": 1.0}, {"y": 1.0}).n == 0
+    with pytest.raises(ValueError, match="same cases, got 2 and 3"):
+        paired_difference([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="both arrays"):
+        paired_difference([1, 2], b)
+
+
+def test_paired_difference_resamples_seeds_of_each_arm():
+    cases = np.linspace(0.4, 0.6, 12)
+    steady = paired_difference(np.stack([cases, cases]), np.stack([cases, cases, cases]) + 0.1)
+    shaky = paired_difference(np.stack([cases, cases]), np.stack([cases, cases + 0.3, cases]))
+    assert steady.seeds == (2, 3)
+    assert steady.value == pytest.approx(shaky.value) == pytest.approx(0.1)
+    assert steady.ci == pytest.approx((0.1, 0.1))
+    assert shaky.ci == pytest.approx((0.0, 0.3))
+    assert steady.warning == ""
+    assert "one seed" in paired_difference(cases, cases).warning
+
+
+def test_holm_on_paper():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02, math.nan, 0.04]) == pytest.approx([0.04, math.nan, 0.04], nan_ok=True)
+
+
+def test_compare_arms_corrects_over_the_table():
+    cases = np.linspace(0.3, 0.8, 12)
+    bumps = np.tile([0.01, 0.02, -0.015], 4)
+    rows = compare_arms({"base": cases, "good": cases + 0.1 + bumps, "same": cases + bumps}, reference="base")
+    assert [row["arm"] for row in rows] == ["good", "same"]
+    good, same = rows
+    assert good["lo"] > 0 > same["lo"]
+    assert good["p_holm"] == pytest.approx(2 * good["p"])
+    assert same["p_holm"] == pytest.approx(max(same["p"], 2 * good["p"]))
+    with pytest.raises(ValueError, match="reference"):
+        compare_arms({"base": cases}, reference="other")
+
+
+def test_wilson_interval_on_paper():
+    z = 1.959963984540054
+    assert wilson_interval(0, 10) == pytest.approx((0.0, z**2 / (10 + z**2)))
+    lo, hi = wilson_interval(87, 210)
+    assert (lo, hi) == pytest.approx((0.350, 0.482), abs=1e-3)
+    assert all(math.isnan(b) for b in wilson_interval(0, 0))
+    with pytest.raises(ValueError, match="hits"):
+        wilson_interval(3, 2)
+
+
+def test_summary_and_formats_agree():
+    pairs = {
+        "case_00001": (volume(1, 2, 2, 0), volume(1, 2, 1, 0)),
+        "case_00002": (volume(1, 1), volume(1, 1)),
+    }
+    rows = [score_case(*pair, SPACING, case_id=case) for case, pair in pairs.items()]
+    metrics = summarise(rows)["metrics"]
+    assert metrics["tk_dice"]["mean"] == 1.0
+    tumor = metrics["tumor_dice"]
+    assert (tumor["mean"], tumor["n"], tumor["undefined"]) == (pytest.approx(2 / 3), 1, 1)
+    read = list(csv.DictReader(io.StringIO(format_csv(rows))))
+    assert float(read[0]["tumor_dice"]) == rows[0]["tumor_dice"]
+    assert read[1]["tumor_dice"] == ""
+    data = json.loads(format_json(rows))
+    assert data["cases"][1]["tumor_dice"] is None
+    assert data["summary"]["metrics"]["tumor_dice"]["ci"] == [None, None]
+    assert data["summary"]["n"] == 2
+    table = format_table(rows)
+    lines = [line.split() for line in table.splitlines()]
+    assert lines[1][:3] == ["case_00001", "1.000", "0.667"]
+    assert lines[2][:3] == ["case_00002", "1.000", "–"]
+    assert "only 2 cases" in table
+    with pytest.raises(ValueError, match="at least one"):
+        summarise([])
