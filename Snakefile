@@ -67,7 +67,7 @@ rule data:
     log: **logs("01_data")
     params: identity=identity("01_data")
     threads: workflow.cores
-    shell: execute("01_data")
+    shell: execute("01_data", f"-p jobs {workflow.cores}")
 
 
 rule kidney:

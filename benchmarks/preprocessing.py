@@ -172,9 +172,7 @@ def _compare(threads: int) -> None:
             base = None
             for contender in CONTENDERS:
                 if contender in PEERS and not importlib.util.find_spec(PEERS[contender]):
-                    print(
-                        f"{stage:9s}{contender:20s}not installed: pip install -r benchmarks/requirements.txt"
-                    )
+                    print(f"{stage:9s}{contender:20s}not installed: pip install -r benchmarks/requirements.txt")
                     continue
                 row = _child(["--contender", contender, "--stage", stage, "--folder", name], threads)
                 base = base or row["seconds"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -52,13 +51,14 @@ def check(args: argparse.Namespace) -> int:
 
 def phantom(args: argparse.Namespace) -> int:
     """Write a synthetic cohort, or the CT for given label maps."""
+    from kitslib.cases import find_cases
     from kitslib.phantom import write_cohort, write_rendered
 
     common = {"seed": args.seed, "jobs": args.jobs, "progress": progress_line("rendered")}
     if args.labels:
         if args.cases is not None:
             raise CaseError("--cases and --labels exclude each other: --labels renders every label map it finds")
-        names = write_rendered(args.out, labels=args.labels, resolution_mm=args.resolution, **common)
+        names = write_rendered(args.out, find_cases(args.labels), **common)
     else:
         names = write_cohort(args.out, cases=args.cases or 20, matrix=args.matrix, cysts=args.cysts, **common)
     print(f"{len(names)} cases in {args.out}")
@@ -66,7 +66,7 @@ def phantom(args: argparse.Namespace) -> int:
 
 
 def output_path(imaging: Path, out: Path, several: bool) -> Path:
-    """Return where the prediction of a scan goes: a KiTS19 name in the folder `out`, or `out` itself if it is a file."""
+    """Return where the prediction of a scan goes: a KiTS19 name in the folder `out`, or `out` itself if a file."""
     if out.name.endswith((".nii", ".nii.gz")):
         if several:
             raise CaseError(f"-o {out}: with several scans this must be a folder, not a file")
@@ -135,7 +135,7 @@ def score(args: argparse.Namespace) -> int:
     for done, name in enumerate(names, start=1):
         found, found_geometry = read_labels(predictions[name])
         truth, geometry = read_labels(truths[name])
-        require_same_grid(name, geometry, found_geometry)
+        require_same_grid(name, geometry, found_geometry, names=("truth", "prediction"))
         rows.append(score_case(found, truth, geometry.spacing, case_id=name))
         progress(done, len(names))
     print(format_rows(rows))
@@ -166,11 +166,26 @@ def label_files(path: Path) -> dict[str, Path]:
 
 def report(args: argparse.Namespace) -> int:
     """Turn an executed notebook into an offline page, or a profile's records into its index page."""
-    from kitslib.reports import to_html
-    from kitslib.runs import write_index_page
+    from kitslib.reports import Page, to_html, write_index
+    from kitslib.runs import page_list, summary, write_json
 
     if args.index:
-        print(write_index_page(args.index))
+        found = summary(args.index)
+        pages = [Page(title=title, href=href, about=about) for title, href, about in page_list(args.index)]
+        data = "Synthetic CT, rendered for this study" if found["synthetic"] else "The cases of the folder given"
+        write_json(args.index / "summary.json", found)
+        picture = args.index / "picture.jpg"
+        print(
+            write_index(
+                args.index,
+                found,
+                pages,
+                data=f"{data}: {found['cases']} cases, {found['cascade']['n']} of them seen by neither network.",
+                picture=picture if picture.is_file() else None,
+                picture_alt="CT slices of the worst, median and best test case with labels and predictions.",
+                picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
+            )
+        )
         return 0
     if not (args.notebook and args.html):
         raise CaseError("report needs NOTEBOOK and HTML, or --index FOLDER")
@@ -212,15 +227,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--matrix", type=positive, default=512, metavar="PIXELS", help="rows and columns (default: 512)")
     made.add_argument("--cysts", choices=("typical", "hard"), default="typical", help="hard: complex cysts everywhere")
     made.add_argument("--labels", type=Path, metavar="DIR", help="render the CT of these label maps instead")
-    made.add_argument(
-        "--resolution", type=float, metavar="MM", help="with --labels: smallest voxel edge (default: as the map)"
-    )
     jobs(made)
 
     made = command(predict, "Exit status 1 when a scan could not be segmented; the others are done all the same.")
     made.add_argument("imaging", type=Path, nargs="+", metavar="IMAGING", help="CT scans (.nii or .nii.gz)")
     made.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file")
-    made.add_argument("--models", type=Path, metavar="DIR", help="folder with kidney/ and tumor/ (default: the study's)")
+    made.add_argument(
+        "--models", type=Path, metavar="DIR", help="folder with kidney/ and tumor/ (default: the study's)"
+    )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     made.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     made.add_argument("--force", action="store_true", help="overwrite label maps that exist")

@@ -38,13 +38,20 @@ class KidneyStage:
         """Build the stage from the settings that its run was trained with."""
         names = ("hu", "window", "window_slices", "components")
         return cls(
-            network=network, grid=KidneyGrid(**settings["grid"]), **{n: settings["training"][n] for n in names}
+            network=network,
+            grid=KidneyGrid(**settings["grid"]),
+            **{n: settings["training"][n] for n in names},
         )
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
         """Return the kidney probability (D, H, W) float16 on the stage grid, zero outside the kept components."""
         found = predict_slabs(
-            self.network, volume, HU_WINDOWS[self.hu], size=self.window_slices, reading=self.window, autocast=autocast
+            self.network,
+            volume,
+            HU_WINDOWS[self.hu],
+            size=self.window_slices,
+            reading=self.window,
+            autocast=autocast,
         )
         surely = found > 0.5
         dropped = surely & ~largest_components(surely, self.components)
@@ -92,9 +99,7 @@ class TumorStage:
         found[mask == 0] = 0
         return found
 
-    def mask(
-        self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast
-    ) -> np.ndarray:
+    def mask(self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
         """Return all tumour found, before components are dropped, as uint8 0/1 in the scan's own grid."""
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
         return restore_mask(self.probability(volume, mask, autocast), mapping)
@@ -141,5 +146,3 @@ def compose(kidney: np.ndarray, tumor: np.ndarray) -> np.ndarray:
     labels = (kidney > 0).astype(np.uint8)
     labels[largest_components(tumor > 0, 1)] = 2
     return labels
-
-

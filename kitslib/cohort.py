@@ -171,7 +171,7 @@ def prepare(
 
 
 def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -> Path:
-    """Return the folder of the study's cases; the synthetic cohort is made by `make` where it is not there yet."""
+    """Return the folder of the study's cases; `make` writes the synthetic cohort where it is not there yet."""
     if not config.synthetic:
         return Path(config.data)
     wanted = config.cohort
@@ -189,7 +189,7 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
 
 
 def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
-    """Return the cases that networks can be trained and scored on: image and labels are there, the policy keeps them."""
+    """Return the cases to train and score on: image and labels are there, and the policy keeps them."""
     wanted = config.cohort
     kept, _ = apply_policy(find_cases(folder), wanted.defects)
     return [f for f in kept if f.imaging is not None and wanted.labels in available_labels(f)]
@@ -198,9 +198,7 @@ def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
 def study_split(config: RunConfig, files: list[CaseFiles]) -> Split:
     """Return which cases train and which are held out, as the configuration says."""
     wanted = config.cohort
-    return split_cases(
-        [f.case_id for f in files], seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out
-    )
+    return split_cases([f.case_id for f in files], seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out)
 
 
 _Work = tuple[CaseFiles, KidneyGrid | TumorGrid, LabelVersion, Path]
@@ -211,27 +209,25 @@ def _run(work: list[_Work], jobs: int) -> Iterator[tuple[str, str]]:
     if min(jobs, len(work)) <= 1:
         yield from (_attempt(*piece) for piece in work)
         return
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn"))
+    try:
         running = {pool.submit(_attempt, *piece): piece[0].case_id for piece in work}
         for future in as_completed(running):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield (
-                    running[future],
-                    "a worker process was killed, perhaps for want of memory; use fewer jobs",
-                )
+                yield running[future], "a worker was killed, perhaps for want of memory; use fewer jobs"
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run does not work off its queue
 
 
-def _attempt(
-    files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, folder: Path
-) -> tuple[str, str]:
+def _attempt(files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, folder: Path) -> tuple[str, str]:
     try:
         case = load_case(files, labels)
         sources = {path.name: fingerprint(path) for path in _sources(files)}
         _write_entry(folder, *_preprocess(case, stage), {"labels": labels, "sources": sources})
-    except (ValueError, OSError) as error:
-        return files.case_id, str(error)
+    except (ValueError, OSError, MemoryError) as error:
+        return files.case_id, str(error) or type(error).__name__
     return files.case_id, ""
 
 
@@ -289,9 +285,7 @@ def _check_usable(files: list[CaseFiles]) -> None:
         seen.add(item.case_id)
         if item.imaging is None or (item.segmentation is None and item.segmentation_kits23 is None):
             missing = "imaging" if item.imaging is None else "segmentation"
-            raise CohortError(
-                f"{item.case_id} has no {missing}: only cases with both can be prepared; leave it out"
-            )
+            raise CohortError(f"{item.case_id} has no {missing}: only cases with both can be prepared; leave it out")
 
 
 def _entry_key(files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, code: str) -> str:
@@ -312,9 +306,7 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _write_entry(
-    folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], origin: dict[str, Any]
-) -> None:
+def _write_entry(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], origin: dict[str, Any]) -> None:
     """Write into a folder of another name beside it and rename: an interrupted write leaves no entry."""
     part = folder.parent / f"{_PART}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     part.mkdir()

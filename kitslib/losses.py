@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+SMOOTH = 1e-5  # added above and below in Dice: empty against empty is a loss of 0
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, *, squared: bool = True) -> Tensor:
@@ -21,19 +22,18 @@ def soft_dice_loss(logits: Tensor, target: Tensor, *, squared: bool = True) -> T
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 0.75) -> Tensor:
-    """Mean over voxels of -α_t (1 - p_t)^γ log p_t, with α on the foreground (Lin et al. 2017, arXiv 1708.02002, eq. 5).
+    """Mean of -α_t (1 - p_t)^γ log p_t over voxels, α on the foreground (Lin et al. 2017, arXiv 1708.02002, eq. 5).
 
     Shapes: both (B, 1, ...); returns a float32 scalar.
     """
     z, g = _flat_pair(logits, target)
     away = z * (1 - 2 * g)  # the logit of being wrong: 1 - p_t = sigmoid(away), -log p_t = softplus(away)
     weight = alpha * g + (1 - alpha) * (1 - g)
-    return (weight * torch.sigmoid(away) ** gamma * F.softplus(away)).mean()
+    easing = torch.exp(-gamma * F.softplus(-away))  # (1 - p_t)^γ, with finite gradients for every γ
+    return (weight * easing * F.softplus(away)).mean()
 
 
-def weighted_dice_loss(
-    logits: Tensor, target: Tensor, *, background: float = 0.1, tumor: float = 0.9
-) -> Tensor:
+def weighted_dice_loss(logits: Tensor, target: Tensor, *, background: float = 0.1, tumor: float = 0.9) -> Tensor:
     """Soft Dice of the background and of the tumour, weighted; the weights are used as given.
 
     Shapes: both (B, 1, ...); returns a float32 scalar.
@@ -99,6 +99,3 @@ def _flat_pair(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             "give the target a channel axis of size 1"
         )
     return logits.flatten(1).float(), target.flatten(1).float()
-
-
-SMOOTH = 1e-5

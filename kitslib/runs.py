@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import time
@@ -210,6 +211,27 @@ def models_folder(folder: Path | None = None) -> Path:
     return folder
 
 
+def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
+    """Copy the weights and settings of two finished runs to where `predict` looks for them."""
+    folder = config.reports / "models"
+    for name, run in (("kidney", kidney), ("tumor", tumor)):
+        for file in ("settings.json", "weights.safetensors"):
+            with replacing(folder / name / file) as part:
+                shutil.copyfile(run.folder / file, part)
+    return folder
+
+
+def real_ct_folder(named: str = "") -> Path | None:
+    """Return the folder of real CT to look at: the one named, else that of $KITS_SHARED or ../shared, else None."""
+    if named:
+        folder = ROOT / named
+        if not folder.is_dir():
+            raise RunError(f"real: {folder} is not a folder")
+        return folder
+    folder = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared")) / "realct" / "data"
+    return folder if folder.is_dir() else None
+
+
 def summary(reports: Path) -> dict[str, Any]:
     """Return what summary.json says: what the evaluation recorded, and the time in which any stage was at work."""
     records = [read_json(path) for path in sorted((reports / "work" / "stages").glob("*.json"))]
@@ -221,6 +243,19 @@ def summary(reports: Path) -> dict[str, Any]:
         wall += max(0.0, ended - max(began, end))
         end = max(end, ended)
     return {**found[-1], "wall_s": round(wall, 1)}
+
+
+def page_list(reports: Path) -> list[tuple[str, str, str]]:
+    """Return (title, file name, what it asks) of the profile's pages, in the order of the notebooks."""
+    asks = {
+        "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
+        "02_kidney": "Does the 3D ResUNet find the kidneys, and in a real CT too?",
+        "03_tumor": "What does this arm find inside the kidneys?",
+        "04_ablations": "What is each mechanism worth?",
+        "05_evaluation": "What does the cascade score, and which claims hold?",
+    }
+    names = sorted(path.stem for path in (reports / "work" / "stages").glob("*.json"))
+    return [(n.replace("_", " ", 1), f"{n}.html", asks[n.partition("-")[0]]) for n in names]
 
 
 def record_path(config: RunConfig, stage: str) -> Path:

@@ -135,9 +135,7 @@ class StackSampler:
         """Weight each slice by 1 + gain × difficulty, at most `cap`; `difficulty[case]` is (D,) in [0, 1]."""
         unknown = set(difficulty) - set(self.cohort.case_ids)
         if unknown:
-            raise ValueError(
-                f"difficulty was measured on cases that are not trained on: {', '.join(sorted(unknown))}"
-            )
+            raise ValueError(f"difficulty was measured on cases that are not trained on: {', '.join(sorted(unknown))}")
         for index, case_id in enumerate(self.cohort.case_ids):
             here = self.case_index == index
             self.weights[here] = np.minimum(1 + gain * difficulty[case_id][self.slice_index[here]], cap)
@@ -190,7 +188,9 @@ class StackSampler:
         self.weights, self.version = state["weights"].numpy().copy(), state["version"]
 
 
-def slice_difficulty(prediction: np.ndarray, truth: np.ndarray, *, pixel_mm2: float, soft_mm2: float = 50.0) -> np.ndarray:
+def slice_difficulty(
+    prediction: np.ndarray, truth: np.ndarray, *, pixel_mm2: float, soft_mm2: float = 50.0
+) -> np.ndarray:
     """Return 1 − Dice of each slice, (D,) in [0, 1], from boolean volumes (D, H, W).
 
     `soft_mm2` in numerator and denominator makes a slice without tumour as hard as its false-positive area

@@ -125,9 +125,7 @@ def fit(
         model.train()
         for step in range(sampler.steps):
             seed_everything(seed, epoch, step)
-            batch = sampler.batch(
-                epoch, step, rank=accelerator.process_index, world=accelerator.num_processes
-            )
+            batch = sampler.batch(epoch, step, rank=accelerator.process_index, world=accelerator.num_processes)
             images, target = prepare(batch)
             images = images.to(accelerator.device, memory_format=layout)
             target = target.to(accelerator.device)
@@ -187,6 +185,4 @@ def _line(entry: dict[str, Any], history: list[dict[str, Any]], epochs: int) -> 
         if isinstance(value, float) and name not in ("lr", "seconds")
     ]
     left = (epochs - len(history)) * sum(e["seconds"] for e in history) / len(history)
-    return (
-        f"epoch {entry['epoch']:>3}/{epochs}  {'  '.join(numbers)}  {entry['seconds']:.1f} s, {left:.0f} s left"
-    )
+    return f"epoch {entry['epoch']:>3}/{epochs}  {'  '.join(numbers)}  {entry['seconds']:.1f} s, {left:.0f} s left"

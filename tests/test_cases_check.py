@@ -363,9 +363,7 @@ def test_foreign_axes_are_a_note_and_count_slices_from_the_top(tmp_path: Path) -
     folder.mkdir()
     ras = np.diag([4.0, 4.0, 5.0, 1.0])
     for name, array in (("imaging", imaging), ("segmentation", labels)):
-        with_nibabel(
-            folder / f"{name}.nii.gz", np.ascontiguousarray(array.transpose(2, 1, 0)[::-1, ::-1, ::-1]), ras
-        )
+        with_nibabel(folder / f"{name}.nii.gz", np.ascontiguousarray(array.transpose(2, 1, 0)[::-1, ::-1, ::-1]), ras)
     (report,) = check_cohort(tmp_path)
     assert {(f.level, f.code) for f in report.findings} == {("note", "reoriented")}
     assert report.axis_codes == ("R", "A", "S")

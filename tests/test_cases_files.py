@@ -50,9 +50,7 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None, **head
 
 def in_axes(array: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
     """A (z, y, x) array turned to other axes by nibabel, with its affine."""
-    turn = orientations.ornt_transform(
-        orientations.axcodes2ornt("IPL"), orientations.axcodes2ornt(tuple(codes))
-    )
+    turn = orientations.ornt_transform(orientations.axcodes2ornt("IPL"), orientations.axcodes2ornt(tuple(codes)))
     affine = canonical_affine(SPACING) @ orientations.inv_ornt_aff(turn, array.shape)
     return np.ascontiguousarray(orientations.apply_orientation(array, turn)), affine
 
@@ -163,9 +161,7 @@ def test_float_imaging_is_scaled_rounded_and_clipped(tmp_path: Path) -> None:
 
 
 def test_slope_and_intercept_of_the_header_are_honoured(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(
-        np.array([0, 512, 1024], dtype=np.int16).reshape(3, 1, 1), canonical_affine(SPACING)
-    )
+    image = nib.Nifti1Image(np.array([0, 512, 1024], dtype=np.int16).reshape(3, 1, 1), canonical_affine(SPACING))
     path = tmp_path / "a.nii"
     image.to_filename(path)
     raw = bytearray(path.read_bytes())
@@ -217,9 +213,7 @@ def test_names_do_not_decide_about_compression(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_stored_as_floats_are_labels_and_others_are_named(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(
-        read_labels(save(tmp_path / "a.nii.gz", LABELS.astype(np.float64)))[0], LABELS
-    )
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.nii.gz", LABELS.astype(np.float64)))[0], LABELS)
     blurred = LABELS.astype(np.float32)
     blurred[0, 0, 0], blurred[1, 1, 1] = 0.5, 7
     with pytest.raises(CaseError, match=r"got also 0\.5, 7;") as error:
@@ -358,6 +352,7 @@ def test_find_cases_in_every_layout(tmp_path: Path) -> None:
     (synthetic.parent / "synthetic.json").write_text("{}")
     assert find_cases(synthetic.parent)[0].source == "synthetic"
 
+    make_case(tmp_path / "plain" / ".patient_11.part", None)
     for name in ("patient_10", "patient_9"):
         make_case(tmp_path / "plain" / name, None)
     found = find_cases(tmp_path / "plain")

@@ -70,9 +70,7 @@ def test_a_kidney_entry_is_the_whole_scan_with_ranges(files: list[CaseFiles], tm
     assert np.array_equal(entry.meta["affine"], canonical_affine(SPACING))
 
 
-def test_a_tumor_entry_is_what_the_cascade_computes_from_a_mask(
-    files: list[CaseFiles], tmp_path: Path
-) -> None:
+def test_a_tumor_entry_is_what_the_cascade_computes_from_a_mask(files: list[CaseFiles], tmp_path: Path) -> None:
     entry, case = prepare(files, TUMOR, tmp_path / "cache")["case_00000"], room.load_case(files[0])
     volume, mask, mapping = tumor_input(case.imaging, case.labels > 0, case.spacing, TUMOR)
     assert np.array_equal(entry.imaging, volume) and np.array_equal(entry.mask, mask)
@@ -89,9 +87,7 @@ def test_entries_cannot_be_changed(files: list[CaseFiles], tmp_path: Path) -> No
         entry.imaging[0] = 0
 
 
-def test_a_second_run_reads_keys_alone(
-    files: list[CaseFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_reads_keys_alone(files: list[CaseFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(files, TUMOR, tmp_path / "cache")
     forbid_loading(monkeypatch)
     told: list[tuple[int, int]] = []
@@ -216,9 +212,7 @@ def test_cohorts_are_cut_and_copied(files: list[CaseFiles], tmp_path: Path) -> N
     assert prepared.subset(prepared.case_ids).key == prepared.key
     prepared["case_00000"]  # opened, which must not travel
     blob = pickle.dumps(prepared)
-    assert len(blob) < 1500 and np.array_equal(
-        pickle.loads(blob)["case_00000"].imaging, prepared["case_00000"].imaging
-    )
+    assert len(blob) < 1500 and np.array_equal(pickle.loads(blob)["case_00000"].imaging, prepared["case_00000"].imaging)
     for ask in (prepared.__getitem__, lambda name: prepared.subset([name])):
         with pytest.raises(CohortError, match="case_00009 is not among the 2"):
             ask("case_00009")
@@ -249,9 +243,7 @@ def test_unusable_requests_are_refused(files: list[CaseFiles], tmp_path: Path) -
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(
-    "stage", [KidneyGrid(spacing_z=9, matrix=90), TumorGrid(spacing_z=6, region="slice")]
-)
+@pytest.mark.parametrize("stage", [KidneyGrid(spacing_z=9, matrix=90), TumorGrid(spacing_z=6, region="slice")])
 def test_preparing_a_tall_case_stays_flat(tmp_path: Path, stage: KidneyGrid | TumorGrid) -> None:
     write_case(tmp_path / "data", "case_00000", shape=(200, 180, 180))
     files = [replace(found, segmentation_kits23=None) for found in find_cases(tmp_path / "data")]

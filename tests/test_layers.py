@@ -67,9 +67,7 @@ def test_every_room_of_the_table_exists() -> None:
 
 
 def test_only_training_speaks_of_an_optimiser() -> None:
-    speakers = {
-        room_of(f) for f in FILES if "torch.optim" in f.read_text(encoding="utf-8")
-    }
+    speakers = {room_of(f) for f in FILES if "torch.optim" in f.read_text(encoding="utf-8")}
     assert speakers == {"training"}
 
 

@@ -25,15 +25,15 @@ from kitslib.metrics import (
     dice,
     estimate,
     false_positive_ml,
-    format_csv,
-    format_json,
-    format_table,
+    format_rows,
     hd95_mm,
     holm,
     kits19_scores,
     kits23_scores,
     match_cases,
     paired_difference,
+    rows_to_csv,
+    rows_to_json,
     score_case,
     summarise,
     surface_dice,
@@ -140,15 +140,14 @@ def test_surface_area_of_shapes_on_paper():
 
 
 def test_area_table_equals_the_reference_library():
-    """Sum over the 256 neighbourhoods of DeepMind's surface-distance 0.1; no orientation counts twice."""
+    """Area of all 2×2×2 masks together, as DeepMind's surface-distance 0.1 gives it."""
     corners = np.array(list(product((0, 1), repeat=3)))
     total = 0.0
     for code in range(256):
         mask = np.zeros((2, 2, 2), bool)
         mask[tuple(corners[[bool(code >> bit & 1) for bit in range(8)]].T)] = True
-        padded = surface_distances(mask, mask, SPACING)
-        total += padded.pred_area.sum()
-    assert total == pytest.approx(TOTAL)
+        total += surface_distances(mask, mask, SPACING).pred_area.sum()
+    assert total == pytest.approx(4243.324368341467, rel=1e-12)
 
 
 def test_surface_dice_and_distances_equal_brute_force():
@@ -238,15 +237,17 @@ def test_what_cannot_be_scored_is_refused_with_the_case():
 
 def test_cases_on_one_side_only_are_named():
     assert match_cases(["b", "a"], ["a", "b"]) == ["a", "b"]
+    assert match_cases(["b"], ["a", "b"], subset="allow") == ["b"]
     with pytest.raises(ScoreError, match="no truth for c; no prediction for b"):
         match_cases(["a", "c"], ["a", "b"])
+    with pytest.raises(ScoreError, match=r"no truth for c$"):
+        match_cases(["a", "c"], ["a", "b"], subset="allow")
 
 
 def test_known_disagreement_of_two_label_versions(shared: Path):
     for case, kidney in (("case_00023", 0.98), ("case_00121", 0.97)):
         old, new = (
-            nibabel.load(shared / folder / case / "segmentation.nii.gz")
-            for folder in ("kits19/data", "kits23/dataset")
+            nibabel.load(shared / folder / case / "segmentation.nii.gz") for folder in ("kits19/data", "kits23/dataset")
         )
         row = score_case(
             np.asarray(old.dataobj).astype(np.uint8),
@@ -401,14 +402,14 @@ def test_summary_and_formats_agree():
     assert metrics["tk_dice"]["mean"] == 1.0
     tumor = metrics["tumor_dice"]
     assert (tumor["mean"], tumor["n"], tumor["undefined"]) == (pytest.approx(2 / 3), 1, 1)
-    read = list(csv.DictReader(io.StringIO(format_csv(rows))))
+    read = list(csv.DictReader(io.StringIO(rows_to_csv(rows))))
     assert float(read[0]["tumor_dice"]) == rows[0]["tumor_dice"]
     assert read[1]["tumor_dice"] == ""
-    data = json.loads(format_json(rows))
+    data = json.loads(rows_to_json(rows, summarise(rows)))
     assert data["cases"][1]["tumor_dice"] is None
     assert data["summary"]["metrics"]["tumor_dice"]["ci"] == [None, None]
     assert data["summary"]["n"] == 2
-    table = format_table(rows)
+    table = format_rows(rows)
     lines = [line.split() for line in table.splitlines()]
     assert lines[1][:3] == ["case_00001", "1.000", "0.667"]
     assert lines[2][:3] == ["case_00002", "1.000", "–"]

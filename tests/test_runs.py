@@ -52,7 +52,7 @@ def test_a_checkpoint_of_other_settings_is_refused_by_naming_them(tmp_path: Path
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run = Run.open(tmp_path, "kidney", {})
     (run.folder / "last.pt").write_bytes(b"half a file")
-    with pytest.raises(RunError, match="last.pt: damaged"):
+    with pytest.raises(RunError, match=r"last\.pt: damaged"):
         run.load_checkpoint()
 
 
@@ -69,7 +69,10 @@ def test_final_weights_come_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_differing_names_added_and_removed_keys() -> None:
     assert differing({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 2}}) == []
-    assert differing({"b": {"c": 2}}, {"b": {"d": 2}}) == ["b.c (2 there, None here)", "b.d (None there, 2 here)"]
+    assert differing({"b": {"c": 2}}, {"b": {"d": 2}}) == [
+        "b.c (2 there, None here)",
+        "b.d (None there, 2 here)",
+    ]
 
 
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -82,7 +85,11 @@ def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> Non
 
 def test_wall_time_counts_overlapping_stages_once(tmp_path: Path) -> None:
     stages = tmp_path / "work" / "stages"
-    for name, began, ended, more in (("a", 0, 10, {}), ("b", 5, 20, {}), ("c", 100, 110, {"summary": {"n": 1}})):
+    for name, began, ended, more in (
+        ("a", 0, 10, {}),
+        ("b", 5, 20, {}),
+        ("c", 100, 110, {"summary": {"n": 1}}),
+    ):
         write_json(stages / f"{name}.json", {"began": began, "ended": ended, **more})
     assert summary(tmp_path) == {"n": 1, "wall_s": 30.0}
 

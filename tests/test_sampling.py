@@ -35,7 +35,15 @@ def cohort() -> Few:
 
 
 def stacks(cohort: Few, **changes: object) -> StackSampler:
-    settings = {"dims": "2.5d", "depth": 5, "patch": (8, 8), "batch": 4, "steps": 5, "seed": 3, "tumor_share": 0.5}
+    settings = {
+        "dims": "2.5d",
+        "depth": 5,
+        "patch": (8, 8),
+        "batch": 4,
+        "steps": 5,
+        "seed": 3,
+        "tumor_share": 0.5,
+    }
     return StackSampler(cohort, **{**settings, **changes})
 
 

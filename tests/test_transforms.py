@@ -77,9 +77,7 @@ def peer_resample(volume: np.ndarray, source: Grid, target: Grid, order: int) ->
 
 def test_respaced_keeps_the_corner_and_covers_the_volume() -> None:
     native = Grid(shape=(7, 512, 796), spacing=(5.0, 0.5, 0.5))
-    assert native.respaced((2.0, 1.0, 1.0)) == Grid(
-        shape=(18, 256, 398), spacing=(2, 1, 1)
-    )  # 35 mm: 17.5 slices
+    assert native.respaced((2.0, 1.0, 1.0)) == Grid(shape=(18, 256, 398), spacing=(2, 1, 1))  # 35 mm: 17.5 slices
 
 
 def test_crop_moves_the_origin_by_whole_voxels() -> None:
@@ -200,9 +198,7 @@ def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
 
 
 def test_kidney_input_of_a_demo_size() -> None:
-    volume, mapping = kidney_input(
-        np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32)
-    )
+    volume, mapping = kidney_input(np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32))
     assert volume.shape == mapping.stage.shape == (12, 32, 32) and mapping.stage.spacing == (3, 3, 3)
 
 
@@ -222,9 +218,7 @@ def test_tumor_input_leaves_hu_and_grows_the_mask() -> None:
     imaging = np.arange(20 * 30 * 30, dtype=np.int16).reshape(20, 30, 30)
     kidney = np.zeros(imaging.shape, np.uint8)
     kidney[10, 15, 15] = 2  # every label above 0 is kidney
-    volume, mask, mapping = tumor_input(
-        imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(margin_mm=4, mask_dilation_mm=1)
-    )
+    volume, mask, mapping = tumor_input(imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(margin_mm=4, mask_dilation_mm=1))
     assert np.array_equal(volume, imaging[6:15, 11:20, 11:20]) and volume.dtype == np.int16
     assert mask.dtype == np.uint8 and mask.sum() == 7 and mask[4, 4, 4] == 1
     assert mapping.stage.origin == (6, 11, 11)
@@ -290,9 +284,7 @@ def test_interpolated_probabilities_restore_a_boundary_better_than_labels() -> N
     spacing = (2.0, 1.0, 1.0)
     truth = ball((40, 80, 80), spacing, 30.0)
     mapping = kidney_mapping(truth.shape, spacing, KidneyGrid(spacing_z=4, matrix=20))
-    smooth = resample(
-        ndimage.uniform_filter(truth.astype(np.float32), (2, 4, 4)), mapping.native, mapping.stage
-    )
+    smooth = resample(ndimage.uniform_filter(truth.astype(np.float32), (2, 4, 4)), mapping.native, mapping.stage)
     by_label = dice(restore_labels((smooth > 0.5).astype(np.uint8), mapping) > 0, truth > 0)
     by_probability = dice(restore_mask(smooth.astype(np.float16), mapping) > 0, truth > 0)
     assert by_probability > by_label + 0.01

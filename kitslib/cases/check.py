@@ -63,9 +63,7 @@ class CaseReport:
         return not self.unusable and self.imaging_key is not None and self.labels_key is not None
 
 
-def check_cohort(
-    data: Path, *, jobs: int = 1, progress: Callable[[int, int], None] | None = None
-) -> list[CaseReport]:
+def check_cohort(data: Path, *, jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> list[CaseReport]:
     """Read every file of a folder once, in slabs, and report per case in case order.
 
     A broken case becomes a finding and never hides the others. `jobs` cases are read at a time (threads:

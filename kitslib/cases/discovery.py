@@ -67,7 +67,8 @@ def natural_key(case_id: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _cases_in(folder: Path) -> list[CaseFiles]:
-    cases = [entry for entry in folder.iterdir() if entry.is_dir() and _is_case(entry)]
+    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))  # not half-written ones
+    cases = [entry for entry in visible if entry.is_dir() and _is_case(entry)]
     records = _read_records(folder)
     source = _folder_source(folder)
     return [

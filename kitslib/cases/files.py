@@ -88,12 +88,8 @@ def load_case(files: CaseFiles, labels: LabelVersion = "kits19") -> Case:
         require_same_grid(files.case_id, geometry, truth_geometry)
     geometry = geometry or truth_geometry
     if geometry is None:
-        raise CaseError(
-            f"{files.case_id}: no label map; it cannot be loaded without its imaging", code="missing"
-        )
-    return Case(
-        case_id=files.case_id, imaging=imaging, labels=truth, spacing=geometry.spacing, geometry=geometry
-    )
+        raise CaseError(f"{files.case_id}: no label map; it cannot be loaded without its imaging", code="missing")
+    return Case(case_id=files.case_id, imaging=imaging, labels=truth, spacing=geometry.spacing, geometry=geometry)
 
 
 def available_labels(files: CaseFiles) -> tuple[LabelVersion, ...]:
@@ -135,9 +131,7 @@ def require_same_grid(
         )
 
 
-def write_labels(
-    path: Path, labels: np.ndarray, geometry: Geometry | np.ndarray, description: str = ""
-) -> None:
+def write_labels(path: Path, labels: np.ndarray, geometry: Geometry | np.ndarray, description: str = "") -> None:
     """Write labels (D, H, W) as uint8 in the geometry's own axes, affine, codes and shape.
 
     `geometry` is the case's, or the 4x4 affine of a new file in (z, y, x) order such as `canonical_affine`.
@@ -155,9 +149,7 @@ def write_labels(
     write_volume(Path(path), array, _as_geometry(geometry, array), description=description, level=4)
 
 
-def write_imaging(
-    path: Path, imaging: np.ndarray, geometry: Geometry | np.ndarray, description: str = ""
-) -> None:
+def write_imaging(path: Path, imaging: np.ndarray, geometry: Geometry | np.ndarray, description: str = "") -> None:
     """Write CT (D, H, W) as int16 HU in the geometry's own axes; see `write_labels`."""
     array = np.asarray(imaging)
     if array.dtype != np.int16:
@@ -235,9 +227,7 @@ def _to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _load_labels(files: CaseFiles, version: LabelVersion) -> tuple[np.ndarray | None, Geometry | None]:
     if version not in LABEL_VERSIONS:
-        raise CaseError(
-            f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}", code="labels"
-        )
+        raise CaseError(f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}", code="labels")
     available = available_labels(files)
     if not available:
         return None, None
@@ -251,10 +241,9 @@ def _load_labels(files: CaseFiles, version: LabelVersion) -> tuple[np.ndarray | 
         labels, geometry = read_labels(files.segmentation)
         if files.segmentation_kits23 is not None:
             other, other_geometry = read_labels(files.segmentation_kits23)
-            require_same_grid(
-                files.case_id, geometry, other_geometry, names=("segmentation", "segmentation_kits23")
-            )
-            labels[(labels == KIDNEY) & (other == CYST)] = CYST
+            require_same_grid(files.case_id, geometry, other_geometry, names=("segmentation", "segmentation_kits23"))
+            for plane, other_plane in zip(labels, other, strict=True):  # slice by slice, to keep memory flat
+                plane[(plane == KIDNEY) & (other_plane == CYST)] = CYST
         return labels, geometry
     labels, geometry = read_labels(files.segmentation_kits23)
     if version == "kits23_folded":
@@ -266,9 +255,7 @@ def _as_geometry(geometry: Geometry | np.ndarray, array: np.ndarray) -> Geometry
     if isinstance(geometry, Geometry):
         return geometry
     if array.ndim != 3:
-        raise CaseError(
-            f"expected an array (D, H, W), got shape {array.shape}; write one volume per file", code="ndim"
-        )
+        raise CaseError(f"expected an array (D, H, W), got shape {array.shape}; write one volume per file", code="ndim")
     return Geometry.from_affine(np.asarray(geometry, dtype=np.float64), array.shape)
 
 

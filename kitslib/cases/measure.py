@@ -60,8 +60,7 @@ class LabelFacts(VolumeFacts):
         """Volumes of kidney (label 1), tumour and cyst in ml."""
         voxel_ml = float(np.prod(self.geometry.spacing)) / 1000
         return {
-            name: float(self.counts[value] * voxel_ml)
-            for value, name in ((1, "kidney"), (2, "tumour"), (3, "cyst"))
+            name: float(self.counts[value] * voxel_ml) for value, name in ((1, "kidney"), (2, "tumour"), (3, "cyst"))
         }
 
 

@@ -116,9 +116,7 @@ def open_volume(path: Path) -> Iterator[VolumeStream]:
             f"{name}: the file ends before the voxels do ({error}); {_REDOWNLOAD}", code="truncated"
         ) from error
     except zlib.error as error:
-        raise CaseError(
-            f"{name}: the gzip stream is damaged ({error}); {_REDOWNLOAD}", code="corrupt"
-        ) from error
+        raise CaseError(f"{name}: the gzip stream is damaged ({error}); {_REDOWNLOAD}", code="corrupt") from error
 
 
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry, *, description: str, level: int) -> None:
@@ -134,9 +132,7 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry, *, descripti
             code="shape",
         )
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise CaseError(
-            f"{path}: expected a name that ends in .nii.gz or .nii; rename the output", code="name"
-        )
+        raise CaseError(f"{path}: expected a name that ends in .nii.gz or .nii; rename the output", code="name")
     little = array.dtype.newbyteorder("<")
     header = geometry.export_header(little, description)
     in_file_axes = geometry.to_file(array)
@@ -164,9 +160,7 @@ def _write_slabs(sink: BinaryIO, header: nib.Nifti1Header, array: np.ndarray, dt
 @contextmanager
 def _open_bytes(path: Path, name: str) -> Iterator[BinaryIO | _Inflating]:
     if not path.is_file():
-        raise CaseError(
-            f"{name}: expected a NIfTI file, found none at {path}; check the path", code="missing"
-        )
+        raise CaseError(f"{name}: expected a NIfTI file, found none at {path}; check the path", code="missing")
     with path.open("rb") as raw:
         magic = raw.read(2)
         raw.seek(0)
@@ -188,9 +182,7 @@ def _parse(path: Path, name: str, source: BinaryIO | _Inflating) -> VolumeStream
         if skip > _EXTENSION_BYTES:
             raise ValueError(f"voxels begin {skip} bytes after the header")
     except (nib.spatialimages.HeaderDataError, KeyError, ValueError, OverflowError) as error:
-        raise CaseError(
-            f"{name}: the NIfTI header is damaged ({error}); {_REDOWNLOAD}", code="corrupt"
-        ) from error
+        raise CaseError(f"{name}: the NIfTI header is damaged ({error}); {_REDOWNLOAD}", code="corrupt") from error
     if dtype.kind not in "iuf":
         raise CaseError(
             f"{name}: expected one number per voxel, got voxels of type {dtype}; convert to int16",
@@ -202,9 +194,7 @@ def _parse(path: Path, name: str, source: BinaryIO | _Inflating) -> VolumeStream
             code="ndim",
         )
     if min(shape) <= 0:
-        raise CaseError(
-            f"{name}: expected voxels, got shape {shape}; convert from DICOM again", code="zero_size"
-        )
+        raise CaseError(f"{name}: expected voxels, got shape {shape}; convert from DICOM again", code="zero_size")
     geometry = Geometry.from_header(header, name=name)
     _check_room(path, name, shape, dtype, packed=isinstance(source, _Inflating))
     if len(_up_to(source, skip)) < skip:
@@ -254,9 +244,7 @@ def _what_it_is(block: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer; run `git lfs pull` in the data folder"
     if start[:1] == b"<":
-        return (
-            "a web page (a refused download); download the file again while logged in, or from another mirror"
-        )
+        return "a web page (a refused download); download the file again while logged in, or from another mirror"
     if block[128:132] == b"DICM":
         return "a DICOM file; convert the series with dcm2niix"
     return f"bytes that begin {block[:8]!r}; {_REDOWNLOAD}"

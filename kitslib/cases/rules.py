@@ -133,9 +133,7 @@ def imaging_findings(facts: ImagingFacts) -> list[Finding]:
 def _hu_range_findings(facts: ImagingFacts, span: str) -> list[Finding]:
     found = []
     if facts.low > AIR_HU:
-        text = (
-            f"{facts.name}: no air, HU {span}: clipped or cropped before; use the original CT if there is one"
-        )
+        text = f"{facts.name}: no air, HU {span}: clipped or cropped before; use the original CT if there is one"
         found.append(warning("hu_range", text))
     if facts.high > METAL_HU or facts.low < -METAL_HU:
         text = f"{facts.name}: HU {span} beyond any tissue or metal; look at the slices, values clip at int16"
@@ -152,13 +150,9 @@ def label_findings(facts: LabelFacts) -> list[Finding]:
         found.append(_as_finding(label_values_error(facts.name, facts.foreign)))
         return found
     if "float" in facts.stored_type:
-        found.append(
-            note("float_labels", f"{facts.name}: labels stored as {facts.stored_type}, all whole numbers")
-        )
+        found.append(note("float_labels", f"{facts.name}: labels stored as {facts.stored_type}, all whole numbers"))
     if facts.kidney_slices is None:
-        text = (
-            f"{facts.name}: no voxel is labelled; remove the file if this is a test case, else fetch it again"
-        )
+        text = f"{facts.name}: no voxel is labelled; remove the file if this is a test case, else fetch it again"
         found.append(unusable("empty_labels", text))
         return found
     if not facts.counts[1]:
@@ -176,12 +170,8 @@ def label_findings(facts: LabelFacts) -> list[Finding]:
     first, last = facts.kidney_slices
     slices = facts.geometry.canonical_shape[0]
     if first == 0 or last == slices - 1:
-        where = " and ".join(
-            name for name, cut in (("first", first == 0), ("last", last == slices - 1)) if cut
-        )
-        text = (
-            f"{facts.name}: the kidney reaches the {where} slice, so the scan cuts it; volumes are too small"
-        )
+        where = " and ".join(name for name, cut in (("first", first == 0), ("last", last == slices - 1)) if cut)
+        text = f"{facts.name}: the kidney reaches the {where} slice, so the scan cuts it; volumes are too small"
         found.append(note("kidney_cut", text))
     return found
 

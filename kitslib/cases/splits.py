@@ -48,9 +48,7 @@ class Fold:
     held_out: tuple[str, ...]
 
 
-def split_cases(
-    case_ids: Sequence[str], *, seed: int, rule: Rule = "nested", held_out: int | None = None
-) -> Split:
+def split_cases(case_ids: Sequence[str], *, seed: int, rule: Rule = "nested", held_out: int | None = None) -> Split:
     """Split a cohort for the kidney stage, the tumour stage and the cascade.
 
     Both rules hold out the last cases in case order for the tumour stage, 15 of 210. `paper` holds out 20 of
@@ -133,9 +131,7 @@ def _in_order(case_ids: Sequence[str]) -> list[str]:
     ordered = sorted(case_ids, key=natural_key)
     repeated = sorted({first for first, second in pairwise(ordered) if first == second})
     if repeated:
-        raise CaseError(
-            f"expected each case once, got {', '.join(repeated)} again; remove the repeats", code="split"
-        )
+        raise CaseError(f"expected each case once, got {', '.join(repeated)} again; remove the repeats", code="split")
     return ordered
 
 

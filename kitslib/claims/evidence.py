@@ -65,16 +65,12 @@ class Evidence:
     kidney_cyst_overlap: CaseValues | None = None  # share of HU histogram area in common, 0..1
     cyst_tumor_overlap: CaseValues | None = None
     kidney_slices: CaseValues | None = None  # share of a case's slices that hold kidney
-    literal_window_loss: CaseValues | None = (
-        None  # share of a kidney that the window as printed never outputs
-    )
+    literal_window_loss: CaseValues | None = None  # share of a kidney that the window as printed never outputs
     kidney_dice: Arms = field(default_factory=dict)
     tumor_dice: Arms = field(default_factory=dict)
     cyst_fp_ml: Arms = field(default_factory=dict)  # NaN in cases without known cysts
     tumor_ml: Mapping[str, float] = field(default_factory=dict)  # true tumour volume by case
     hdc_level_dice: Arms = field(default_factory=dict)
-    hdc_coverage: Mapping[str, bool] = field(
-        default_factory=dict
-    )  # whether the field is covered without holes
+    hdc_coverage: Mapping[str, bool] = field(default_factory=dict)  # whether the field is covered without holes
     component_before: CaseValues | None = None  # final tumour Dice per case, all components kept
     component_after: CaseValues | None = None  # and with the largest alone

@@ -19,7 +19,10 @@ MIN_CASES = 6  # the fewest with which cases that all agree reject chance at 5 %
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The answer to one part of a claim; `why` says what decided it, `measure` what the value is."""
+    """The answer to a claim or one part of it.
+
+    `why` says what decided it, `measure` what the value is, `also` what the other parts say.
+    """
 
     verdict: Word = "undecided"
     why: str
@@ -28,6 +31,7 @@ class Finding:
     ci: Interval = (NAN, NAN)
     n: int = 0
     warning: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -36,7 +40,8 @@ class Finding:
         interval = "" if math.isnan(lo) else f" [{lo:.3f}, {hi:.3f}]"
         numbers = "" if math.isnan(self.value) else f" {self.value:.3f}{interval}, n = {self.n}"
         told = f"{self.measure}:{numbers}; {self.why}" if numbers else self.why
-        return f"{told} ({self.warning})" if self.warning else told
+        warned = f"{told} ({self.warning})" if self.warning else told
+        return " | ".join([warned, *self.also])
 
 
 def missing(what: str) -> Finding:
@@ -104,7 +109,7 @@ def nothing_lost(loss: CaseValues | None, measure: str, tolerated: float) -> Fin
     short = [case for case, share in loss.values.items() if share > tolerated]
     return Finding(
         verdict="not reproduced" if short else "reproduced",
-        why=f"{len(short)} of {len(lost)} cases lose some" if short else "no case loses any",
+        why=f"{len(short) or 'none'} of {len(lost)} cases {'lose' if len(short) != 1 else 'loses'} more than {tolerated:.1%}",
         measure=measure,
         value=sum(lost) / len(lost),
         ci=bootstrap_interval(lost),
@@ -119,13 +124,14 @@ def all_of(parts: Sequence[Finding]) -> Finding:
     """
     worst: tuple[Word, ...] = ("not reproduced", "not testable here", "undecided", "reproduced")
     deciding = next(part for word in worst for part in parts if part.verdict == word)
-    others = [f"{part.verdict}: {part.reason}" for part in parts if part is not deciding]
-    return replace(deciding, why=" | ".join([deciding.why, *others]))
+    return replace(deciding, also=tuple(f"{part.verdict}: {part.reason}" for part in parts if part is not deciding))
 
 
 def _against(found: Finding, bound: float) -> Finding:
     at = "zero" if bound == 0 else f"{bound:g}"
     lo, hi = found.ci
+    if found.n == 0:
+        return missing(f"{found.measure}, on any case")
     if found.n < MIN_CASES:
         return replace(found, verdict="undecided", why=f"fewer than {MIN_CASES} cases decide nothing")
     if lo > bound:

@@ -25,9 +25,7 @@ PUBLISHED: tuple[PublishedScore, ...] = (
         mean=0.912,
         note="90 test cases",
     ),
-    PublishedScore(
-        system="two annotators", kidney=0.983, tumor=0.923, mean=0.953, note="one against the other"
-    ),
+    PublishedScore(system="two annotators", kidney=0.983, tumor=0.923, mean=0.953, note="one against the other"),
     PublishedScore(system="MLPerf inference 3D U-Net reference", kidney=0.935, tumor=0.789, mean=0.862),
     PublishedScore(
         system="KiTS23 winner (Auto3DSeg)",
@@ -35,9 +33,7 @@ PUBLISHED: tuple[PublishedScore, ...] = (
         mean_surface=0.723,
         note="mean over KiTS23's three classes",
     ),
-    PublishedScore(
-        system="MIScnn, KiTS19 entry", kidney=0.93, tumor=0.30, note="20 cases; kidney approximate"
-    ),
+    PublishedScore(system="MIScnn, KiTS19 entry", kidney=0.93, tumor=0.30, note="20 cases; kidney approximate"),
     PublishedScore(system="this paper, before oversampling", tumor=0.45, note="15 cases"),
     PublishedScore(system="this paper, after oversampling", tumor=0.70, note="15 cases; approximate"),
 )

@@ -54,9 +54,7 @@ def cyst_share(evidence: Evidence) -> Finding:
     else:
         verdict, why = "reproduced", f"{CYST_SHARE:.0%} lies in the interval"
     share = sum(has) / len(has)
-    return Finding(
-        verdict=verdict, why=why, measure="share of cases with a cyst", value=share, ci=(lo, hi), n=len(has)
-    )
+    return Finding(verdict=verdict, why=why, measure="share of cases with a cyst", value=share, ci=(lo, hi), n=len(has))
 
 
 def hu_overlap(evidence: Evidence) -> Finding:
@@ -94,9 +92,7 @@ def kidney_training(evidence: Evidence) -> Finding:
         [
             gain(arms, "no_residual", "standard", "kidney Dice", synthetic),
             gain(arms, "no_deep_supervision", "standard", "kidney Dice", synthetic),
-            nothing_lost(
-                evidence.literal_window_loss, "share of kidney the printed window never outputs", LOST
-            ),
+            nothing_lost(evidence.literal_window_loss, "share of kidney the printed window never outputs", LOST),
         ]
     )
 

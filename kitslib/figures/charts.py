@@ -38,8 +38,8 @@ def learning_curves(
 ) -> Figure:
     """One panel per column, one colour per run; with a ``seed`` column thin lines per seed and the mean.
 
-    ``histories`` maps a name to its table (frame, mapping of lists, or rows); a run without a column is not in
-    its panel. Raises FigureError when there is no history or one has no ``x``.
+    ``histories`` maps a name to its table (frame, mapping of lists, or rows); a run without a column is
+    not in its panel. Raises FigureError when there is no history or one has no ``x``.
     """
     frames = {name: _table(table, [x], f"history {name!r}") for name, table in histories.items()}
     if not frames:
@@ -86,15 +86,9 @@ def dice_strip(
         shift = ((np.arange(len(points)) * 0.618034) % 1 - 0.5) * 0.4
         ax.scatter(points, row + shift, s=20, color=PALETTE["muted"], alpha=0.55, linewidths=0)
         if intervals and group in intervals:
-            ax.plot(
-                intervals[group], [row, row], color=PALETTE["tumor"], linewidth=3.2, solid_capstyle="round"
-            )
-        ax.scatter(
-            [points.mean()], [row], marker="D", s=48, color=PALETTE["tumor"], edgecolor="white", zorder=3
-        )
-        ax.annotate(
-            f"{points.mean():.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9
-        )
+            ax.plot(intervals[group], [row, row], color=PALETTE["tumor"], linewidth=3.2, solid_capstyle="round")
+        ax.scatter([points.mean()], [row], marker="D", s=48, color=PALETTE["tumor"], edgecolor="white", zorder=3)
+        ax.annotate(f"{points.mean():.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     ax.set(
         yticks=range(len(groups)),
         yticklabels=groups,
@@ -115,9 +109,7 @@ def forest(effects: Any, *, xlabel: str = "difference in Dice", ax: Axes | None 
     ax.axvline(0, color=PALETTE["truth"], linewidth=1)
     for row, one in enumerate(frame.to_dict("records")):
         clear = one["low"] > 0 or one["high"] < 0
-        color = (
-            PALETTE["muted"] if not clear else PALETTE["kidney"] if one["effect"] > 0 else PALETTE["tumor"]
-        )
+        color = PALETTE["muted"] if not clear else PALETTE["kidney"] if one["effect"] > 0 else PALETTE["tumor"]
         ax.plot([one["low"], one["high"]], [row, row], color=color, linewidth=2.4, solid_capstyle="round")
         ax.scatter(
             [one["effect"]],
@@ -150,9 +142,7 @@ def dice_against_volume(
 
     A volume of 0 ml has no place on the axis and is left out; the legend says how many.
     """
-    frame = _table(table, [volume, value] + ([by] if by else []), "dice against volume").dropna(
-        subset=[volume, value]
-    )
+    frame = _table(table, [volume, value] + ([by] if by else []), "dice against volume").dropna(subset=[volume, value])
     ax = _axes(ax, (8.8, 3.6))
     shown = frame[frame[volume] > 0]
     groups = shown.groupby(by, sort=False) if by else [(None, shown)]

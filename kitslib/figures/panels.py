@@ -94,9 +94,7 @@ def _marks(ax: Axes, marks: tuple[str, str, str, str]) -> None:
     places += ((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
     for mark, (x, y, horizontal, vertical) in zip(marks, places, strict=True):
         letter = ax.text(x, y, mark, ha=horizontal, va=vertical, transform=ax.transAxes, color="white")
-        letter.set(
-            fontsize=9, fontweight="bold", path_effects=[withStroke(linewidth=1.8, foreground="black")]
-        )
+        letter.set(fontsize=9, fontweight="bold", path_effects=[withStroke(linewidth=1.8, foreground="black")])
 
 
 def _scale_bar(ax: Axes, shape: tuple[int, int], spacing: Sequence[float]) -> None:
@@ -140,13 +138,9 @@ def three_planes(
     fig, axes = plt.subplots(1, 3, figsize=(wide, figure_height), width_ratios=[width, width, height])
     for ax, plane in zip(axes, AXES, strict=True):
         index = centre[AXES[plane]]
-        slices = [
-            None if part is None else plane_slice(part, plane, index) for part in (imaging, truth, prediction)
-        ]
+        slices = [None if part is None else plane_slice(part, plane, index) for part in (imaging, truth, prediction)]
         words = f"{plane}, slice {index + 1} of {imaging.shape[AXES[plane]]}"
-        overlay_panel(
-            ax, *slices, spacing=plane_spacing(spacing, plane), window=window, plane=plane, title=words
-        )
+        overlay_panel(ax, *slices, spacing=plane_spacing(spacing, plane), window=window, plane=plane, title=words)
         ax.title.set(fontsize=9, fontweight="normal")
         ax.set_anchor("N")
     if title:
@@ -214,9 +208,7 @@ def _box(mask: np.ndarray, spacing: Sequence[float], margin_mm: float) -> tuple[
     return spans[0], spans[1]
 
 
-def case_grid(
-    views: Sequence[CaseView], *, columns: int = 3, window: tuple[float, float] = ABDOMEN
-) -> Figure:
+def case_grid(views: Sequence[CaseView], *, columns: int = 3, window: tuple[float, float] = ABDOMEN) -> Figure:
     """Panels side by side (worst, median, best, say): truth filled, prediction outlined.
 
     Raises FigureError when there is nothing to show.

@@ -96,7 +96,5 @@ def _encode(fig: Figure, format: str) -> tuple[bytes, tuple[int, int]]:
     if format == "jpeg":
         picture.save(out, "JPEG", quality=86, optimize=True, subsampling=0)
     else:
-        picture.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-            out, "PNG", optimize=True
-        )
+        picture.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue(), picture.size

@@ -1,5 +1,6 @@
 """Scores of label maps as KiTS19 and KiTS23 define them, and the statistics that compare them."""
 
+from kitslib.metrics.overlap import histogram_overlap
 from kitslib.metrics.scores import (
     KITS23_CLASSES,
     KITS23_TOLERANCE_MM,
@@ -30,7 +31,7 @@ from kitslib.metrics.surface import (
     surface_dice,
     surface_distances,
 )
-from kitslib.metrics.tables import format_csv, format_json, format_table, summarise
+from kitslib.metrics.tables import format_rows, rows_to_csv, rows_to_json, summarise
 
 __all__ = [
     "KITS23_CLASSES",
@@ -45,15 +46,16 @@ __all__ = [
     "dice",
     "estimate",
     "false_positive_ml",
-    "format_csv",
-    "format_json",
-    "format_table",
+    "format_rows",
     "hd95_mm",
+    "histogram_overlap",
     "holm",
     "kits19_scores",
     "kits23_scores",
     "match_cases",
     "paired_difference",
+    "rows_to_csv",
+    "rows_to_json",
     "score_case",
     "small_sample_warning",
     "summarise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -138,11 +139,16 @@ def score_case(pred: np.ndarray, truth: np.ndarray, spacing: Spacing, *, case_id
     return row
 
 
-def match_cases(predictions: Sequence[str], truths: Sequence[str]) -> list[str]:
-    """The case ids to score, sorted; ScoreError names each case that only one side has."""
+def match_cases(
+    predictions: Sequence[str], truths: Sequence[str], *, subset: Literal["refuse", "allow"] = "refuse"
+) -> list[str]:
+    """The case ids to score, sorted; ScoreError names each case that only one side has.
+
+    With `subset="allow"` truths without a prediction are left out; a prediction without a truth is always refused.
+    """
     extra, missing = sorted({*predictions} - {*truths}), sorted({*truths} - {*predictions})
     parts = [f"no truth for {', '.join(extra)}"] if extra else []
-    parts += [f"no prediction for {', '.join(missing)}"] if missing else []
+    parts += [f"no prediction for {', '.join(missing)}"] if missing and subset == "refuse" else []
     if parts:
         raise ScoreError(f"predictions and truths must be of the same cases: {'; '.join(parts)}")
     return sorted(predictions)
@@ -207,9 +213,7 @@ def _false_positives(counts: np.ndarray) -> np.ndarray:
 
 def _check_labels(labels: np.ndarray, what: str) -> None:
     if labels.dtype.kind not in "ui":
-        raise ScoreError(
-            f"{what} must hold whole-number labels 0..3, got {labels.dtype}: read it as a label map"
-        )
+        raise ScoreError(f"{what} must hold whole-number labels 0..3, got {labels.dtype}: read it as a label map")
     if labels.size and (labels.max() > CYST or labels.min() < 0):
         found = sorted(set(np.unique(labels).tolist()) - {0, 1, 2, 3})
         raise ScoreError(

@@ -75,9 +75,7 @@ def bootstrap_interval(values: Values, *, n: int = RESAMPLES, level: float = 0.9
     """
     matrix = _defined(_matrix(values))
     draws = np.random.default_rng(seed)
-    return _percentiles(
-        _resampled_means(matrix, _case_draws(matrix.shape[1], n, draws), draws), matrix.shape[1], level
-    )
+    return _percentiles(_resampled_means(matrix, _case_draws(matrix.shape[1], n, draws), draws), matrix.shape[1], level)
 
 
 def paired_difference(
@@ -113,9 +111,7 @@ def paired_difference(
     )
 
 
-def compare_arms(
-    arms: Mapping[str, Values | ByCase], *, reference: str, seed: int = 0
-) -> list[dict[str, object]]:
+def compare_arms(arms: Mapping[str, Values | ByCase], *, reference: str, seed: int = 0) -> list[dict[str, object]]:
     """One row for each other arm against the reference, with Holm's correction over the table.
 
     Keys: `arm`, `reference`, `difference`, `lo`, `hi`, `p`, `p_holm`, `effect`, `effect_lo`, `effect_hi`,
@@ -180,9 +176,7 @@ def small_sample_warning(n: int) -> str:
     """A plain sentence when a number rests on fewer than SMALL cases, else an empty string."""
     if n >= SMALL:
         return ""
-    return (
-        f"only {n} case{'' if n == 1 else 's'}: the interval is rough and other cases could change the answer"
-    )
+    return f"only {n} case{'' if n == 1 else 's'}: the interval is rough and other cases could change the answer"
 
 
 def _pair_warning(cases: int, seeds: int, lost: int) -> str:
@@ -218,9 +212,7 @@ def _aligned(a: Values | ByCase, b: Values | ByCase) -> tuple[np.ndarray, np.nda
         return (first.T, second.T, lost) if shared else (empty, empty, lost)
     first, second = _matrix(a), _matrix(b)
     if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"arms must score the same cases, got {first.shape[1]} and {second.shape[1]} of them"
-        )
+        raise ValueError(f"arms must score the same cases, got {first.shape[1]} and {second.shape[1]} of them")
     return first, second, 0
 
 

@@ -162,9 +162,7 @@ def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(positions), np.concatenate(codes)
 
 
-def _nearest_mm(
-    points: np.ndarray, targets: np.ndarray, shape: tuple[int, ...], spacing: Spacing
-) -> np.ndarray:
+def _nearest_mm(points: np.ndarray, targets: np.ndarray, shape: tuple[int, ...], spacing: Spacing) -> np.ndarray:
     """Distance in mm of each point to its nearest target; both are sorted flat indices into `shape`."""
     distances = np.zeros(points.size)
     if targets.size == 0:
@@ -227,9 +225,7 @@ def _groups(corners: set[Corner]) -> Iterator[frozenset[Corner]]:
     left = set(corners)
     while left:
         group = {left.pop()}
-        while near := {
-            c for c in left if any(sum(i != j for i, j in zip(c, g, strict=True)) == 1 for g in group)
-        }:
+        while near := {c for c in left if any(sum(i != j for i, j in zip(c, g, strict=True)) == 1 for g in group)}:
             group |= near
             left -= near
         yield frozenset(group)

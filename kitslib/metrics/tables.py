@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kitslib.metrics.scores import Row
 from kitslib.metrics.statistics import estimate
@@ -35,13 +35,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, object]:
     names = [name for name in rows[0] if name != "case"]
     found = {name: estimate([float(row[name]) for row in rows]) for name in names}
     metrics = {
-        name: {"mean": e.value, "ci": list(e.ci), "n": e.n, "undefined": e.undefined}
-        for name, e in found.items()
+        name: {"mean": e.value, "ci": list(e.ci), "n": e.n, "undefined": e.undefined} for name, e in found.items()
     }
     return {"n": len(rows), "warning": estimate([0.0] * len(rows)).warning, "metrics": metrics}
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_rows(rows: Sequence[Row]) -> str:
     """The main scores as text: one line per case, then mean and interval; `–` where undefined."""
     summary = summarise(rows)
     metrics = summary["metrics"]
@@ -56,7 +55,7 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join([*text, *([summary["warning"]] if summary["warning"] else [])])
 
 
-def format_csv(rows: Sequence[Row]) -> str:
+def rows_to_csv(rows: Sequence[Row]) -> str:
     """Every score of every case as CSV with a header line; an undefined value is an empty cell."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["case"], lineterminator="\n")
@@ -65,13 +64,13 @@ def format_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def format_json(rows: Sequence[Row]) -> str:
+def rows_to_json(rows: Sequence[Row], summary: Mapping[str, object]) -> str:
     """Cases and summary as strict JSON: `{"cases": [...], "summary": {...}}`; an undefined value is null."""
-    return json.dumps(_plain({"cases": list(rows), "summary": summarise(rows)}), indent=1, allow_nan=False)
+    return json.dumps(_plain({"cases": list(rows), "summary": summary}), indent=1, allow_nan=False)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import nn
 
+from kitslib.networks.blocks import hdc_coverage
+from kitslib.networks.deeplab import DeepLabV3Plus
+from kitslib.networks.measure import count_parameters, multiply_adds, shape_probe
 from kitslib.networks.resunet import ResUNet3D
+from kitslib.networks.unet import UNet
 from kitslib.networks.vnet import VNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"resunet3d": ResUNet3D, "vnet": VNet}
+__all__ = [
+    "NETWORKS",
+    "DeepLabV3Plus",
+    "ResUNet3D",
+    "UNet",
+    "VNet",
+    "build",
+    "count_parameters",
+    "hdc_coverage",
+    "multiply_adds",
+    "shape_probe",
+]
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "resunet3d": ResUNet3D,
+    "vnet": VNet,
+    "unet": UNet,
+    "deeplab": DeepLabV3Plus,
+}
 
 
 def build(name: str, **options: object) -> nn.Module:
-    """The network called `name`, with its constructor's keyword options."""
+    """The network called `name` with its constructor's keyword options.
+
+    Raises `ValueError` for an unknown name or option, naming the known ones.
+    """
     if name not in NETWORKS:
         raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
+    known = inspect.signature(NETWORKS[name]).parameters
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     return NETWORKS[name](**options)
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -13,13 +13,11 @@ from kitslib.networks.pointwise import InstanceNorm, PReLU
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED_CONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution that keeps the size (or halves it), optional instance norm, PReLU.
-
-    The original 3D ResUNet has no norm; with it the convolution needs no bias.
-    """
+    """Convolution that keeps the size, instance norm where asked (the bias is then useless and left out), PReLU."""
 
     def __init__(
         self, dims: int, channels: int, out: int, *, kernel: int = 3, dilation: int = 1, norm: bool = False
@@ -86,9 +84,7 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
         hidden = max(channels // reduction, 4)
-        self.weights = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid()
-        )
+        self.weights = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean(dim=tuple(range(2, x.ndim)))
@@ -194,6 +190,15 @@ def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """The first `size` voxels of every spatial axis: the inverse of `pad_to_multiple`."""
     return x[(..., *(slice(n) for n in size))]
+
+
+def input_layout(dims: str, slices: int) -> tuple[int, int]:
+    """Number of spatial axes and of input channels of a network that is "2d", "2.5d" or "3d"."""
+    if dims not in ("2d", "2.5d", "3d"):
+        raise ValueError(f"dims: expected '2d', '2.5d' or '3d', got {dims!r}")
+    if slices < 1 or slices % 2 == 0:
+        raise ValueError(f"slices: expected an odd number, so that one slice is the centre, got {slices!r}")
+    return (3 if dims == "3d" else 2), (slices if dims == "2.5d" else 1)
 
 
 def check_input(x: Tensor, *, dims: int, channels: int, network: str) -> None:

@@ -22,6 +22,7 @@ from kitslib.networks.blocks import (
     check_input,
     crop_to,
     initialise,
+    input_layout,
     pad_to_multiple,
 )
 
@@ -61,9 +62,7 @@ class EncoderLevel(nn.Module):
 class DecoderLevel(nn.Module):
     """Double, gate the skip, concatenate, convolve with a residual sum."""
 
-    def __init__(
-        self, dims: int, channels: int, skip: int, *, convs: int, norm: bool, gate: str | None
-    ) -> None:
+    def __init__(self, dims: int, channels: int, skip: int, *, convs: int, norm: bool, gate: str | None) -> None:
         super().__init__()
         self.up = UpUnit(dims, channels, skip, norm=norm)
         self.attention = GATES[gate](dims, skip, skip) if gate else None
@@ -106,19 +105,15 @@ class VNet(nn.Module):
         hdc_dilations: Sequence[int] = (2, 3, 5),
     ) -> None:
         super().__init__()
-        _check_options(dims, slices, widths, attention_gate, hdc_level)
-        axes = 3 if dims == "3d" else 2
-        self.in_channels = slices if dims == "2.5d" else 1
+        _check_options(widths, attention_gate, hdc_level)
+        axes, self.in_channels = input_layout(dims, slices)
+        self.axes = axes
         self.divisor = 2 ** (len(widths) - 1)
         hdc_at = (len(widths) - 1 if hdc_level == "bottom" else hdc_level) if hdc else None
         convs = [1, 2, *[3] * (len(widths) - 2)]
 
         self.stem = Stage(axes, self.in_channels, widths[0], dilations=[1], kernel=5, norm=norm)
-        self.hdc = (
-            HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
-            if hdc_at == 0
-            else nn.Identity()
-        )
+        self.hdc = HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm) if hdc_at == 0 else nn.Identity()
         self.encoder = nn.ModuleList(
             EncoderLevel(
                 axes,
@@ -148,8 +143,7 @@ class VNet(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        axes = 3 if isinstance(self.map, nn.Conv3d) else 2
-        check_input(x, dims=axes, channels=self.in_channels, network="VNet")
+        check_input(x, dims=self.axes, channels=self.in_channels, network="VNet")
         size = x.shape[2:]
         image = pad_to_multiple(x, self.divisor)
 
@@ -165,16 +159,10 @@ class VNet(nn.Module):
         return crop_to(self.map(x), size)
 
 
-def _check_options(
-    dims: str, slices: int, widths: Sequence[int], attention_gate: str, hdc_level: int | str
-) -> None:
-    if dims not in ("2d", "2.5d", "3d"):
-        raise ValueError(f"dims: expected '2d', '2.5d' or '3d', got {dims!r}")
-    if slices < 1 or slices % 2 == 0:
-        raise ValueError(f"slices: expected an odd number, so that one slice is the centre, got {slices}")
+def _check_options(widths: Sequence[int], attention_gate: str, hdc_level: int | str) -> None:
     if len(widths) < 3:
         raise ValueError(f"widths: expected at least 3 channel counts, one per level, got {tuple(widths)}")
     if attention_gate not in GATES:
-        raise ValueError(f"attention_gate: expected one of {sorted(GATES)}, got {attention_gate!r}")
+        raise ValueError(f"attention_gate: expected one of {', '.join(GATES)}, got {attention_gate!r}")
     if hdc_level != "bottom" and hdc_level not in range(len(widths)):
         raise ValueError(f"hdc_level: expected 'bottom' or 0 to {len(widths) - 1}, got {hdc_level!r}")

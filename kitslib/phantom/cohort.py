@@ -1,4 +1,4 @@
-"""A KiTS19-shaped folder of synthetic cases, or of synthetic CT for given label maps: written once, resumed, in parallel."""
+"""Folders of synthetic cases in KiTS19's layout, drawn or for given label maps; resumable and parallel."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def write_cohort(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write case_00000.. with imaging, segmentation (KiTS19), segmentation_kits23, and kits.json; return the case ids.
+    """Write case_00000.. with imaging, two label maps (KiTS19, KiTS23) and kits.json; return the case ids.
 
-    matrix: rows and columns; the field of view stays. spacing_z: slice distances in mm to draw from, KiTS's when
-    None. Complete cases of the same parameters are kept, others replaced; a folder that is not synthetic is refused.
-    A case's bits depend on seed, its number, matrix, spacing_z and cysts alone. Raises ValueError.
+    matrix: rows and columns; the field of view stays. spacing_z: slice distances in mm to draw from, KiTS's
+    when None. cysts: `hard` gives every case complex cysts. Complete cases of the same parameters are kept,
+    others removed; a folder that is not synthetic is refused. A case's bits depend on seed, its number, matrix,
+    spacing_z and cysts alone. Raises ValueError.
     """
     _check(cases=cases, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts, jobs=jobs)
     spacing_z = None if spacing_z is None else tuple(float(z) for z in spacing_z)
@@ -57,18 +58,16 @@ def write_rendered(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Write synthetic CT for the label maps of given cases, with those labels beside it, in their own geometry.
+    """Write synthetic CT for the label maps of given cases, and those labels, in their own geometry.
 
-    Cysts come from a KiTS23 map where there is one; `segmentation` then has them folded into kidney. The same rules
-    as in `write_cohort` hold. Raises ValueError when a case has no label map.
+    A KiTS23 map is preferred, for its cysts; `segmentation` then has them folded into kidney. The rules of
+    `write_cohort` hold. Raises ValueError when there are no cases, or one has no label map.
     """
     tasks = []
     for number, case in enumerate(files):
         source = case.segmentation_kits23 or case.segmentation
         if source is None:
-            raise ValueError(
-                f"{case.case_id}: expected a label map to render, found none; leave this case out"
-            )
+            raise ValueError(f"{case.case_id}: expected a label map to render, found none; leave this case out")
         digits = "".join(c for c in case.case_id if c.isdigit())
         task = {
             "generator": GENERATOR,
@@ -98,6 +97,7 @@ def _write_all(
 ) -> list[str]:
     """Run the missing tasks, then write the tables of the folder."""
     _claim(out, {task[1] for task in tasks})
+    _drop_strangers(out, tasks[0][2])
     records = {task[1]: record for task in tasks if (record := _finished(task)) is not None}
     missing = [task for task in tasks if task[1] not in records]
     done = len(records)
@@ -108,9 +108,9 @@ def _write_all(
         done += 1
         if progress is not None:
             progress(done, len(tasks))
-    names = sorted(records)
-    _write_json(out / "kits.json", [records[name] for name in names])
-    return names
+    everything = {marker["record"]["case_id"]: marker["record"] for _, marker in _markers(out)} | records
+    _write_json(out / "kits.json", [everything[name] for name in sorted(everything)])
+    return sorted(records)
 
 
 def _run(tasks: list[tuple], write: Callable[[tuple], dict], jobs: int) -> Iterator[dict]:
@@ -137,7 +137,8 @@ def _claim(out: Path, wanted: set[str]) -> None:
         ]
         if foreign:
             raise ValueError(
-                f"{out.name}: expected an empty folder or a synthetic cohort, found {foreign[0]} and no {MARKER}; "
+                f"{out.name}: expected an empty folder or a synthetic cohort, "
+                f"found {foreign[0]} and no {MARKER}; "
                 "choose another output folder, real data is never overwritten"
             )
     _write_json(out / MARKER, {"synthetic": True, "generator": GENERATOR, "about": NOTE})
@@ -151,6 +152,26 @@ def _finished(task: tuple) -> dict | None:
     except (OSError, ValueError):
         return None
     return found["record"] if found.get("parameters") == _plain(parameters) else None
+
+
+def _markers(out: Path) -> list[tuple[Path, dict]]:
+    """Folders of synthetic cases with what their markers say."""
+    found = []
+    for path in sorted(out.glob(f"*/{MARKER}")):
+        try:
+            found.append((path.parent, json.loads(path.read_text())))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _drop_strangers(out: Path, parameters: dict) -> None:
+    """Remove synthetic cases of another seed, generator or parameters: a folder holds one cohort."""
+    own = ("index", "labels", "kits23")
+    wanted = {k: v for k, v in _plain(parameters).items() if k not in own}
+    for folder, marker in _markers(out):
+        if {k: v for k, v in marker["parameters"].items() if k not in own} != wanted:
+            shutil.rmtree(folder)
 
 
 def _plain(parameters: dict) -> dict:
@@ -181,12 +202,10 @@ def _write_given(task: tuple) -> dict:
     seed, index = parameters["seed"], parameters["index"]
     imaging = render_labels(labels, geometry.spacing, seed=seed, index=index)
     record = _record(name, labels, geometry.spacing, streams(seed, index)["record"])
-    return _store(task, imaging, labels, geometry, record, kits23=bool((labels == 3).any()))
+    return _store(task, imaging, labels, geometry, record, kits23=parameters["kits23"])
 
 
-def _store(
-    task: tuple, imaging: np.ndarray, labels: np.ndarray, geometry: object, record: dict, kits23: bool
-) -> dict:
+def _store(task: tuple, imaging: np.ndarray, labels: np.ndarray, geometry: object, record: dict, kits23: bool) -> dict:
     """Write a case beside its place, then move it there as a whole."""
     out, name, parameters = task
     part = out / ".partial" / f"{name}.{os.getpid()}"
@@ -208,9 +227,7 @@ def _store(
     return record
 
 
-def _record(
-    name: str, labels: np.ndarray, spacing: tuple[float, float, float], rng: np.random.Generator
-) -> dict:
+def _record(name: str, labels: np.ndarray, spacing: tuple[float, float, float], rng: np.random.Generator) -> dict:
     """A row of kits.json: a plausible part of KiTS's columns, and the mark that it is synthetic."""
     millimetres = float(np.prod(spacing))
     counts = np.bincount(labels.ravel(), minlength=4)[:4] * millimetres / 1000
@@ -232,7 +249,5 @@ def _record(
         "tumor_histologic_subtype": str(subtype),
         "pathology_t_stage": stage,
         "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z},
-        "volume_ml": {
-            k: round(float(v), 2) for k, v in zip(("kidney", "tumor", "cyst"), counts[1:], strict=True)
-        },
+        "volume_ml": {k: round(float(v), 2) for k, v in zip(("kidney", "tumor", "cyst"), counts[1:], strict=True)},
     }

@@ -26,14 +26,10 @@ def given_frame(
     Raises ValueError when the array is no label map with kidneys.
     """
     if labels.ndim != 3 or labels.size == 0:
-        raise ValueError(
-            f"labels: expected a 3-D array (D, H, W), got shape {labels.shape}; pass one case's map"
-        )
+        raise ValueError(f"labels: expected a 3-D array (D, H, W), got shape {labels.shape}; pass one case's map")
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=4))
     if present[-1] > 3:
-        raise ValueError(
-            f"labels: expected values 0..3, got {present.tolist()}; map them to KiTS labels first"
-        )
+        raise ValueError(f"labels: expected values 0..3, got {present.tolist()}; map them to KiTS labels first")
     if present[-1] == 0:
         raise ValueError("labels: expected kidney voxels (1), got an empty map; choose a labelled case")
     step = [max(1, round(3 / s)) for s in spacing]
@@ -56,9 +52,7 @@ def given_frame(
     )
     width = min(labels.shape[1] * spacing[1], labels.shape[2] * spacing[2])
     size = float(np.clip((width - 336) / 164 + rng.normal(0, 0.15), 0, 1))
-    grid = Grid(
-        shape=labels.shape, spacing=spacing, origin=origin, angle=float(np.radians(rng.normal(0, 2.5)))
-    )
+    grid = Grid(shape=labels.shape, spacing=spacing, origin=origin, angle=float(np.radians(rng.normal(0, 2.5))))
     return grid, size
 
 
@@ -109,12 +103,8 @@ def _mask(inside: np.ndarray, box: Box, spacing: tuple[float, float, float]) -> 
     sampling = [s * k for s, k in zip(spacing, step, strict=True)]
     depth = np.full(coarse.shape, -30.0, np.float32)
     if coarse.any():
-        depth = ndimage.distance_transform_edt(coarse, sampling) - ndimage.distance_transform_edt(
-            ~coarse, sampling
-        )
-    return _Mask(
-        box=box, share=soft.astype(np.uint8), depth=depth.astype(np.float32), cell=tuple(map(float, step))
-    )
+        depth = ndimage.distance_transform_edt(coarse, sampling) - ndimage.distance_transform_edt(~coarse, sampling)
+    return _Mask(box=box, share=soft.astype(np.uint8), depth=depth.astype(np.float32), cell=tuple(map(float, step)))
 
 
 class Given:
@@ -145,7 +135,7 @@ class Given:
 
     @property
     def hila(self) -> list[np.ndarray]:
-        """Guessed entries of the renal vessels, patient (z, y, x) mm: beside each kidney, towards the spine."""
+        """Guessed entries of the renal vessels, patient (z, y, x) mm: on the spine's side of each kidney."""
         found = []
         for mask in self.kidneys:
             where = np.argwhere(mask.share[::2, ::4, ::4] > 127) * np.array([2, 4, 4])
@@ -169,9 +159,7 @@ class Given:
 
     def sample(self, slab: Slab) -> tuple[list[Part | None], list[Part | None], list[Part | None]]:
         """Kidneys, tumours and cysts on the slices of a slab (None where one does not reach it)."""
-        kidneys, tumours, cysts = (
-            [m.part(slab) for m in group] for group in (self.kidneys, self.tumours, self.cysts)
-        )
+        kidneys, tumours, cysts = ([m.part(slab) for m in group] for group in (self.kidneys, self.tumours, self.cysts))
         return kidneys, tumours, cysts
 
     def _kidney(self, side: int) -> list[_Mask]:
@@ -208,9 +196,7 @@ class Given:
             inside = pieces[box] == k + 1
             ml = float(inside.sum()) * float(np.prod(self.grid.spacing))
             place = tuple(slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, outer, strict=True))
-            masks.append(
-                (_mask(inside, place, self.grid.spacing), max(1.0, float(np.cbrt(ml * 3 / (4 * np.pi)))))
-            )
+            masks.append((_mask(inside, place, self.grid.spacing), max(1.0, float(np.cbrt(ml * 3 / (4 * np.pi))))))
         return masks
 
 

@@ -12,10 +12,6 @@ from kitslib.phantom.shapes import Ellipsoid, Field, Window, cover, draw_field, 
 Cysts = Literal["typical", "hard"]
 Kind = Literal["tumour", "simple cyst", "complex cyst"]
 
-# quantiles of log(ml) in KiTS: tumour volume per case (KiTS19) and cyst volume per case with any cyst (KiTS23)
-TUMOUR_ML = ((0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (-0.2, 0.96, 2.07, 3.41, 4.54, 6.42, 7.25))
-CYST_ML = ((0, 0.14, 0.25, 0.5, 0.75, 0.95, 1), (-3.0, -0.69, 0.2, 1.47, 3.06, 4.4, 5.5))
-ANY_CYST = 0.48  # share of cases
 SPINE_KEEPOUT = (36.0, 34.0)  # mm, half axes (y, x) of the column that no lesion enters
 
 
@@ -138,9 +134,7 @@ def draw_tumour(rng: np.random.Generator, centre: np.ndarray, ml: float, kidney_
     lumps, lump_mm = draw_field(rng, max(5.0, 0.7 * radius)), radius * rng.uniform(0.03, 0.11)
     turn = rotation(*rng.uniform(-np.pi, np.pi, 3))
     parts = [
-        Ellipsoid(
-            centre=centre, radii=radius * rng.uniform(0.75, 1.2, 3), turn=turn, lumps=lumps, lump_mm=lump_mm
-        )
+        Ellipsoid(centre=centre, radii=radius * rng.uniform(0.75, 1.2, 3), turn=turn, lumps=lumps, lump_mm=lump_mm)
     ]
     for _ in range(rng.choice(5, p=[0.35, 0.2, 0.2, 0.15, 0.1])):
         way = rng.standard_normal(3)
@@ -156,10 +150,8 @@ def draw_tumour(rng: np.random.Generator, centre: np.ndarray, ml: float, kidney_
     return _sized(lesion, ml)
 
 
-def draw_cyst(
-    rng: np.random.Generator, centre: np.ndarray, ml: float, kind: Kind, kidney_hu: float
-) -> Lesion:
-    """Draw a roundish cyst of about `ml` at a centre (z, y, x) in mm; complex ones may be lumpy like tumours."""
+def draw_cyst(rng: np.random.Generator, centre: np.ndarray, ml: float, kind: Kind, kidney_hu: float) -> Lesion:
+    """Draw a roundish cyst of about `ml` at a centre (z, y, x) in mm; complex ones are lumpy like tumours."""
     radius = float(np.cbrt(ml * 1000 * 3 / (4 * np.pi)))
     lump_mm = radius * rng.uniform(0.01, 0.06 if kind == "complex cyst" else 0.02)
     body = Ellipsoid(

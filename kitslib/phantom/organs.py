@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,8 +57,7 @@ def _v(z: float, y: float, x: float) -> np.ndarray:
 def draw_viscera(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     """Heart, liver, spleen, stomach, pancreas, bowel, bladder and odd ellipsoids, in painting order."""
     v = patient.values
-    middle, ry, rx = patient.room
-    top = patient.dome[0]
+    middle, top = patient.room[0], patient.dome[0]
     solids = [
         Solid(
             shape=Ellipsoid(centre=_v(top - 45, middle - 15, 25), radii=_v(50, 45, 62)),
@@ -75,9 +75,7 @@ def draw_viscera(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     solids += _liver(rng, patient) + _spleen(rng, patient)
     solids.append(
         Solid(
-            shape=Ellipsoid(
-                centre=_v(rng.uniform(215, 250), -50, rng.normal(0, 8)), radii=rng.uniform(22, 50, 3)
-            ),
+            shape=Ellipsoid(centre=_v(rng.uniform(215, 250), -50, rng.normal(0, 8)), radii=rng.uniform(22, 50, 3)),
             hu=rng.uniform(0, 20),
         )
     )
@@ -125,9 +123,7 @@ def _liver(rng: np.random.Generator, patient: Patient) -> list[Solid]:
 def _spleen(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     v, (middle, ry, rx), top = patient.values, patient.room, patient.dome[1]
     shape = Ellipsoid(
-        centre=_v(
-            top + rng.uniform(60, 85), middle + rng.uniform(0.3, 0.6) * ry, rng.uniform(0.68, 0.8) * rx
-        ),
+        centre=_v(top + rng.uniform(60, 85), middle + rng.uniform(0.3, 0.6) * ry, rng.uniform(0.68, 0.8) * rx),
         radii=_v(rng.uniform(38, 62), rng.uniform(30, 48), rng.uniform(20, 32)),
         turn=rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2)),
         lumps=draw_field(rng, 22.0),
@@ -145,9 +141,7 @@ def _stomach(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         _v(top + 105, middle - 0.45 * ry, -0.1 * rx),
     ]
     path = [p + rng.normal(0, 7, 3) for p in path]
-    return _tube(
-        rng, path, rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45]), v.bowel + 10, rng.uniform(3, 6)
-    )
+    return _tube(rng, path, rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45]), v.bowel + 10, rng.uniform(3, 6))
 
 
 def _pancreas(rng: np.random.Generator, patient: Patient) -> list[Solid]:
@@ -169,7 +163,7 @@ def _pancreas(rng: np.random.Generator, patient: Patient) -> list[Solid]:
             texture=field,
             amplitude=rng.uniform(4, 18),
         )
-        for i, (a, b) in enumerate(zip(path[:-1], path[1:], strict=True))
+        for i, (a, b) in enumerate(pairwise(path))
     ]
 
 
@@ -188,7 +182,7 @@ def _tube(
         "contrast": rng.uniform(-1.5, 0),
     }
     outer, inner = [], []
-    for i, (a, b) in enumerate(zip(path[:-1], path[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(path)):
         ra, rb = float(radii[i]), float(radii[i + 1])
         outer.append(Solid(shape=Capsule(a=a, b=b, radius=(ra, rb)), hu=wall_hu, texture=field, amplitude=6))
         level = None
@@ -215,9 +209,7 @@ def _bowel(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         at = _v(rng.uniform(-60, 180), middle + rng.uniform(-0.7, 0.3) * ry, rng.uniform(-0.6, 0.6) * rx)
         end = at + rng.normal(0, 12, 3)
         hu = rng.choice([v.artery, v.vein])
-        solids.append(
-            Solid(shape=Capsule(a=at, b=end, radius=(rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu=hu)
-        )
+        solids.append(Solid(shape=Capsule(a=at, b=end, radius=(rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu=hu))
     crowd = np.clip(1.35 - 0.006 * (ry + rx - 130), 0.5, 1.3)  # less fat, more bowel in view
     for _ in range(int(rng.uniform(28, 60) * crowd)):
         at = _v(rng.uniform(-50, 210), middle + rng.uniform(-0.85, 0.05) * ry, rng.uniform(-0.75, 0.75) * rx)
@@ -265,9 +257,7 @@ def _odd(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         at = _v(rng.uniform(-150, 200), middle + rng.uniform(-0.8, 0.7) * ry, rng.uniform(-0.85, 0.85) * rx)
         solids.append(
             Solid(
-                shape=Ellipsoid(
-                    centre=at, radii=rng.uniform(5, 28, 3), turn=rotation(*rng.uniform(-np.pi, np.pi, 3))
-                ),
+                shape=Ellipsoid(centre=at, radii=rng.uniform(5, 28, 3), turn=rotation(*rng.uniform(-np.pi, np.pi, 3))),
                 hu=rng.choice([rng.uniform(-60, 260), rng.uniform(0, 120)]),
                 texture=draw_field(rng, rng.uniform(4, 12)),
                 amplitude=rng.uniform(0, 20),

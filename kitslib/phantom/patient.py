@@ -39,7 +39,7 @@ class Values:
 
 
 def draw_values(rng: np.random.Generator) -> Values:
-    """Draw a contrast phase and HU: nephrographic mostly, corticomedullary often, hardly any contrast in 15 %."""
+    """Draw a contrast phase and HU: nephrographic or corticomedullary, hardly any contrast in 15 %."""
     plain = rng.uniform() < 0.15
     if plain:
         kidney, medulla = rng.uniform(30, 60), rng.uniform(0, 4)
@@ -68,7 +68,7 @@ def draw_values(rng: np.random.Generator) -> Values:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """Closed curve around the trunk: centre y, reach (mm) to the front, the back and the sides, squareness, ripples."""
+    """Closed curve around the trunk: centre y, mm to front, back and sides, squareness, ripples."""
 
     middle: float
     front: float
@@ -82,9 +82,7 @@ class Outline:
         dy = y - np.float32(self.middle)
         away = np.hypot(dy, x) + np.float32(1e-3)
         depth = np.where(dy < 0, np.float32(self.middle - self.front), np.float32(self.back - self.middle))
-        k = (np.abs(dy / depth) ** self.power + np.abs(x / np.float32(self.side)) ** self.power) ** (
-            1 / self.power
-        )
+        k = (np.abs(dy / depth) ** self.power + np.abs(x / np.float32(self.side)) ** self.power) ** (1 / self.power)
         radius = away / np.maximum(k, np.float32(1e-4))
         if self.ripples:
             angle = np.arctan2(x, dy)
@@ -197,9 +195,7 @@ class Trunk:
         surfaces = []
         for side, top in zip((-1, 1), self.patient.dome, strict=True):
             dx = (x - np.float32(side * 0.45 * rx)) / np.float32(0.62 * rx)
-            rr = np.hypot(
-                np.where(dx * side < 0, dx * 0.75, dx), (y - np.float32(middle)) / np.float32(1.02 * ry)
-            )
+            rr = np.hypot(np.where(dx * side < 0, dx * 0.75, dx), (y - np.float32(middle)) / np.float32(1.02 * ry))
             surfaces.append(np.float32(top) + 95 * np.minimum(rr, 1.4) ** 2.6)
         return np.minimum(*surfaces)
 
@@ -211,7 +207,7 @@ class Trunk:
         return away[None] - scale[:, None, None] * radius[None]
 
     def paint(self, slab: Slab) -> tuple[np.ndarray, np.ndarray]:
-        """HU of the trunk on the slices of a slab, and the depth in mm inside the abdomen (negative outside)."""
+        """HU of the trunk on the slices of a slab, and depth in mm inside the abdomen (negative outside)."""
         slab, values = slab.single(), self.patient.values
         z, edge = slab.depths, slab.edge
         hu = np.repeat(self.table[None], len(z), axis=0)
@@ -247,7 +243,5 @@ def _table(patient: Patient, grid: Grid, rng: np.random.Generator) -> np.ndarray
     thick, depth = rng.uniform(1.5, 4), rng.uniform(15, 70)
     for level, value in ((0.0, rng.uniform(-650, 150)), (depth, rng.uniform(-650, 100))):
         blend(hu, wide * cover(np.abs(surface - np.float32(level)) - thick / 2, edge), value)
-    blend(
-        hu, wide * cover(np.maximum(-surface + thick, surface - depth + thick), edge), rng.uniform(-990, -900)
-    )
+    blend(hu, wide * cover(np.maximum(-surface + thick, surface - depth + thick), edge), rng.uniform(-990, -900))
     return hu

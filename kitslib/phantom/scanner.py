@@ -9,7 +9,8 @@ from scipy import fft, ndimage
 
 from kitslib.phantom.lesions import Look, lesion_hu
 from kitslib.phantom.patient import Values
-from kitslib.phantom.renal import Part, Ranks
+from kitslib.phantom.population import Ranks
+from kitslib.phantom.renal import Part
 from kitslib.phantom.shapes import Field, Grid, blend, draw_field
 
 SPACING_Z = (5.0, 3.0, 0.5, 2.5, 1.0, 1.25, 2.0, 4.0, 1.5)  # mm, KiTS19
@@ -59,9 +60,7 @@ class Protocol:
         )
 
 
-def draw_protocol(
-    rng: np.random.Generator, ranks: Ranks, matrix: int, spacing_z: tuple[float, ...] | None
-) -> Protocol:
+def draw_protocol(rng: np.random.Generator, ranks: Ranks, matrix: int, spacing_z: tuple[float, ...] | None) -> Protocol:
     """Draw spacing, field of view and position as in KiTS; spacing_z restricts the slice distances."""
     rank = ranks.pixel
     pixel = round(float(np.interp(rank, *PIXEL_MM)), 4) * KITS_MATRIX / matrix
@@ -143,9 +142,7 @@ class Detector:
     def noise(self) -> np.ndarray:
         """Noise of the next slice (H, W) in HU."""
         rows, cols = self.grid.shape[1:]
-        fresh = self.rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32).view(np.complex64)[
-            ..., 0
-        ]
+        fresh = self.rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32).view(np.complex64)[..., 0]
         if self.white is None:
             self.white = fresh
         else:

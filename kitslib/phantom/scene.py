@@ -1,4 +1,4 @@
-"""One synthetic case: from (seed, index, parameters) to imaging and labels, or to the CT of a given label map."""
+"""One synthetic case: from (seed, index, parameters) to imaging and labels, or to the CT of a given map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from kitslib.phantom.given import Given, given_frame
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.organs import Solid, draw_viscera
 from kitslib.phantom.patient import Patient, Trunk, draw_patient
-from kitslib.phantom.renal import Renal, draw_ranks, draw_renal, label_slab
+from kitslib.phantom.population import draw_ranks, draw_renal
+from kitslib.phantom.renal import Renal, label_slab
 from kitslib.phantom.scanner import (
     Detector,
     Protocol,
@@ -58,7 +59,7 @@ def render_label_map(
     spacing_z: tuple[float, ...] | None = None,
     cysts: Cysts = "typical",
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Labels uint8 (D, H, W) and spacing (z, y, x) in mm of a case, the same as `render_case` gives, in a second."""
+    """Labels uint8 (D, H, W) and spacing (z, y, x) in mm of a case, as `render_case` gives them, but fast."""
     _, _, renal, grid, _ = draw_case(index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts)
     labels = [label_slab(renal.sample(slab), slab.single().shape) for slab in grid.slabs(THINNEST_MM)]
     return np.concatenate(labels), grid.spacing
@@ -73,9 +74,7 @@ def render_case(
     cysts: Cysts = "typical",
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Imaging int16 HU and labels uint8 0..3, both (D, H, W), and spacing (z, y, x) in mm of one case."""
-    _, patient, renal, grid, rng = draw_case(
-        index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
-    )
+    _, patient, renal, grid, rng = draw_case(index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts)
     imaging = np.empty(grid.shape, np.int16)
     labels = np.empty(grid.shape, np.uint8)
     scene = Scene(patient, renal, grid, rng)
@@ -84,13 +83,11 @@ def render_case(
     return imaging, labels, grid.spacing
 
 
-def render_labels(
-    labels: np.ndarray, spacing: tuple[float, float, float], *, seed: int, index: int
-) -> np.ndarray:
+def render_labels(labels: np.ndarray, spacing: tuple[float, float, float], *, seed: int, index: int) -> np.ndarray:
     """Imaging int16 HU (D, H, W) for a label map uint8 0..3 of that shape and spacing (z, y, x) in mm.
 
-    The anatomy is placed around the given kidneys. Raises ValueError when the map is not 3-D, has other values, or
-    holds no kidney.
+    The anatomy is placed around the given kidneys. Raises ValueError when the map is not 3-D, has other
+    values, or holds no kidney.
     """
     rng = streams(seed, index)
     grid, size = given_frame(labels, spacing, rng["protocol"])
@@ -106,9 +103,7 @@ def render_labels(
 class Scene:
     """All painters of one case."""
 
-    def __init__(
-        self, patient: Patient, renal: Renal | Given, grid: Grid, rng: dict[str, np.random.Generator]
-    ) -> None:
+    def __init__(self, patient: Patient, renal: Renal | Given, grid: Grid, rng: dict[str, np.random.Generator]) -> None:
         draw = rng["scene"]
         self.patient, self.renal, self.grid = patient, renal, grid
         self.trunk = Trunk(patient, grid, draw)
@@ -145,9 +140,7 @@ class Scene:
 
     def _seen(self, solids: list[Solid]) -> list[tuple[float, float, Solid]]:
         """Solids within the scan, with their lowest and highest z in mm."""
-        top, bottom = (
-            (edge - self.grid.origin[0]) * self.grid.spacing[0] for edge in (-1, self.grid.shape[0])
-        )
+        top, bottom = ((edge - self.grid.origin[0]) * self.grid.spacing[0] for edge in (-1, self.grid.shape[0]))
         spans = [
             (float(s.shape.centre[0] - s.shape.reach[0]), float(s.shape.centre[0] + s.shape.reach[0]), s)
             for s in solids

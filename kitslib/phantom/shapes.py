@@ -1,7 +1,8 @@
 """Soft-edged geometry in millimetres: sampling grids, smooth random fields, and painters for solid shapes.
 
-Patient coordinates are (z, y, x) in mm: z grows caudally, y to the back, x to the patient's left; the origin is the
-centre of the spine at mid-kidney level. The image axes are the same, turned in plane by the patient's rotation.
+Patient coordinates are (z, y, x) in mm: z grows caudally, y to the back, x to the patient's left; the origin
+is the centre of the spine at mid-kidney level. Image axes are the same, turned in plane by the patient's
+rotation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SLAB_VOXELS = 3_000_000  # bounds the temporaries of one slab to some tens of MB
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Sampling grid of one scan: shape (D, H, W), spacing (z, y, x) in mm, origin in voxels, rotation in radians."""
+    """Sampling grid of one scan: shape (D, H, W), spacing in mm, origin in voxels, rotation in radians."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -38,7 +39,7 @@ class Grid:
         return c * y - s * x, s * y + c * x
 
     def slabs(self, thinnest: float) -> Iterator[Slab]:
-        """Cover the volume with slabs whose slices are split into sub-slices no thicker than `thinnest` mm."""
+        """Cover the volume with slabs, their slices split into sub-slices no thicker than `thinnest` mm."""
         subs = max(1, int(np.ceil(self.spacing[0] / thinnest - 1e-6)))
         depth = max(1, SLAB_VOXELS // (self.shape[1] * self.shape[2] * subs))
         for start in range(0, self.shape[0], depth):
@@ -58,9 +59,7 @@ class Window:
 
 def lattice(centre: np.ndarray, reach: np.ndarray, step: float) -> Window:
     """A coarse window around a patient point for measuring shapes, unrotated, `step` mm apart."""
-    axes = tuple(
-        np.arange(c - r, c + r + step, step, dtype=np.float32) for c, r in zip(centre, reach, strict=True)
-    )
+    axes = tuple(np.arange(c - r, c + r + step, step, dtype=np.float32) for c, r in zip(centre, reach, strict=True))
     return Window(
         index=(slice(None),) * 3,
         z=axes[0][:, None, None],
@@ -161,8 +160,8 @@ def spline(
 ) -> np.ndarray:
     """Evaluate a cubic B-spline volume on the product of three axes.
 
-    Coefficient (i, j, k) stands at origin + (i, j, k) * cell. Only element-wise products are used, so that the bits do
-    not depend on a linear-algebra library or its threads.
+    Coefficient (i, j, k) stands at origin + (i, j, k) * cell. Only element-wise products are used, so that
+    the bits do not depend on a linear-algebra library or its threads.
     """
     bases = [_basis((axes[a] - origin[a]) / cell[a], coefficients.shape[a], periodic) for a in range(3)]
     planes, inverse = np.unique(bases[0][0], return_inverse=True)

@@ -103,7 +103,7 @@ def draw_muscles(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         y = np.array([10.0, 8, 5, -4, -22, -40])
         psoas = np.stack([z, y, x], 1)
         solids += _chain(psoas, bulk * np.array([5, 11, 15, 19, 19, 15]), hu, **look)
-        solids += _chain(psoas + [0, 9, -5 * side], bulk * np.array([5, 10, 13, 15, 14, 10]), hu, **look)
+        solids += _chain(psoas + np.array([0, 9, -5 * side]), bulk * np.array([5, 10, 13, 15, 14, 10]), hu, **look)
         plate = Ellipsoid(
             centre=np.array([35.0, patient.cavity.back + 2, side * 58]),
             radii=np.array([85.0, 9 * bulk, 24]),
@@ -111,9 +111,7 @@ def draw_muscles(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         )
         solids.append(Solid(shape=plate, hu=hu, confined=False, **look))
         for offset, back, size in ((20, 46, 21), (38, 54, 20), (52, 58, 14)):
-            line = np.array(
-                [[-400.0, back, side * offset], [0, back + 2, side * offset], [250, back, side * offset]]
-            )
+            line = np.array([[-400.0, back, side * offset], [0, back + 2, side * offset], [250, back, side * offset]])
             solids += _chain(line, bulk**0.5 * size * np.array([0.85, 1, 1]), hu, **look)
         crus = np.array([[-120.0, -28, side * 20], [-50, -20, side * 16], [20, -17, side * 12]])
         solids += _chain(crus, np.array([4.0, 6, 2.5]), hu)
@@ -155,16 +153,12 @@ def draw_pelvis(rng: np.random.Generator, patient: Patient) -> list[Solid]:
                 open_ = np.sin(min(1.0, (k + 1.2) / 7) * np.pi / 2)  # the crest is an arch
                 back = np.array([z, 30 + 22 * open_, side * (0.62 - 0.25 * open_) * reach])
                 bend = np.array([z, 8 + 6 * open_, side * 0.8 * reach])
-                front = np.array(
-                    [z, 2 - 62 * open_ + 0.2 * (z - crest), side * (1.0 - 0.0015 * (z - crest)) * reach]
-                )
+                front = np.array([z, 2 - 62 * open_ + 0.2 * (z - crest), side * (1.0 - 0.0015 * (z - crest)) * reach])
                 size = np.array([8.0, 4.5, 6.5]) - inset
                 solids += _chain(np.array([back, bend, front]), size, hu)
             hip = np.array([crest + 160, -15.0, side * 0.72 * reach])
-            solids.append(
-                Solid(shape=Ellipsoid(centre=hip, radii=np.full(3, 26.0 - inset)), hu=hu, confined=False)
-            )
-            shaft = np.array([hip, hip + [25, 5, side * 32], hip + [120, 5, side * 38]])
+            solids.append(Solid(shape=Ellipsoid(centre=hip, radii=np.full(3, 26.0 - inset)), hu=hu, confined=False))
+            shaft = hip + np.array([[0.0, 0, 0], [25, 5, side * 32], [120, 5, side * 38]])
             solids += _chain(shaft, np.array([17, 16, 14]) - inset * 2, hu)
         sacrum = Ellipsoid(
             centre=np.array([crest + 85, 40.0, 0]),
@@ -176,7 +170,7 @@ def draw_pelvis(rng: np.random.Generator, patient: Patient) -> list[Solid]:
 
 
 def draw_vessels(rng: np.random.Generator, patient: Patient, hila: Sequence[np.ndarray]) -> list[Solid]:
-    """Aorta, vena cava, iliac vessels, the visceral trunks, and renal vessels to each hilum (z, y, x in mm)."""
+    """Aorta, vena cava, iliac vessels, visceral trunks, and renal vessels to each hilum (z, y, x in mm)."""
     v, solids = patient.values, []
     size = rng.uniform(8.5, 13)
     ax, fork = rng.uniform(2, 12), rng.uniform(75, 105)
@@ -204,9 +198,9 @@ def draw_vessels(rng: np.random.Generator, patient: Patient, hila: Sequence[np.n
         iliac = iliac + np.array([8.0, 10, 4 * side])
         solids += _chain(iliac, np.array([0.7, 0.65, 0.6]) * flat, v.vein)
     root = np.array([-45.0, -40, ax])
-    mesenteric = np.array([root, root + [25, -22, -3], root + [90, -28, -10], root + [140, -30, -25]])
+    mesenteric = root + np.array([[0.0, 0, 0], [25, -22, -3], [90, -28, -10], [140, -30, -25]])
     solids += _chain(mesenteric, np.array([3.8, 3.6, 3.2, 2]), v.artery)
-    solids += _chain(mesenteric[1:] + [0, 0, -12], np.array([5.5, 5, 3.5]), v.vein)
+    solids += _chain(mesenteric[1:] + np.array([0, 0, -12]), np.array([5.5, 5, 3.5]), v.vein)
     portal = np.array([[-20.0, -62, -15], [-40, -58, -35], [-65, -50, -60]])
     solids += _chain(portal, np.array([6, 6.5, 5]), v.vein)
     splenic = np.array([[-22.0, -62, -12], [-35, -55, 40], [-50, -10, 0.6 * patient.room[2]]])

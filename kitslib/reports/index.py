@@ -60,9 +60,10 @@ def write_index(
     """Write ``folder/index.html``, every statement on it computed from the summary.
 
     ``summary`` has the keys of summary.json; a null shows as a dash with its reason, which comes from the
-    optional ``summary["reasons"]`` (a sentence per dotted path: "tumor.full.cyst_fp_ml", "claims.3.ci").
+    optional ``summary["reasons"]`` (a sentence per dotted path: "tumor.full.cyst_fp_ml", "claims.3.ci"). The
+    optional ``summary["real"]`` lists real CT ({case, dice}) that the kidney network was tried on.
     ``data`` says in one sentence which cases were used. A picture needs its alt text and caption.
-    Raises ValueError when a key is missing, a verdict unknown, a link not relative or a picture without words.
+    Raises ValueError when a key is missing, a verdict unknown, a link absolute or a picture without words.
     """
     summary = plain(summary)
     _check(summary, pages, picture, picture_alt, picture_caption)
@@ -89,9 +90,7 @@ def write_index(
     return write_text(folder / "index.html", html)
 
 
-def _check(
-    summary: Mapping[str, Any], pages: Sequence[Page], picture: Path | None, alt: str, caption: str
-) -> None:
+def _check(summary: Mapping[str, Any], pages: Sequence[Page], picture: Path | None, alt: str, caption: str) -> None:
     needed = ("profile", "synthetic", "commit", "wall_s", "kidney", "tumor", "cascade", "claims")
     missing = [key for key in needed if key not in summary]
     if missing:
@@ -102,9 +101,7 @@ def _check(
             raise ValueError(f"summary: expected a verdict of {', '.join(VERDICTS)}; got {got}")
     for page in pages:
         if "://" in page.href or page.href.startswith("/"):
-            raise ValueError(
-                f"page {page.title!r}: the link must be relative to the index page, got {page.href!r}"
-            )
+            raise ValueError(f"page {page.title!r}: the link must be relative to the index page, got {page.href!r}")
     if picture is not None and not (alt.strip() and caption.strip()):
         raise ValueError(f"{picture}: a picture on the index page needs picture_alt and picture_caption")
 
@@ -117,9 +114,7 @@ class _Reader:
         self.given = summary.get("reasons") or {}
         self._notes: dict[str, dict[str, str]] = {}
 
-    def entry(
-        self, table: str, path: str, field: str, source: Mapping[str, Any], text: str | None
-    ) -> dict[str, Any]:
+    def entry(self, table: str, path: str, field: str, source: Mapping[str, Any], text: str | None) -> dict[str, Any]:
         """A table cell: its text, or the footnote of the reason why there is none."""
         if text is not None:
             return {"text": text, "reason": None, "note": None}
@@ -142,9 +137,7 @@ def _headline(reader: _Reader) -> list[dict[str, Any]]:
     boxes = [("Kidney Dice", "kidney", "kidney", summary["kidney"], "dice", "held-out cases")]
     if best is not None:
         label = f"Tumour Dice, arm “{best}”"
-        boxes.append(
-            (label, "tumor", f"tumor.{best}", summary["tumor"][best], "dice", "the best of the arms below")
-        )
+        boxes.append((label, "tumor", f"tumor.{best}", summary["tumor"][best], "dice", "the best of the arms below"))
     cascade = summary["cascade"]
     boxes.append(("Whole cascade, composite", "", "cascade", cascade, "composite", _cascade_words(cascade)))
     return [_box(reader, *box) for box in boxes]
@@ -196,15 +189,14 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
     scored = {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
     if scored:
         best, worst = max(scored, key=scored.__getitem__), min(scored, key=scored.__getitem__)
-        text = f"Of {len(scored)} tumour arms “{best}” is best with {number(scored[best])}"
-        text += f", “{worst}” last with {number(scored[worst])}" if len(scored) > 1 else ""
-        sentences.append(
-            (text if len(scored) > 1 else f"The tumour arm “{best}” reaches {number(scored[best])}") + "."
-        )
+        alone = f"The tumour arm “{best}” reaches a mean Dice of {number(scored[best])}."
+        among = f"Of {len(scored)} tumour arms “{best}” has the highest mean Dice, {number(scored[best])}, "
+        among += f"and “{worst}” the lowest, {number(scored[worst])}."
+        sentences.append(among if len(scored) > 1 else alone)
     if cascade.get("composite") is not None:
-        sentences.append(
-            f"Together, from CT to label map, they score a composite of {number(cascade['composite'])}."
-        )
+        sentences.append(f"Together, from CT to label map, they score a composite of {number(cascade['composite'])}.")
+    for row in summary.get("real") or []:
+        sentences.append(f"On the real CT {row['case']} the kidney network scores {number(row['dice'])}.")
     return sentences or ["No stage has been scored yet; the pages below say how far the study came."]
 
 
@@ -213,11 +205,7 @@ def _how_sure(summary: Mapping[str, Any]) -> list[str]:
     rows = {"kidney": summary["kidney"] or {}} | {
         f"tumour “{arm}”": row for arm, row in (summary["tumor"] or {}).items()
     }
-    widths = {
-        name: row["dice_ci"][1] - row["dice_ci"][0]
-        for name, row in rows.items()
-        if interval(row.get("dice_ci"))
-    }
+    widths = {name: row["dice_ci"][1] - row["dice_ci"][0] for name, row in rows.items() if interval(row.get("dice_ci"))}
     sentences = []
     if widths:
         widest = max(widths, key=widths.__getitem__)
@@ -265,9 +253,7 @@ def _arms(reader: _Reader) -> list[dict[str, Any]]:
             "parameters": number(row.get("parameters")),
             "train_s": duration(row.get("train_s")),
         }
-        cells = {
-            field: reader.entry("tumor.", f"tumor.{arm}", field, row, text) for field, text in shown.items()
-        }
+        cells = {field: reader.entry("tumor.", f"tumor.{arm}", field, row, text) for field, text in shown.items()}
         rows.append({"arm": arm, "cells": cells, "bar": _bar(row), "label": _bar_label(row)})
     return rows
 

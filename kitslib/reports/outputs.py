@@ -36,9 +36,7 @@ def provenance_output(record: Mapping[str, Any]) -> Record:
     if not isinstance(content.get("synthetic", False), bool):
         raise ValueError(f"provenance: synthetic must be True or False, got {content['synthetic']!r}")
     if not isinstance(content.get("parameters", {}), dict):
-        raise ValueError(
-            f"provenance: parameters must be a mapping, got {type(record['parameters']).__name__}"
-        )
+        raise ValueError(f"provenance: parameters must be a mapping, got {type(record['parameters']).__name__}")
     left = "style='text-align:left'"
     rows = "".join(
         f"<tr><th {left}>{escape(key)}</th><td {left}>{escape(setting(value))}</td></tr>"
@@ -59,16 +57,12 @@ def answer_output(question: str, answer: str, numbers: Sequence[Mapping[str, Any
     known = {"label", "value", "ci", "n", "digits", "about", "reason"}
     for item in items:
         if not item.get("label") or not set(item) <= known:
-            raise ValueError(
-                f"answer: a number needs a label and may have {sorted(known)}, got {sorted(item)}"
-            )
+            raise ValueError(f"answer: a number needs a label and may have {sorted(known)}, got {sorted(item)}")
     lines = [_line(item) for item in items]
     html = "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
     content = {"question": question, "answer": answer, "numbers": items}
     text = "\n".join([question, answer, *lines])
-    return Record(
-        ANSWER_MIME, content, f"<p><b>{escape(question)}</b></p><p>{escape(answer)}</p>{html}", text
-    )
+    return Record(ANSWER_MIME, content, f"<p><b>{escape(question)}</b></p><p>{escape(answer)}</p>{html}", text)
 
 
 def _line(item: Mapping[str, Any]) -> str:

@@ -53,15 +53,11 @@ def to_html(notebook: Path, html: Path, *, home: str = "index.html") -> Path:
 
 def _read(notebook: Path) -> NotebookNode:
     if not notebook.is_file():
-        raise ReportError(
-            f"{notebook}: expected an executed notebook, found no file; run it with papermill first"
-        )
+        raise ReportError(f"{notebook}: expected an executed notebook, found no file; run it with papermill first")
     try:
         nb = nbformat.read(notebook, as_version=4)
     except Exception as error:
-        raise ReportError(
-            f"{notebook}: expected a notebook of format 4, could not read it: {error}"
-        ) from error
+        raise ReportError(f"{notebook}: expected a notebook of format 4, could not read it: {error}") from error
     nb = copy.deepcopy(nb)
     nb.metadata.pop("widgets", None)
     nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
@@ -84,9 +80,7 @@ def _lift_records(nb: NotebookNode) -> dict[str, dict[str, Any]]:
             mime = next((mime for mime in lifted if mime in data), None)
             if mime is None:
                 if _WIDGET in data:
-                    output.data = {
-                        "text/html": "<p class='reason'>A live control, shown in JupyterLab only.</p>"
-                    }
+                    output.data = {"text/html": "<p class='reason'>A live control, shown in JupyterLab only.</p>"}
                 kept.append(output)
             elif mime == PROVENANCE_MIME:
                 lifted[mime].update(data[mime])
@@ -112,9 +106,7 @@ def _lift_title(nb: NotebookNode) -> str | None:
     return None
 
 
-def _page_context(
-    nb: NotebookNode, lifted: dict[str, dict[str, Any]], title: str, home: str
-) -> dict[str, Any]:
+def _page_context(nb: NotebookNode, lifted: dict[str, dict[str, Any]], title: str, home: str) -> dict[str, Any]:
     record, answer = lifted[PROVENANCE_MIME], lifted[ANSWER_MIME]
     papermill = nb.metadata.get("papermill", {})
     parameters = record.get("parameters", papermill.get("parameters", {}))
@@ -146,9 +138,7 @@ def _facts(record: dict[str, Any], papermill: dict[str, Any]) -> list[dict[str, 
 
 def _details(record: dict[str, Any], chips: list[dict[str, str]]) -> list[dict[str, str]]:
     shown = {"title", "parameters", "date", "duration_s", "commit", "data"}
-    rows = [
-        {"name": titled(key), "text": setting(value)} for key, value in record.items() if key not in shown
-    ]
+    rows = [{"name": titled(key), "text": setting(value)} for key, value in record.items() if key not in shown]
     more = [{"name": f"Parameter {chip['name']}", "text": chip["text"]} for chip in chips[CHIPS:]]
     return rows + more
 
@@ -228,11 +218,7 @@ class _Renderer(IPythonRenderer):
         return _math(body, "inline")
 
     def latex_environment(self, name: str, body: str) -> str:
-        inner = (
-            body
-            if name.rstrip("*") in ("equation", "displaymath")
-            else f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        )
+        inner = body if name.rstrip("*") in ("equation", "displaymath") else f"\\begin{{{name}}}{body}\\end{{{name}}}"
         return _math(inner, "block")
 
 

@@ -17,9 +17,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
-        return [
-            plain(item) for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)
-        ]
+        return [plain(item) for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
@@ -90,11 +88,7 @@ def setting(value: Any) -> str:
         return ", ".join(setting(item) for item in value) if value else "none"
     if isinstance(value, Mapping):
         nested = any(isinstance(item, Mapping) for item in value.values())
-        return (
-            json.dumps(value)
-            if nested
-            else ", ".join(f"{key} {setting(item)}" for key, item in value.items())
-        )
+        return json.dumps(value) if nested else ", ".join(f"{key} {setting(item)}" for key, item in value.items())
     return str(value)
 
 

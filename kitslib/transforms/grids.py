@@ -37,9 +37,7 @@ class Grid:
         if len(shape) != 3 or not all(n >= 1 and n == int(n) for n in shape):
             raise TransformError(f"Grid.shape must be three whole numbers of at least 1, got {shape}")
         if len(spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing):
-            raise TransformError(
-                f"Grid.spacing must be three positive lengths in mm (z, y, x), got {spacing}"
-            )
+            raise TransformError(f"Grid.spacing must be three positive lengths in mm (z, y, x), got {spacing}")
         if len(origin) != 3 or not all(math.isfinite(o) for o in origin):
             raise TransformError(f"Grid.origin must be three lengths in mm (z, y, x), got {origin}")
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
@@ -51,9 +49,7 @@ class Grid:
         return Grid(
             shape=tuple(part.stop - part.start for part in box),
             spacing=self.spacing,
-            origin=tuple(
-                o + part.start * s for o, part, s in zip(self.origin, box, self.spacing, strict=True)
-            ),
+            origin=tuple(o + part.start * s for o, part, s in zip(self.origin, box, self.spacing, strict=True)),
         )
 
     def respaced(self, spacing: Triple) -> Grid:

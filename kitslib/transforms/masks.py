@@ -11,9 +11,7 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> Box:
     """The smallest box around everything above 0, grown by `margin` voxels and clamped to the volume."""
     occupied = np.flatnonzero([plane.any() for plane in mask])
     if not len(occupied):
-        raise TransformError(
-            f"the kidney mask of shape {mask.shape} is empty: there is no box around nothing"
-        )
+        raise TransformError(f"the kidney mask of shape {mask.shape} is empty: there is no box around nothing")
     first, last = int(occupied[0]), int(occupied[-1])
     shadow = np.bitwise_or.reduce(mask[first : last + 1], axis=0)
     rows, columns = (np.flatnonzero(shadow.any(axis=axis)) for axis in (1, 0))

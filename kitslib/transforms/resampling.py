@@ -199,9 +199,7 @@ def restore_mask(probability: np.ndarray, mapping: Mapping, *, threshold: float 
     return out
 
 
-def _native_region(
-    volume: np.ndarray, mapping: Mapping, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray, Grid | None]:
+def _native_region(volume: np.ndarray, mapping: Mapping, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, Grid | None]:
     """Native zeros, the view of them that the stage grid covers, and the grid of that view."""
     if volume.shape != mapping.stage.shape:
         raise TransformError(

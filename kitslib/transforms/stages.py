@@ -109,9 +109,7 @@ def tumor_input(
     kidney. HU outside the mask are left as they are: `hide_outside` removes them once the window is known.
     """
     if imaging.shape != kidney_mask.shape:
-        raise TransformError(
-            f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
-        )
+        raise TransformError(f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}")
     mapping = tumor_mapping(kidney_mask, spacing, grid)
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
     mask = dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)

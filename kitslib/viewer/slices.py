@@ -61,11 +61,8 @@ def slice_viewer(
     present = sorted({int(value) for volume in overlays.values() for value in np.unique(volume)} & set(NAMES))
     return Viewer(
         title=title,
-        alt=f"{title}: {plane} CT slices"
-        + (f" with {' and '.join(overlays)} drawn over them" if overlays else ""),
-        caption=_caption(
-            title, frames, left_out, len(indices), imaging.shape[AXES[plane]], prediction is not None
-        ),
+        alt=f"{title}: {plane} CT slices" + (f" with {' and '.join(overlays)} drawn over them" if overlays else ""),
+        caption=_caption(title, frames, left_out, len(indices), imaging.shape[AXES[plane]], prediction is not None),
         frames=frames,
         layers=layers,
         words=[_words(index, imaging.shape[AXES[plane]], spacing[AXES[plane]]) for index in indices],
@@ -84,14 +81,10 @@ def _check(
         raise ViewerError(f"viewer: expected a (D, H, W) volume and 3 spacings, got {got}")
     for name, volume in overlays.items():
         if volume.shape != imaging.shape:
-            raise ViewerError(
-                f"viewer: {name} must have the imaging's shape {imaging.shape}, got {volume.shape}"
-            )
+            raise ViewerError(f"viewer: {name} must have the imaging's shape {imaging.shape}, got {volume.shape}")
     unknown = [name for name in windows if name not in WINDOWS]
     if unknown or not windows:
-        raise ViewerError(
-            f"viewer: windows must be some of {', '.join(WINDOWS)}, got {', '.join(unknown) or 'none'}"
-        )
+        raise ViewerError(f"viewer: windows must be some of {', '.join(WINDOWS)}, got {', '.join(unknown) or 'none'}")
 
 
 def _slices(
@@ -140,9 +133,7 @@ def _weight(sets: Mapping[str, Sequence[str]]) -> int:
 
 def _frame(image: np.ndarray, size: tuple[int, int], window: tuple[float, float]) -> str:
     low, high = window
-    grey = (
-        ((np.clip(image, low, high).astype(np.float32) - low) * (255 / (high - low))).round().astype(np.uint8)
-    )
+    grey = ((np.clip(image, low, high).astype(np.float32) - low) * (255 / (high - low))).round().astype(np.uint8)
     return encoded(
         Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), "JPEG", quality=_QUALITY, optimize=True
     )
@@ -152,9 +143,7 @@ def _layer(labels: np.ndarray, size: tuple[int, int], kind: str) -> str:
     """Labels as a small transparent PNG: labels filled with an edge, truth filled, a prediction outlined."""
     thickness, inside, edge = _LAYERS[kind]
     drawn = np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    inner = ndimage.minimum_filter(drawn, 2 * thickness + 1) == ndimage.maximum_filter(
-        drawn, 2 * thickness + 1
-    )
+    inner = ndimage.minimum_filter(drawn, 2 * thickness + 1) == ndimage.maximum_filter(drawn, 2 * thickness + 1)
     index = np.where(drawn == 0, 0, np.where(inner, drawn, drawn + len(NAMES))).astype(np.uint8)
     colors = [tuple(round(255 * part) for part in to_rgb(PALETTE[name])) for name in NAMES.values()]
     picture = Image.fromarray(index)
@@ -201,29 +190,21 @@ def live_viewer(
     Raises ViewerError when there is no kernel.
     """
     if getattr(get_ipython(), "kernel", None) is None:
-        raise ViewerError(
-            "live viewer: expected a running notebook kernel, found none; use slice_viewer instead"
-        )
+        raise ViewerError("live viewer: expected a running notebook kernel, found none; use slice_viewer instead")
     import ipywidgets
 
-    overlays = {
-        name: part for name, part in (("labels", labels), ("prediction", prediction)) if part is not None
-    }
+    overlays = {name: part for name, part in (("labels", labels), ("prediction", prediction)) if part is not None}
     _check(imaging, overlays, spacing, list(WINDOWS))
     plane = ipywidgets.Dropdown(options=list(AXES), description="plane")
     window = ipywidgets.Dropdown(options=list(WINDOWS), description="window")
     start = int(np.argmax((labels == 2).sum(axis=(1, 2)))) if labels is not None else imaging.shape[0] // 2
-    index = ipywidgets.IntSlider(
-        value=start, max=imaging.shape[0] - 1, description="slice", continuous_update=True
-    )
+    index = ipywidgets.IntSlider(value=start, max=imaging.shape[0] - 1, description="slice", continuous_update=True)
     switches = [ipywidgets.Checkbox(value=True, description=name) for name in overlays]
     picture = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
 
     def draw(_: object = None) -> None:
         chosen = {box.description: overlays[box.description] for box in switches if box.value}
-        picture.value = _composed(
-            imaging, chosen, spacing, plane.value, index.value, WINDOWS[window.value], width
-        )
+        picture.value = _composed(imaging, chosen, spacing, plane.value, index.value, WINDOWS[window.value], width)
 
     def change_plane(_: object) -> None:
         count = imaging.shape[AXES[plane.value]]

@@ -78,14 +78,10 @@ class Viewer:
             f'aria-label="{escape(self.title)}"><output>{escape(self.words[self.start])}</output>'
         ]
         if len(self.frames) > 1:
-            choices = "".join(
-                f'<option value="{escape(name)}">{escape(name)}</option>' for name in self.frames
-            )
+            choices = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in self.frames)
             parts.append(f"<label>window <select>{choices}</select></label>")
         for name in self.layers:
-            parts.append(
-                f'<label><input type="checkbox" name="{escape(name)}" checked> {escape(name)}</label>'
-            )
+            parts.append(f'<label><input type="checkbox" name="{escape(name)}" checked> {escape(name)}</label>')
         return f'<div class="controls" data-lm-suppress-shortcuts="true">{"".join(parts)}</div>'
 
     def _caption(self) -> str:

@@ -32,9 +32,7 @@ def turntable(
     scale = width / extent[1]
     size = (width, max(1, round(extent[0] * scale)))
     angles = np.arange(views) * 360 / views
-    pictures = [
-        encoded(_render(surfaces, angle, scale, size), "JPEG", quality=80, optimize=True) for angle in angles
-    ]
+    pictures = [encoded(_render(surfaces, angle, scale, size), "JPEG", quality=80, optimize=True) for angle in angles]
     return Viewer(
         title=title,
         alt=f"{title}: shaded surfaces of {', '.join(WORDS[value] for value in surfaces)}, turning",
@@ -79,10 +77,7 @@ def _render(
     surfaces: Mapping[int, tuple[np.ndarray, np.ndarray]], angle: float, scale: float, size: tuple[int, int]
 ) -> Image.Image:
     """One view: each label drawn with a depth buffer, lesions shining through the kidney in front of them."""
-    drawn = {
-        value: _draw(*surface, angle, scale, size, PALETTE[NAMES[value]])
-        for value, surface in surfaces.items()
-    }
+    drawn = {value: _draw(*surface, angle, scale, size, PALETTE[NAMES[value]]) for value, surface in surfaces.items()}
     height, width = size[1], size[0]
     picture = np.full((height, width, 3), (17.0, 20.0, 26.0))
     nearest = np.full((height, width), -np.inf)

@@ -1,6 +1,6 @@
 (() => {
   const contents = document.querySelector(".toc details");
-  const wide = matchMedia("(min-width: 1180px)");
+  const wide = matchMedia("(min-width: 1210px)");
   const fold = () => { contents.open = wide.matches; };
   wide.addEventListener("change", fold);
   fold();

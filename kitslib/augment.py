@@ -1,0 +1,286 @@
+"""Batch to batch on its device: rotate, translate, cut, equalise, blur, mirror, and intensity jitter.
+
+Every transform acts in the slice plane and alike on all slices of a sample, so 2.5D stacks and 3D slabs share
+them. The random draw is apart from the deterministic `apply`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Mirror = Literal["none", "sagittal", "central"]
+TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
+BINS = 64  # of the histogram that equalisation flattens
+STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same key
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceAugment:
+    """How often (share of the samples) and how strongly each transform acts; the defaults are the paper's six.
+
+    `mirror` is left-right ("sagittal") or a point reflection ("central"). `cut` takes a box of `cut_share` of the
+    size back to full size; a share above 1 zooms out. Offset and noise are in shares of a sample's value range.
+    """
+
+    rotate: float = 0.5
+    max_degrees: float = 15.0
+    translate: float = 0.5
+    max_shift: float = 0.1  # of the size
+    cut: float = 0.3
+    cut_share: tuple[float, float] = (0.75, 1.0)
+    equalise: float = 0.2
+    equalise_strength: tuple[float, float] = (0.2, 0.8)  # 1: the flat histogram, 0: the image as it was
+    blur: float = 0.2
+    blur_sigma: tuple[float, float] = (0.4, 1.2)  # pixels
+    mirror: Mirror = "sagittal"
+    mirror_share: float = 0.5
+    intensity: float = 0.0
+    gain: tuple[float, float] = (0.8, 1.2)
+    max_offset: float = 0.1
+    noise: float = 0.0
+    noise_sigma: tuple[float, float] = (0.0, 0.05)
+
+    def __post_init__(self) -> None:
+        for name in (*TRANSFORMS, "mirror_share"):
+            share = getattr(self, name)
+            if name != "mirror" and not 0 <= share <= 1:
+                raise ValueError(f"{name}: expected a share of the samples in [0, 1], got {share!r}")
+        if self.mirror not in ("none", "sagittal", "central"):
+            raise ValueError(f"mirror: expected 'none', 'sagittal' or 'central', got {self.mirror!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
+                raise ValueError(f"{field.name}: expected 0 <= low <= high, got {value}")
+        if self.cut_share[0] == 0:
+            raise ValueError("cut_share: expected a share above 0, an empty box cannot be shown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlabAugment:
+    """Augmentation of the kidney stage: the mirror reading, and `jitter` for trainings on synthetic CT."""
+
+    mirror: Mirror = "sagittal"
+    jitter: bool = False
+
+
+JITTER = SliceAugment(
+    cut=0.7,
+    cut_share=(0.8, 1.25),
+    equalise=0.0,
+    blur=0.3,
+    intensity=0.8,
+    noise=0.5,
+)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each of B samples; the neutral value (0, or 1 for share and gain) leaves it alone."""
+
+    degrees: np.ndarray  # (B,)
+    shift: np.ndarray  # (B, 2) rows, columns in shares of the size
+    share: np.ndarray  # (B,) size of the cut box
+    place: np.ndarray  # (B, 2) where the box lies, -1 to 1 from first to last row and column
+    mirror: Mirror
+    mirrored: np.ndarray  # (B,) bool
+    equalise: np.ndarray  # (B,) strength
+    sigma: np.ndarray  # (B,) blur in pixels
+    gain: np.ndarray  # (B,)
+    offset: np.ndarray  # (B,)
+    noise: np.ndarray  # (B,) standard deviation
+    noise_seed: int
+
+
+def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
+    """`settings` with the one transform `name` on every sample and the others off: a row of the contact sheet."""
+    if name not in TRANSFORMS:
+        raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}, got {name!r}")
+    settings = settings or SliceAugment()
+    if name == "mirror" and settings.mirror == "none":
+        raise ValueError("mirror: the settings say 'none', so there is nothing to show; use 'sagittal' or 'central'")
+    shares: dict[str, float] = {other: float(other == name) for other in TRANSFORMS if other != "mirror"}
+    return replace(settings, **shares, mirror_share=float(name == "mirror"))
+
+
+def draw(batch_size: int, *, key: Sequence[int], settings: SliceAugment) -> Draw:
+    """Random numbers of a batch from `key` (non-negative integers) alone.
+
+    Every transform draws whether it is on or off, so that switching one leaves the others' numbers as they are.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([*key, STREAM]))
+
+    def sometimes(share: float, low: float, high: float, neutral: float, columns: int = 0) -> np.ndarray:
+        shape = (batch_size, columns) if columns else (batch_size,)
+        happens = rng.random(batch_size) < share
+        values = rng.uniform(low, high, shape)
+        return np.where(happens[:, None] if columns else happens, values, neutral)
+
+    s = settings
+    mirror_share = 0.0 if s.mirror == "none" else s.mirror_share
+    return Draw(
+        degrees=sometimes(s.rotate, -s.max_degrees, s.max_degrees, 0),
+        shift=sometimes(s.translate, -s.max_shift, s.max_shift, 0, columns=2),
+        share=sometimes(s.cut, *s.cut_share, 1),
+        place=rng.uniform(-1, 1, (batch_size, 2)),
+        mirror=s.mirror,
+        mirrored=rng.random(batch_size) < mirror_share,
+        equalise=sometimes(s.equalise, *s.equalise_strength, 0),
+        sigma=sometimes(s.blur, *s.blur_sigma, 0),
+        gain=sometimes(s.intensity, *s.gain, 1),
+        offset=sometimes(s.intensity, -s.max_offset, s.max_offset, 0),
+        noise=sometimes(s.noise, *s.noise_sigma, 0),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Images and labels with `drawn` done to them; the labels follow nearest, the inputs stay as they are.
+
+    Shapes: images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W). Images are floating point and
+    keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
+    """
+    _check(images, labels, drawn)
+    stacks, masks = _as_stacks(images, torch.float32), _as_stacks(labels, labels.dtype)
+    for change in (_mirror, _move):
+        change(stacks, masks, drawn)
+    for change in (_equalise, _blur, _intensity):
+        change(stacks, drawn)
+    return stacks.reshape(images.shape).to(images.dtype), masks.reshape(labels.shape)
+
+
+def augment_slices(
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, key: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`apply` what `settings` and `key` draw: the tumour stage."""
+    return apply(images, labels, draw(len(images), key=key, settings=settings))
+
+
+def augment_slabs(
+    images: Tensor, labels: Tensor, settings: SlabAugment, *, key: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`apply` the mirror and, where asked, the jitter to slabs (B, 1, D, H, W): the kidney stage."""
+    strengths = JITTER if settings.jitter else only("mirror", replace(JITTER, mirror="sagittal"))
+    return augment_slices(images, labels, replace(strengths, mirror=settings.mirror, mirror_share=0.5), key=key)
+
+
+def _check(images: Tensor, labels: Tensor, drawn: Draw) -> None:
+    right = labels.shape == images.shape if images.ndim == 5 else labels.shape == (len(images), 1, *images.shape[2:])
+    if images.ndim not in (4, 5) or not right:
+        raise ValueError(
+            "augmentation: expected images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W); "
+            f"got {tuple(images.shape)} and {tuple(labels.shape)}"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"augmentation: expected floating-point images, got {images.dtype}; window the HU first")
+    if len(drawn.degrees) != len(images):
+        raise ValueError(f"augmentation: drawn for {len(drawn.degrees)} samples, got a batch of {len(images)}")
+
+
+def _as_stacks(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy to write into, (B, K, H, W); the slices of (B, 1, D, H, W) become K."""
+    stacks = x.flatten(1, 2) if x.ndim == 5 else x
+    return stacks.to(dtype, memory_format=torch.contiguous_format, copy=True)
+
+
+def _chosen(where: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(where)).to(device)
+
+
+def _on(values: np.ndarray, like: Tensor) -> Tensor:
+    """Per-sample numbers as (B, 1, 1, 1) on the batch's device."""
+    return torch.from_numpy(values).to(like.device, torch.float32).reshape(-1, 1, 1, 1)
+
+
+def _lowest(stacks: Tensor) -> Tensor:
+    return stacks.amin(dim=(1, 2, 3), keepdim=True)
+
+
+def _mirror(stacks: Tensor, masks: Tensor, drawn: Draw) -> None:
+    axes = [3] if drawn.mirror == "sagittal" else [1, 2, 3]
+    if drawn.mirrored.any():
+        chosen = _chosen(drawn.mirrored, stacks.device)
+        for x in (stacks, masks):
+            x[chosen] = x[chosen].flip(axes)
+
+
+def _move(stacks: Tensor, masks: Tensor, drawn: Draw) -> None:
+    """Rotation, shift and cut as one affine map per sample, so that the pixels are interpolated once."""
+    moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
+    if not moved.any():
+        return
+    chosen = _chosen(moved, stacks.device)
+    height, width = stacks.shape[-2:]
+    theta = torch.from_numpy(_affine(drawn, height, width)[moved]).to(stacks.device, torch.float32)
+    grid = F.affine_grid(theta, [len(chosen), 1, height, width], align_corners=False)
+    part = stacks[chosen]
+    low = _lowest(part)
+    stacks[chosen] = F.grid_sample(part.sub_(low), grid, mode="bilinear", align_corners=False).add_(low)
+    mask = F.grid_sample(masks[chosen].float(), grid, mode="nearest", align_corners=False)
+    masks[chosen] = mask.to(masks.dtype)
+
+
+def _affine(drawn: Draw, height: int, width: int) -> np.ndarray:
+    """(B, 2, 3): from output to input positions, x before y, both -1 to 1 across the picture."""
+    angle = np.radians(drawn.degrees)
+    cos, sin = np.cos(angle) * drawn.share, np.sin(angle) * drawn.share
+    room = (1 - drawn.share)[:, None] * drawn.place  # centre of the cut box
+    centre = room - 2 * drawn.shift
+    across = [cos, -sin * height / width, centre[:, 1]]
+    down = [sin * width / height, cos, centre[:, 0]]
+    return np.stack([np.stack(across, axis=1), np.stack(down, axis=1)], axis=1)
+
+
+def _equalise(stacks: Tensor, drawn: Draw) -> None:
+    for stack, strength in zip(stacks, drawn.equalise.tolist(), strict=True):
+        if strength > 0:
+            stack.lerp_(_flattened(stack), strength)
+
+
+def _flattened(x: Tensor) -> Tensor:
+    """`x` with the histogram of what lies above its lowest value (the masked outside) made flat over its range."""
+    low, high = x.aminmax()
+    span = (high - low).clamp(min=1e-6)
+    position = (x - low).mul_(BINS / span)
+    level = position.int().clamp_(max=BINS - 1)
+    counted = torch.bincount(level.flatten(), minlength=BINS)
+    counted[0] -= (x == low).sum()
+    share = counted * (span / counted.sum().clamp(min=1))
+    below = share.cumsum(0) - share + low
+    return torch.addcmul(below[level], share[level], position.sub_(level))
+
+
+def _blur(stacks: Tensor, drawn: Draw) -> None:
+    """Gaussian in the plane, one width per sample, as two depthwise convolutions over repeated edges."""
+    if not drawn.sigma.any():
+        return
+    chosen = _chosen(drawn.sigma > 0, stacks.device)
+    part = stacks[chosen]
+    radius = math.ceil(3 * drawn.sigma.max())
+    offsets = torch.arange(-radius, radius + 1, device=part.device)
+    weights = torch.exp(-0.5 * (offsets / _on(drawn.sigma, stacks)[chosen]).square())
+    weights = (weights / weights.sum(dim=-1, keepdim=True)).repeat_interleave(part.shape[1], dim=0)
+    rows = F.pad(part, [radius] * 4, mode="replicate").flatten(0, 1)[None]
+    rows = F.conv2d(rows, weights, groups=len(weights))
+    rows = F.conv2d(rows, weights.transpose(2, 3), groups=len(weights))
+    stacks[chosen] = rows.reshape(part.shape)
+
+
+def _intensity(stacks: Tensor, drawn: Draw) -> None:
+    """Gain about the lowest value, offset, and white noise."""
+    low = _lowest(stacks)
+    span = stacks.amax(dim=(1, 2, 3), keepdim=True) - low
+    if (drawn.gain != 1).any() or drawn.offset.any():
+        gain = _on(drawn.gain, stacks)
+        stacks.mul_(gain).add_(low - low * gain + span * _on(drawn.offset, stacks))
+    if drawn.noise.any():
+        generator = torch.Generator(stacks.device).manual_seed(drawn.noise_seed)
+        white = torch.randn(stacks.shape, generator=generator, device=stacks.device)
+        stacks.addcmul_(white, span * _on(drawn.noise, stacks))

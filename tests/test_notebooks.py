@@ -1,0 +1,263 @@
+"""The notebooks are thin and clean, and the engine executes them from an empty folder to the reports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import papermill
+import pytest
+
+from kitslib.config import ARMS, PROFILES, configure
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES = ["01_data", "02_kidney", "03_tumor", "04_ablations", "05_evaluation"]
+MOST_CELL_LINES, MOST_CODE_LINES = 45, 260
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_five_notebooks_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == STAGES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_committed_clean(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert "papermill" not in content["metadata"]
+    for cell in cells(path, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+    tagged = [c for c in cells(path, "code") if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_thin(path: Path) -> None:
+    lines = [len(source(c).splitlines()) for c in cells(path, "code")]
+    assert max(lines) <= MOST_CELL_LINES, "a cell this long computes something that belongs into kitslib"
+    assert sum(lines) <= MOST_CODE_LINES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_asks_before_it_computes_and_types_no_result(path: Path) -> None:
+    prose = [source(c) for c in cells(path, "markdown")]
+    assert prose[0].startswith("# ") and "?" in prose[0]
+    assert not any(re.search(r"Dice (of|is|was) 0\.\d", text) for text in prose)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_parameters_are_typed_explained_and_the_same_everywhere(path: Path) -> None:
+    found = papermill.inspect_notebook(str(path))
+    assert {"profile", "data", "out", "options"} <= set(found)
+    for name, parameter in found.items():
+        assert parameter["inferred_type_name"] not in ("None", ""), name
+        assert parameter["help"], name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_defines_no_class_and_trains_nothing_itself(path: Path) -> None:
+    for cell in cells(path, "code"):
+        tree = ast.parse(source(cell))
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        assert "backward(" not in source(cell) and "torch.optim" not in source(cell)
+
+
+def run_all(out: Path, *words: str, **more: object) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    return subprocess.run(
+        ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out), *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--profile", "big"], "'big' is not one of smoke, demo, paper"),
+        (["--jobs", "0"], "'0' is not a number"),
+        (["--data", "/no/such/folder"], "is not a folder"),
+        (["--data"], "--data needs a value"),
+        (["everything"], "unknown argument 'everything'"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(words: list[str], said: str) -> None:
+    call = subprocess.run(["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True)
+    assert call.returncode == 2 and said in call.stderr and len(call.stderr.splitlines()) == 1
+
+
+def test_help_names_every_option() -> None:
+    call = subprocess.run(["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert call.returncode == 0
+    for word in ("--profile", "--data", "--out", "--jobs", "lab", "test"):
+        assert word in call.stdout
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke study, killed once in the middle of a training and then called again."""
+    out = tmp_path_factory.mktemp("study")
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out)]
+    child = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 400
+    while not list(out.glob("smoke/work/runs/kidney-*/last.pt")):
+        assert child.poll() is None and time.time() < deadline, "no checkpoint of a kidney training came"
+        time.sleep(0.05)
+    tree = descendants(child.pid)
+    for pid in [child.pid, *tree]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    child.wait()
+    call = run_all(out)
+    assert call.returncode == 0, call.stderr[-3000:]
+    assert f"reports: {out}/smoke/index.html" in call.stdout
+    return out / "smoke"
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one, from /proc."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(entry.parent.name)] = int(fields[1])
+    found, todo = [], [pid]
+    while todo:
+        children = [child for child, parent in parents.items() if parent == todo[-1]]
+        todo.pop()
+        found += children
+        todo += children
+    return found
+
+
+def test_the_study_ends_after_a_kill_with_a_page_per_stage(study: Path) -> None:
+    arms = [f"03_tumor-{a}-s{s}" for a in PROFILES["smoke"].arms for s in PROFILES["smoke"].seeds]
+    wanted = {"index", "01_data", "02_kidney", *arms, "04_ablations", "05_evaluation"}
+    assert {page.stem for page in study.glob("*.html")} == wanted
+    assert not list(study.glob("work/cache/*/.part-*"))
+
+
+def test_the_summary_has_every_key_computed(study: Path) -> None:
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["profile"] == "smoke" and summary["synthetic"] is True and summary["wall_s"] > 0
+    assert 0 <= summary["kidney"]["dice"] < 1 and summary["kidney"]["n"] == 2
+    assert set(summary["tumor"]) == set(PROFILES["smoke"].arms)
+    for row in summary["tumor"].values():
+        assert {"dice", "dice_ci", "n", "seeds", "cyst_fp_ml", "parameters", "train_s"} <= set(row)
+        assert row["parameters"] > 100 and row["train_s"] > 0
+    assert {"tk_dice", "tumor_dice", "composite", "n"} <= set(summary["cascade"])
+    assert len(summary["claims"]) == 14
+    for claim in summary["claims"]:
+        assert {"claim", "verdict", "value", "ci", "n"} <= set(claim)
+
+
+def test_pages_are_offline_and_say_that_the_data_is_synthetic(study: Path) -> None:
+    for page in study.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "SYNTHETIC DATA" in text.upper(), page.name
+        assert not re.search(r"(src|href)=[\"']?(https?:)?//", text), page.name
+        assert page.stat().st_size < 5_000_000, page.name
+
+
+def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+    began = time.time()
+    assert run_all(study.parent).returncode == 0
+    assert time.time() - began < 15
+    after = {p: p.stat().st_mtime_ns for p in before}
+    assert after == before
+
+
+def test_a_failed_arm_does_not_stop_the_others_and_keeps_its_notebook(study: Path) -> None:
+    """The record of one arm is lost and its runs cannot be written: it fails by itself."""
+    stages = study / "work" / "stages"
+    broken, other = stages / "03_tumor-full-s0.json", stages / "03_tumor-baseline-s0.json"
+    kept = {path: path.read_bytes() for path in (broken, other)}
+    executed = study / "work" / "notebooks" / "03_tumor-full-s0.ipynb"
+    run = next((study / "work" / "runs").glob("tumor-full-s0-*"))
+    for path in kept:
+        path.unlink()
+    executed.unlink()
+    weights = (run / "weights.safetensors").read_bytes()
+    (run / "weights.safetensors").write_bytes(b"damaged")
+    try:
+        call = run_all(study.parent)
+        assert call.returncode == 1 and "some stages failed" in call.stderr
+        assert other.is_file() and not broken.is_file()
+        assert executed.is_file(), "the executed notebook of a failed stage is kept"
+    finally:
+        (run / "weights.safetensors").write_bytes(weights)
+    assert run_all(study.parent).returncode == 0
+    assert broken.is_file()
+
+
+def test_a_notebook_runs_by_hand_with_an_option(study: Path, tmp_path: Path) -> None:
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "04_ablations.ipynb"), str(tmp_path / "04.ipynb"), kernel_name="python3",
+        parameters={"profile": "smoke", "out": str(study.parent), "options": {"arms": ["full"]}},
+        progress_bar=False, execution_timeout=120,
+    )  # fmt: skip
+    assert json.loads((study / "work" / "stages" / "04_ablations.json").read_text())["config"]["arms"] == ["full"]
+
+
+def test_a_wrong_arm_lists_the_right_ones(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "03_tumor.ipynb"), str(tmp_path / "03.ipynb"), kernel_name="python3",
+            parameters={"profile": "smoke", "out": str(tmp_path), "arm": "ful"},
+            progress_bar=False, execution_timeout=120,
+        )  # fmt: skip
+    for name in ARMS:
+        assert name in str(caught.value)
+
+
+def test_predict_uses_the_studys_models_and_keeps_the_geometry(study: Path, tmp_path: Path, shared: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    scan = shared / "realct" / "data" / "ts_example_ct_sm" / "imaging.nii.gz"
+    words = [str(scan), str(tmp_path / "missing.nii.gz"), "-o", str(tmp_path), "--models", str(study / "models")]
+    call = subprocess.run(
+        [sys.executable, "-m", "kitslib", "predict", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert call.returncode == 1 and "missing.nii.gz" in call.stderr, "a broken input is named, the others are done"
+    given, made = nib.load(scan), nib.load(tmp_path / "prediction_ts_example_ct_sm.nii.gz")
+    assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
+    assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1, 2}
+    again = subprocess.run(
+        [sys.executable, "-m", "kitslib", "predict", *words[:1], *words[2:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert again.returncode == 1 and "--force" in again.stderr
+
+
+def test_the_data_notebook_reads_real_ct(shared: Path, tmp_path: Path) -> None:
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "01_data.ipynb"), str(tmp_path / "01.ipynb"), kernel_name="python3",
+        parameters={"profile": "smoke", "data": str(shared / "realct" / "data"), "out": str(tmp_path)},
+        progress_bar=False, execution_timeout=300,
+    )  # fmt: skip
+    config = configure(profile="smoke", out=str(tmp_path))
+    found = json.loads((config.work / "stages" / "01_data.json").read_text())
+    assert set(found["cases"]) == {"crlm1004", "ircad01", "ts_example_ct_sm"}
+    assert {row["case"]: round(row["kidney_ml"]) for row in found["rows"]}["ircad01"] == 258

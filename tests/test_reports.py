@@ -1,0 +1,684 @@
+"""Reports: the answer on top, nothing loaded from outside, nothing typed by hand, looked at in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import re
+import select
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from kitslib import figures, viewer
+from kitslib.reports import (
+    ANSWER_MIME,
+    PROVENANCE_MIME,
+    Page,
+    RemoteRequestError,
+    ReportError,
+    answer_output,
+    provenance_output,
+    remote_requests,
+    to_html,
+    write_index,
+)
+
+RECORD = {
+    "parameters": {"arm": "full", "seed": 0, "rate": 1e-4},
+    "date": "2026-11-23T19:02:11+00:00",
+    "commit": "1a2b3c4",
+    "data": "24 synthetic cases",
+    "synthetic": True,
+    "versions": {"torch": "2.13.0"},
+}
+NUMBERS = [
+    {"label": "Tumour Dice", "value": np.float64(0.61234), "ci": (0.51, 0.7), "n": 12},
+    {"label": "Cyst volume", "value": float("nan"), "reason": "no test case has a cyst"},
+]
+
+
+def displayed(thing: object) -> nbformat.NotebookNode:
+    """What a kernel would store for a displayed object."""
+    data, _ = DisplayFormatter().format(thing)
+    return new_output("display_data", data=data)
+
+
+def html_output(html: str) -> nbformat.NotebookNode:
+    return new_output("display_data", data={"text/html": html, "text/plain": "<HTML>"})
+
+
+def code(source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...] = (), ran: bool = True):
+    cell = new_code_cell(source, outputs=list(outputs), execution_count=1 if ran else None)
+    cell.metadata.tags = list(tags)
+    return cell
+
+
+def stream(text: str) -> nbformat.NotebookNode:
+    return new_output("stream", name="stdout", text=text)
+
+
+@cache
+def a_figure() -> str:
+    fig, ax = plt.subplots(figsize=(8.8, 2))
+    ax.plot([0, 1])
+    html = figures.figure_html(fig, caption="Dice by epoch.", alt="A rising line", format="png")
+    plt.close(fig)
+    return html
+
+
+@cache
+def a_viewer(title: str) -> str:
+    imaging = np.random.default_rng(0).integers(-100, 200, (12, 24, 24)).astype(np.int16)
+    labels = np.zeros(imaging.shape, np.uint8)
+    labels[4:8, 6:18, 6:18], labels[6, 8:12, 8:12] = 1, 2
+    return viewer.slice_viewer(imaging, labels, spacing=(3, 2, 2), title=title)._repr_html_()
+
+
+WIDE_TABLE = "<table border=1>" + "<tr>" + "<td>0.1234567890</td>" * 40 + "</tr></table>"
+
+
+def notebook(*extra: nbformat.NotebookNode, record: dict | None = RECORD) -> nbformat.NotebookNode:
+    cells = [
+        new_markdown_cell("# What is each *mechanism* worth?\n\nThe loss is $L = L_4 + p$ and costs `$5` or `$6`."),
+        code('arm: str = "full"  # one ablation', tags=("parameters",)),
+        code("# Loss by epoch\nfit()", stream("epoch 0\n"), stream("epoch 1 " + "x" * 300 + "\n")),
+        new_markdown_cell("## Training\n\n$$\\frac{a}{b}" + " + c_1" * 40 + "$$\n\n#### Too deep\n\n# Another top"),
+        code("show()", html_output(a_figure()), html_output(WIDE_TABLE)),
+        new_markdown_cell("## Training"),
+        code("look()", html_output(a_viewer("one")), html_output(a_viewer("two"))),
+        *extra,
+        code("answer()", displayed(answer_output("Does it help?", "Yes: **0.612**.", NUMBERS))),
+    ]
+    if record is not None:
+        cells.insert(2, code("provenance()", displayed(provenance_output(record))))
+    return new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+
+
+def short(*extra: nbformat.NotebookNode, record: dict | None = RECORD) -> nbformat.NotebookNode:
+    """The same without pictures, for what has nothing to do with them."""
+    nb = notebook(*extra, record=record)
+    nb.cells = [cell for cell in nb.cells if cell.source not in ("show()", "look()")]
+    return nb
+
+
+def convert(folder: Path, nb: nbformat.NotebookNode, name: str = "page") -> Path:
+    source = folder / f"{name}.ipynb"
+    nbformat.write(nb, source)
+    return to_html(source, folder / f"{name}.html")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> Path:
+    return convert(folder, notebook())
+
+
+@pytest.fixture(scope="module")
+def soup(page) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+FAILING = code(
+    "go()",
+    new_output("error", ename="ValueError", evalue="got <b>5</b>\nmore", traceback=["\x1b[31mline\x1b[0m <b>5</b>"]),
+)
+
+
+@pytest.fixture(scope="module")
+def failed_page(folder) -> Path:
+    return convert(folder, notebook(FAILING, code("later()", ran=False)), "failed")
+
+
+# what a notebook leaves for its page
+
+
+def test_records_are_plain_json_and_readable_without_a_page():
+    bundle = answer_output("Q?", "A <i>x</i>.", NUMBERS)._repr_mimebundle_()
+    assert json.loads(json.dumps(bundle[ANSWER_MIME], allow_nan=False))["numbers"][0]["ci"] == [0.51, 0.7]
+    assert bundle[ANSWER_MIME]["numbers"][1]["value"] is None
+    assert "Tumour Dice: 0.612 (0.510 to 0.700, n = 12)" in bundle["text/plain"]
+    assert "Cyst volume: – (no test case has a cyst)" in bundle["text/plain"]
+    assert "&lt;i&gt;" in bundle["text/html"]
+    record = provenance_output({"data": Path("a/b"), "tiles": (1, np.int64(2))})._repr_mimebundle_()[PROVENANCE_MIME]
+    assert record == {"data": "a/b", "tiles": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: provenance_output({"synthetic": "yes"}), "synthetic must be True or False, got 'yes'"),
+        (lambda: provenance_output({"parameters": ["a"]}), "parameters must be a mapping, got list"),
+        (lambda: answer_output("Q", "A", [{"value": 1}]), "a number needs a label"),
+        (lambda: answer_output("Q", "A", [{"label": "x", "mean": 1}]), "mean"),
+    ],
+)
+def test_wrong_records_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# the page
+
+
+def test_the_answer_comes_first(soup):
+    first = soup.select_one("main").find(True, recursive=False)
+    assert "answer" in first["class"]
+    assert first.select_one(".question").text == "Does it help?"
+    assert first.select_one(".text strong").text == "0.612"
+    boxes = [re.sub(r"\s+", " ", box.text).strip() for box in first.select(".number")]
+    assert boxes == ["Tumour Dice 0.61295 % interval 0.510 to 0.700 · n = 12", "Cyst volume – no test case has a cyst"]
+
+
+def test_the_band_says_where_the_page_comes_from(soup):
+    assert soup.title.text == soup.h1.text == "What is each mechanism worth?"
+    facts = {fact.dt.text: fact.dd.text for fact in soup.select(".facts div")}
+    assert facts == {"Date": "2026-11-23 19:02 UTC", "Commit": "1a2b3c4", "Data": "24 synthetic cases"}
+    assert sorted(chip.text for chip in soup.select(".chips li")) == ["arm full", "rate 0.0001", "seed 0"]
+    assert "SYNTHETIC DATA" in soup.select_one(".banner.synthetic").text
+    assert "torch 2.13.0" in soup.select_one(".provenance").text
+    assert soup.select_one(".home a")["href"] == "index.html"
+
+
+def test_without_a_record_the_band_shows_what_papermill_knows(folder):
+    nb = short(record=None)
+    nb.metadata["papermill"] = {"parameters": {"arm": "se"}, "duration": 75.2, "end_time": "2026-11-23T20:00:00+00:00"}
+    page = BeautifulSoup(convert(folder, nb, "papermill").read_text(encoding="utf-8"), "html.parser")
+    facts = {fact.dt.text: fact.dd.text for fact in page.select(".facts div")}
+    assert facts == {"Date": "2026-11-23 20:00 UTC", "Duration": "1 min 15 s"}
+    assert [chip.text for chip in page.select(".chips li")] == ["arm se"]
+    assert page.select_one(".banner") is None
+
+
+def test_real_data_has_no_synthetic_banner(folder):
+    text = convert(folder, short(record={**RECORD, "synthetic": False}), "real").read_text(encoding="utf-8")
+    assert "SYNTHETIC DATA" not in text
+
+
+def test_a_later_record_completes_the_first(folder):
+    late = code("end()", displayed(provenance_output({"duration_s": 200, "device": "cpu"})))
+    page = BeautifulSoup(convert(folder, short(late), "late").read_text(encoding="utf-8"), "html.parser")
+    facts = {fact.dt.text: fact.dd.text for fact in page.select(".facts div")}
+    assert facts["Duration"] == "3 min 20 s" and facts["Commit"] == "1a2b3c4"
+
+
+def test_code_is_folded_and_parameters_are_not(soup):
+    shown = soup.select(".code.open")
+    assert [block.select_one(".code-title").text for block in shown] == ["Parameters and their defaults"]
+    assert 'arm: str = "full"' in shown[0].pre.text
+    folded = {block.summary.text: block.pre.text.strip() for block in soup.select("details.code")}
+    assert folded["Code: Loss by epoch · 2 lines"] == "# Loss by epoch\nfit()"
+    assert not any(block.has_attr("open") for block in soup.select("details.code"))
+    assert not re.search(r"(In|Out)\s*\[", soup.select_one("main").text)
+
+
+def test_streams_are_joined(soup):
+    outputs = [block.text for block in soup.select(".jp-OutputArea-output pre")]
+    assert [text for text in outputs if "epoch" in text] == ["epoch 0\nepoch 1 " + "x" * 300 + "\n"]
+
+
+def test_headings_are_in_order_and_all_in_the_contents(soup):
+    levels = [int(heading.name[1]) for heading in soup.find_all(re.compile("^h[1-6]$"))]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    targets = [link["href"][1:] for link in soup.select(".toc a")]
+    assert targets == ["the-answer", "Training", "Too-deep", "Another-top", "Training-2", "provenance"]
+    ids = [tag["id"] for tag in soup.select("[id]")]
+    assert len(ids) == len(set(ids)) and set(targets) <= set(ids)
+
+
+def test_formulas_become_mathml_and_code_keeps_its_dollars(soup):
+    assert len(soup.select("math")) == 2 and len(soup.select("mfrac")) == 1
+    prose = soup.select_one(".text-cell")
+    assert [span.text for span in prose.select("code")] == ["$5", "$6"]
+    assert "$" not in prose.get_text().replace("$5", "").replace("$6", "")
+
+
+def test_an_unknown_command_is_shown_as_written(folder):
+    nb = short(new_markdown_cell(r"Broken: $\left( x$ end."), new_markdown_cell("Plain \\$7."))
+    text = convert(folder, nb, "broken").read_text(encoding="utf-8")
+    assert r"<code>\left( x</code>" in text or "<math" in text.split("Broken:")[1][:40]
+
+
+def test_every_picture_has_words(soup):
+    for figure in soup.select("figure"):
+        assert figure.figcaption.text.strip()
+        assert figure.img["alt"].strip()
+
+
+def test_a_failed_notebook_says_so_and_points_to_the_cell(failed_page):
+    page = BeautifulSoup(failed_page.read_text(encoding="utf-8"), "html.parser")
+    band = page.select_one(".banner.failed")
+    assert band.code.text == "ValueError: got <b>5</b>"
+    cell = page.find(id=band.a["href"][1:])
+    assert "failed" in cell["class"] and cell.select_one(".traceback").text.strip() == "line <b>5</b>"
+    assert [block.summary.text for block in page.select("details.code[open]")] == ["Code · 1 line"]
+    assert any("not run" in summary.text for summary in page.select("summary"))
+
+
+def test_papermills_own_error_cells_are_dropped(folder):
+    note = new_markdown_cell('<span id="papermill-error-cell">An Exception was encountered</span>')
+    note.metadata.tags = ["papermill-error-cell-tag"]
+    text = convert(folder, short(note, FAILING), "noted").read_text(encoding="utf-8")
+    assert "An Exception was encountered" not in text and "THIS RUN FAILED" in text
+
+
+def test_a_notebook_that_never_ended_says_so(folder):
+    text = convert(folder, short(code("later()", ran=False)), "cut").read_text(encoding="utf-8")
+    assert "NOT FINISHED" in text and "1 code cell of this notebook" in text
+
+
+def test_widgets_leave_no_state_behind(folder):
+    state = "application/vnd.jupyter.widget-state+json"
+    view = "application/vnd.jupyter.widget-view+json"
+    widget = new_output("display_data", data={view: {"model_id": "abc"}, "text/plain": "IntSlider()"})
+    nb = short(code("slide()", widget))
+    nb.metadata["widgets"] = {state: {"state": {"abc": {"model_name": "IntSliderModel"}}, "version_major": 2}}
+    text = convert(folder, nb, "widgets").read_text(encoding="utf-8")
+    assert "IntSlider" not in text and "shown in JupyterLab only" in text
+
+
+def test_the_same_notebook_gives_the_same_page(folder, page):
+    again = to_html(folder / "page.ipynb", folder / "again.html")
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_pages_stay_small(page):
+    assert page.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("content", [None, "not json", '{"cells": 5}'])
+def test_what_is_no_notebook_is_refused_by_name(tmp_path, content):
+    source = tmp_path / "odd.ipynb"
+    if content is not None:
+        source.write_text(content)
+    with pytest.raises(ReportError, match=r"odd\.ipynb"):
+        to_html(source, tmp_path / "odd.html")
+    assert not (tmp_path / "odd.html").exists()
+
+
+# nothing from outside
+
+REMOTE = [
+    '<script src="https://cdn.example/x.js"></script>',
+    '<link rel="stylesheet" href="//cdn.example/x.css">',
+    '<img src="picture.png" alt="a">',
+    '<img srcset="data:image/png;base64,AA 1x, https://x.example/a.png 2x" alt="a">',
+    "<style>@font-face{src:url(https://x.example/f.woff2)}</style>",
+    "<style>@import 'theme.css';</style>",
+    '<div style="background:url(http://x.example/a.png)"></div>',
+    "<script>fetch('/data.json')</script>",
+    "<script>const s = document.createElement('script'); s.src = 'https://x.example/y.js'</script>",
+    '<script type="module">import {a} from "./a.js"; import("b.js")</script>',
+    '<iframe src="https://x.example"></iframe>',
+    '<svg><image href="https://x.example/a.png"/></svg>',
+    '<img src="data:image/png;base64,AA" onerror="fetch(1)" alt="a">',
+    '<meta http-equiv="refresh" content="0;url=https://x.example">',
+    '<a href="#x" ping="https://x.example">x</a>',
+]
+LOCAL = [
+    '<a href="https://arxiv.org/abs/1709.01507">a paper</a>',
+    '<img src="data:image/png;base64,AA" alt="a">',
+    '<svg xmlns="http://www.w3.org/2000/svg"><use href="#a"/></svg>',
+    "<style>a{background:url(data:image/png;base64,AA)}</style>",
+    '<script>const ns = "http://www.w3.org/2000/svg";</script>',
+    '<script type="application/json">{"url": "https://x.example"}</script>',
+    "<p>fetch(x) and https://x.example are words here</p>",
+]
+
+
+@pytest.mark.parametrize("html", REMOTE)
+def test_requests_are_found(html):
+    assert remote_requests(html)
+
+
+@pytest.mark.parametrize("html", LOCAL)
+def test_links_and_data_are_no_requests(html):
+    assert remote_requests(html) == []
+
+
+def test_a_page_with_a_remote_script_is_refused_and_the_old_one_kept(tmp_path):
+    page = convert(tmp_path, short())
+    before = page.read_bytes()
+    with pytest.raises(RemoteRequestError, match=r"page\.ipynb: .*https://cdn\.example/plot\.js"):
+        convert(
+            tmp_path,
+            notebook(code("plot()", html_output('<script src="https://cdn.example/plot.js"></script>'))),
+            "page",
+        )
+    assert page.read_bytes() == before
+
+
+def test_a_write_that_fails_leaves_the_old_page_and_no_part(tmp_path, monkeypatch):
+    page = convert(tmp_path, short())
+    before = page.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        to_html(tmp_path / "page.ipynb", page)
+    assert page.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["page.html", "page.ipynb"]
+
+
+# the index page
+
+SUMMARY = {
+    "profile": "demo",
+    "synthetic": True,
+    "commit": "1a2b3c4",
+    "wall_s": 1312.4,
+    "kidney": {"dice": 0.9123, "dice_ci": [0.88, 0.94], "n": 6},
+    "tumor": {
+        "baseline": {
+            "dice": 0.42, "dice_ci": [0.30, 0.50], "n": 6, "seeds": [0, 1],
+            "cyst_fp_ml": None, "parameters": 1234567, "train_s": 200,
+        },
+        "full": {
+            "dice": 0.61, "dice_ci": [0.55, 0.68], "n": 6, "seeds": 2,
+            "cyst_fp_ml": 0.4, "parameters": 1300000, "train_s": 290,
+        },
+    },
+    "cascade": {"tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "n": 6},
+    "claims": [
+        {"claim": "SE helps <to some extent>", "verdict": "undecided", "value": 0.02, "ci": [-0.01, 0.05], "n": 6},
+        {"claim": "VNet beats UNet", "verdict": "not testable here", "value": None, "ci": None, "n": None},
+        {"claim": "HDC helps", "verdict": "undecided", "value": 0.01, "ci": [-0.02, 0.04], "n": 6},
+    ],
+}  # fmt: skip
+PAGES = [
+    Page(title="01 Data", href="01_data.html", about="The cohort."),
+    Page(title="02 Kidney", href="02_kidney.html", status="failed"),
+    Page(title="05 Evaluation", href="05_evaluation.html", status="missing"),
+]
+
+
+def index_soup(folder: Path, **changes) -> BeautifulSoup:
+    made = write_index(folder, {**copy.deepcopy(SUMMARY), **changes}, PAGES, data="24 synthetic cases.")
+    return BeautifulSoup(made.read_text(encoding="utf-8"), "html.parser")
+
+
+def rows(table) -> list[list[str]]:
+    return [
+        [re.sub(r"\s+", " ", cell.text).strip() for cell in row.select("th,td")] for row in table.select("tbody tr")
+    ]
+
+
+def test_the_index_shows_what_the_summary_says(tmp_path):
+    page = index_soup(tmp_path)
+    values = [box.text for box in page.select(".headline .value")]
+    assert values == ["0.912", "0.610", "0.730"]
+    assert "95 % interval 0.880 to 0.940 · n = 6" in page.select_one(".headline .kidney").text
+    assert "SYNTHETIC DATA" in page.text and "24 synthetic cases." in page.text and "21 min 52 s" in page.text
+    arms, ledger = page.select("table")
+    assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
+        "baseline", "0.420", "0.300 to 0.500", "6", "2", "–a (no test case with a known cyst)", "1,234,567", "3 min 20 s",
+    ]  # fmt: skip
+    assert rows(ledger)[0] == ["1", "SE helps <to some extent>", "? undecided", "0.020", "−0.010 to 0.050", "6"]
+    assert [item.text for item in page.select(".tally li")] == ["2 ? undecided", "1 ○ not testable here"]
+    assert [link["href"] for link in page.select(".pages a")] == ["01_data.html", "02_kidney.html"]
+    assert [mark.text for mark in page.select(".pages .badge")] == ["✗ failed", "not made"]
+
+
+def test_the_index_follows_the_numbers(tmp_path):
+    clear = index_soup(tmp_path).text
+    assert "“full” has the highest mean Dice, 0.610, and “baseline” the lowest, 0.420" in clear
+    assert "The interval of “full” is clear of every other arm's." in clear
+    flipped = {"baseline": SUMMARY["tumor"]["full"], "full": {**SUMMARY["tumor"]["baseline"], "dice_ci": [0.3, 0.58]}}
+    other = index_soup(tmp_path, tumor=flipped, synthetic=False).text
+    assert "“baseline” has the highest mean Dice, 0.610, and “full” the lowest, 0.420" in other
+    assert "The interval of “baseline” overlaps with that of 1 of 1 other arms." in other
+    assert "SYNTHETIC" not in other and "computer-generated" not in other
+    assert (
+        "On the real CT ircad01 the kidney network scores 0.700."
+        in index_soup(tmp_path, real=[{"case": "ircad01", "dice": 0.7}]).text
+    )
+
+
+def test_missing_numbers_are_dashes_with_their_reason(tmp_path):
+    empty = {"dice": None, "dice_ci": None, "n": None}
+    page = index_soup(
+        tmp_path,
+        kidney=empty,
+        tumor={},
+        cascade={"tk_dice": None, "tumor_dice": None, "composite": None, "n": 0},
+        claims=[],
+        wall_s=None,
+        reasons={"kidney.dice": "the kidney stage failed"},
+    )
+    boxes = [box.text.split() for box in page.select(".headline .value")]
+    assert boxes[0] == ["–", "the", "kidney", "stage", "failed"]
+    assert boxes[1] == ["–", "the", "cascade", "was", "not", "scored"]
+    assert "No stage has been scored yet" in page.text and page.select("table") == []
+
+
+@pytest.mark.parametrize(
+    ("summary", "pages", "message"),
+    [
+        ({"profile": "demo"}, [], "missing: synthetic, commit"),
+        ({**SUMMARY, "claims": [{"claim": "x", "verdict": "true"}]}, [], "got 'true' for 'x'"),
+        (SUMMARY, [Page(title="t", href="https://x.example")], "must be relative to the index page"),
+    ],
+)
+def test_a_wrong_summary_is_refused(tmp_path, summary, pages, message):
+    with pytest.raises(ValueError, match=message):
+        write_index(tmp_path, summary, pages)
+
+
+def test_the_picture_is_inside_the_page_and_has_words(tmp_path):
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match="needs picture_alt and picture_caption"):
+        write_index(tmp_path, SUMMARY, PAGES, picture=picture)
+    made = write_index(tmp_path, SUMMARY, PAGES, picture=picture, picture_alt="A CT", picture_caption="Truth filled.")
+    figure = BeautifulSoup(made.read_text(encoding="utf-8"), "html.parser").figure
+    assert figure.img["src"] == "data:image/jpeg;base64,/9j/" and figure.img["alt"] == "A CT"
+
+
+# in the browser
+
+
+class Browser:
+    """Headless Chromium over its debugging pipe, one tab."""
+
+    def __init__(self, profile: Path) -> None:
+        to_read, self._write = os.pipe()
+        self._read, to_write = os.pipe()
+        command = [
+            shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+            f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
+        ]  # fmt: skip
+        shell = f"exec {shlex.join(command)} 3<&{to_read} 4>&{to_write}"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(["bash", "-c", shell], pass_fds=(to_read, to_write), **quiet)
+        os.close(to_read)
+        os.close(to_write)
+        self._rest, self._count, self._session = b"", 0, None
+        self.events: list[dict] = []
+        targets = self.call("Target.getTargets")["targetInfos"]
+        tab = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def _message(self) -> dict:
+        end = time.monotonic() + 30
+        while b"\0" not in self._rest:
+            if not select.select([self._read], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError("Chromium did not answer within 30 s")
+            self._rest += os.read(self._read, 1 << 20)
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+    def call(self, method: str, **params) -> dict:
+        self._count += 1
+        wanted, message = self._count, {"id": self._count, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._message()
+            if answer.get("id") == wanted:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def open(self, page: Path, width: int, *, scheme: str = "light", media: str = "") -> None:
+        self.events = []
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+        self.call("Page.navigate", url=page.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._message())
+
+    def script(self, expression: str):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        number = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        os.close(self._read)
+        os.close(self._write)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    if shutil.which("chromium") is None:
+        pytest.skip("the browser tests need Chromium (apt-get install chromium)")
+    running = Browser(tmp_path_factory.mktemp("chromium"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def pages(folder, page, failed_page) -> dict[str, Path]:
+    return {"page": page, "failed": failed_page, "index": write_index(folder, SUMMARY, PAGES)}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("name", ["page", "failed", "index"])
+def test_pages_fit_the_window_and_ask_for_nothing(browser, pages, name, width, scheme):
+    browser.open(pages[name], width, scheme=scheme)
+    asked = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
+    noise = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+    assert [event for event in browser.events if event.get("method") in noise] == []
+    assert browser.script("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert browser.script("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+
+
+CONTRAST = """(() => {
+  const light = (text) => {
+    const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const color = getComputedStyle(node).backgroundColor;
+      if (!/, 0(\\.\\d+)?\\)$/.test(color)) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const bad = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || node.closest("script, style, .stage, .sr-only, select")) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) bad.push(node.outerHTML.slice(0, 80));
+  }
+  return bad;
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["page", "failed", "index"])
+def test_text_can_be_read_in_light_and_dark(browser, pages, name, scheme):
+    browser.open(pages[name], 1280, scheme=scheme)
+    browser.script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert browser.script(CONTRAST) == []
+
+
+def test_contents_fold_on_a_narrow_window_and_stay_in_sight_on_a_wide_one(browser, pages):
+    browser.open(pages["page"], 400)
+    assert browser.script("document.querySelector('.toc details').open") is False
+    browser.open(pages["page"], 1280)
+    assert browser.script("document.querySelector('.toc details').open") is True
+    assert browser.script("Math.round(document.querySelector('main').getBoundingClientRect().width)") == 900
+    browser.script("scrollTo({ top: 1500, behavior: 'instant' })")
+    assert browser.script("document.querySelector('.toc').getBoundingClientRect().top") == 0
+
+
+def test_the_slider_is_moved_by_the_keyboard_and_moves_one_viewer_only(browser, pages):
+    browser.open(pages["page"], 1280)
+    state = """[...document.querySelectorAll('.kits-viewer')].map((v) =>
+        [v.querySelector('input').value, v.querySelector('output').textContent, v.querySelector('img').src.length])"""
+    before = browser.script(state)
+    browser.script("document.querySelector('.kits-viewer input').focus()")
+    browser.press("Home")
+    browser.press("ArrowRight")
+    after = browser.script(state)
+    assert after[0][:2] == ["1", "slice 2 of 12, 3 mm"] != before[0][:2]
+    assert after[0][2] != before[0][2] and after[1] == before[1]
+    browser.press("End")
+    assert browser.script(state)[0][1] == "slice 12 of 12, 33 mm"
+    assert browser.script("document.querySelector('.kits-viewer input').ariaValueText") == "slice 12 of 12, 33 mm"
+
+
+def test_overlay_and_window_can_be_switched(browser, pages):
+    browser.open(pages["page"], 1280)
+    visible = "getComputedStyle(document.querySelector('.kits-viewer img.layer')).display"
+    assert browser.script(visible) == "block"
+    browser.script("document.querySelector('.kits-viewer input[type=checkbox]').click()")
+    assert browser.script(visible) == "none"
+    source = "document.querySelector('.kits-viewer img.frame').src"
+    before = browser.script(source)
+    browser.script(
+        "(() => { const s = document.querySelector('.kits-viewer select'); s.value = 'bone';"
+        " s.dispatchEvent(new Event('input', { bubbles: true })); })()"
+    )
+    assert browser.script(source) != before
+
+
+def test_printed_pages_are_black_on_white_without_controls(browser, pages):
+    browser.open(pages["page"], 800, scheme="dark", media="print")
+    shown = "getComputedStyle(document.querySelector('{}')).{}"
+    assert browser.script(shown.format("body", "backgroundColor")) == "rgb(255, 255, 255)"
+    assert browser.script(shown.format(".toc", "display")) == "none"
+    assert browser.script(shown.format(".kits-viewer .controls", "display")) == "none"
+    assert browser.script(shown.format("details.code", "display")) == "none"
+    assert browser.script(shown.format(".banner.synthetic", "display")) == "block"
+    assert browser.script("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
+    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
