@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = (".py", ".j2", ".css", ".js")  # what the code of a room is made of
 
 KidneyHu = Literal["soft_tissue", "ancestor"]
 TumorHu = Literal["foreground", "literal", "centre45_width350"]
@@ -277,12 +278,12 @@ PROFILES: dict[str, RunConfig] = {
             profile="demo",
             seeds=(0, 1),
             cohort=CohortConfig(cases=36, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
-            kidney_grid=KidneyGridConfig(spacing_z=4.0, matrix=96),
+            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80),
             tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.0, region="box"),
             kidney=KidneyConfig(
-                widths=(8, 16, 32, 64, 64), norm=True, dropout=0.0,
+                widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
                 loss="dice_cross_entropy", slab=32, window_slices=64,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=25, jitter=True, validate_every=5,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=80, jitter=True, validate_every=10,
             ),
             tumor=TumorConfig(
                 patch=(96, 144), widths=(8, 16, 32, 64),
@@ -377,8 +378,10 @@ def code_key(*rooms: str) -> str:
     folder = ROOT / "kitslib"
     texts = []
     for room in rooms:
-        files = sorted((folder / room).rglob("*.py")) or [folder / f"{room}.py"]
-        texts += [(str(f.relative_to(folder)), _bare(f.read_text(encoding="utf-8"))) for f in files]
+        files = [p for p in sorted((folder / room).rglob("*")) if p.is_file() and p.suffix in SOURCES]
+        for file in files or [folder / f"{room}.py"]:
+            text = file.read_text(encoding="utf-8")
+            texts.append((str(file.relative_to(folder)), _bare(text) if file.suffix == ".py" else text))
     return key(texts)
 
 

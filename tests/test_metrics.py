@@ -332,6 +332,17 @@ def test_paired_difference_on_paper():
     assert (nothing.value, nothing.p, nothing.effect, nothing.ci) == (0.0, 1.0, 0.0, (0.0, 0.0))
 
 
+def test_wilcoxon_p_is_exact_with_and_without_ties():
+    draws = np.random.default_rng(0)
+    for cases in (5, 12, 40):
+        b = draws.normal(0.3, 1, cases)
+        expected = stats.wilcoxon(b, method="exact").pvalue
+        assert paired_difference(np.zeros(cases), b, n=10).p == pytest.approx(expected), cases
+    # ranks 1.5, 1.5, 3: of 8 sign patterns only one lies as far from the middle on each side
+    assert paired_difference(np.zeros(4), np.array([1.0, 1.0, 2.0, 0.0]), n=10).p == pytest.approx(2 / 8)
+    assert paired_difference(np.zeros(3), np.array([1.0, -1.0, 2.0]), n=10).p == pytest.approx(6 / 8)
+
+
 def test_paired_difference_is_narrower_than_its_arms():
     cases = np.linspace(0.1, 0.9, 12)
     found = paired_difference(cases, cases + 0.05)

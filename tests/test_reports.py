@@ -257,10 +257,10 @@ def test_formulas_become_mathml_and_code_keeps_its_dollars(soup):
     assert "$" not in prose.get_text().replace("$5", "").replace("$6", "")
 
 
-def test_an_unknown_command_is_shown_as_written(folder):
+def test_a_formula_that_cannot_be_read_is_shown_as_written(folder):
     nb = short(new_markdown_cell(r"Broken: $\left( x$ end."), new_markdown_cell("Plain \\$7."))
     text = convert(folder, nb, "broken").read_text(encoding="utf-8")
-    assert r"<code>\left( x</code>" in text or "<math" in text.split("Broken:")[1][:40]
+    assert r"Broken: <code>\left( x</code> end." in text and "Plain $7." in text
 
 
 def test_every_picture_has_words(soup):
@@ -432,7 +432,8 @@ def test_the_index_shows_what_the_summary_says(tmp_path):
     assert "SYNTHETIC DATA" in page.text and "24 synthetic cases." in page.text and "21 min 52 s" in page.text
     arms, ledger = page.select("table")
     assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
-        "baseline", "0.420", "0.300 to 0.500", "6", "2", "–a (no test case with a known cyst)", "1,234,567", "3 min 20 s",
+        "baseline", "0.420", "0.300 to 0.500", "6", "2", "–a (no test case with a known cyst)", "1,234,567",
+        "3 min 20 s",
     ]  # fmt: skip
     assert rows(ledger)[0] == ["1", "SE helps <to some extent>", "? undecided", "0.020", "−0.010 to 0.050", "6"]
     assert [item.text for item in page.select(".tally li")] == ["2 ? undecided", "1 ○ not testable here"]
@@ -506,8 +507,8 @@ class Browser:
         self._read, to_write = os.pipe()
         command = [
             shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-            f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
         shell = f"exec {shlex.join(command)} 3<&{to_read} 4>&{to_write}"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

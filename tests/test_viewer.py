@@ -100,6 +100,8 @@ def test_html_has_one_named_slider_and_no_markup_from_the_title():
     html = viewer.slice_viewer(imaging, spacing=(1, 1, 1), title='<b>"case"</b>')._repr_html_()
     assert html.count('type="range"') == 1 and "<b>" not in html
     assert 'aria-label="&lt;b&gt;&quot;case&quot;&lt;/b&gt;"' in html
+    controls = re.findall(r"<(?:input|select)[^>]*>", html)
+    assert len(controls) == 2 and all("data-lm-suppress-shortcuts" in control for control in controls)
     data = json.loads(re.search(r"const data = (\{.*\});", html)[1])
     assert len(data["frames"]["abdomen"]) == len(data["words"]) == 3
 

@@ -2,7 +2,7 @@
 
 from kitslib.claims.evidence import ArmScores, CaseValues, Evidence
 from kitslib.claims.findings import MIN_CASES
-from kitslib.claims.ledger import CLAIMS, Claim, Verdict, ledger
+from kitslib.claims.ledger import CLAIMS, Claim, Verdict, judge, ledger
 from kitslib.claims.published import PUBLISHED, PublishedScore
 from kitslib.claims.rules import STEPS
 
@@ -17,5 +17,6 @@ __all__ = [
     "Evidence",
     "PublishedScore",
     "Verdict",
+    "judge",
     "ledger",
 ]

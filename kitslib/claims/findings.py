@@ -106,10 +106,10 @@ def nothing_lost(loss: CaseValues | None, measure: str, tolerated: float) -> Fin
     if loss is None or not loss.values:
         return missing(measure)
     lost = list(loss.values.values())
-    short = [case for case, share in loss.values.items() if share > tolerated]
+    short = sum(share > tolerated for share in lost)
     return Finding(
         verdict="not reproduced" if short else "reproduced",
-        why=f"{len(short) or 'none'} of {len(lost)} cases {'lose' if len(short) != 1 else 'loses'} more than {tolerated:.1%}",
+        why=f"cases that lose more than {tolerated:.1%}: {short} of {len(lost)}",
         measure=measure,
         value=sum(lost) / len(lost),
         ci=bootstrap_interval(lost),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from kitslib.claims.evidence import Evidence
-from kitslib.claims.findings import Finding, Interval, Word
+from kitslib.claims.findings import Interval, Word
 from kitslib.claims.rules import JUDGES
 
 
@@ -128,10 +128,12 @@ CLAIMS: tuple[Claim, ...] = (
 
 def ledger(evidence: Evidence) -> list[Verdict]:
     """Judge every claim, in order."""
-    return [_verdict(claim, JUDGES[claim.number](evidence)) for claim in CLAIMS]
+    return [judge(claim, evidence) for claim in CLAIMS]
 
 
-def _verdict(claim: Claim, found: Finding) -> Verdict:
+def judge(claim: Claim, evidence: Evidence) -> Verdict:
+    """The verdict on one claim by its rule, whose docstring in `rules` states it."""
+    found = JUDGES[claim.number](evidence)
     return Verdict(
         claim=claim,
         verdict=found.verdict,

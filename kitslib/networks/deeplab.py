@@ -50,8 +50,8 @@ class AtrousPyramid(nn.Module):
         super().__init__()
         self.point = ConvUnit(dims, channels, out, kernel=1, norm=norm)
         self.atrous = nn.ModuleList(ConvUnit(dims, channels, out, dilation=rate, norm=norm) for rate in rates)
-        self.image = ConvUnit(dims, channels, out, kernel=1)  # a norm over one value would erase it
-        self.fuse = ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1, norm=norm)
+        self.image = ConvUnit(dims, channels, out, kernel=1)  # no norm here and below: it would erase
+        self.fuse = ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1)  # what is constant over space
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True))

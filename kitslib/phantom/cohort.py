@@ -74,8 +74,11 @@ def write_rendered(
             "seed": seed,
             "index": int(digits or number),
             "labels": fingerprint(source),
+            "kits23": case.segmentation_kits23 is not None,
         }
         tasks.append((Path(out), case.case_id, {**task, "source": source}))
+    if not tasks:
+        raise ValueError("files: expected cases with label maps, got none; pass what find_cases returns")
     return _write_all(Path(out), tasks, _write_given, jobs, progress)
 
 

@@ -34,19 +34,26 @@ class Ranks:
     below: float
 
 
+# steps with small discrepancy; independent over the rationals, so that no two ranks move together
+STEPS = {
+    "tumour": (5**0.5 - 1) / 2,
+    "any_cyst": 2**0.5,
+    "kidney": 3**0.5,
+    "cyst": 6**0.5,
+    "slices": 7**0.5,
+    "pixel": 13**0.5,
+    "above": 11**0.5,
+    "below": 10**0.5,
+}
+
+
 def draw_ranks(seed: int, index: int) -> Ranks:
     """Ranks from a Kronecker sequence, so that any run of cases covers every distribution evenly.
 
-    They depend on (seed, index) alone: a random start, then steps of 1/g, 1/g^2 .. with g the root of g^9 = g + 1
-    (the generalised golden ratio).
+    They depend on (seed, index) alone: a random start of the cohort, then equal irrational steps modulo 1.
     """
-    names = Ranks.__dataclass_fields__
-    start = np.random.default_rng(np.random.SeedSequence((seed,))).uniform(size=len(names))
-    g = 1.0
-    for _ in range(60):
-        g = (1 + g) ** (1 / (len(names) + 1))
-    step = g ** -np.arange(1.0, len(names) + 1)
-    return Ranks(**{n: float(v) for n, v in zip(names, (start + index * step) % 1, strict=True)})
+    start = np.random.default_rng(np.random.SeedSequence((seed,))).uniform(size=len(STEPS))
+    return Ranks(**{name: float((u + index * step) % 1) for (name, step), u in zip(STEPS.items(), start, strict=True)})
 
 
 def draw_kidney(rng: np.random.Generator, side: int, ml: float, centre: np.ndarray) -> Kidney:
@@ -121,7 +128,7 @@ def draw_renal(
     growths = _draw_cysts(rng, ranks, kidneys, tumours, cavity, cysts, hu)
     renal = Renal(kidneys=tuple(kidneys), tumours=tuple(tumours), cysts=tuple(growths))
     for _ in range(2):
-        scale = float(np.clip(np.cbrt(total / max(measure(renal), 1.0)), 0.8, 1.2))
+        scale = float(np.clip(np.cbrt(total / max(measure(renal), 1.0)), 0.93, 1.2))
         renal = replace(renal, kidneys=tuple(k.grown(scale) for k in renal.kidneys))
     return renal
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from PIL import Image
 
+# JupyterLab would otherwise take the arrow keys for its own shortcuts; it looks at the focused element itself
+_OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
+
 
 class ViewerError(ValueError):
     """A viewer was asked for something that it cannot show."""
@@ -74,15 +77,17 @@ class Viewer:
 
     def _controls(self) -> str:
         parts = [
-            f'<input type="range" min="0" max="{len(self.words) - 1}" step="1" value="{self.start}" '
+            f'<input {_OWN_KEYS} type="range" min="0" max="{len(self.words) - 1}" step="1" value="{self.start}" '
             f'aria-label="{escape(self.title)}"><output>{escape(self.words[self.start])}</output>'
         ]
         if len(self.frames) > 1:
             choices = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in self.frames)
-            parts.append(f"<label>window <select>{choices}</select></label>")
+            parts.append(f"<label>window <select {_OWN_KEYS}>{choices}</select></label>")
         for name in self.layers:
-            parts.append(f'<label><input type="checkbox" name="{escape(name)}" checked> {escape(name)}</label>')
-        return f'<div class="controls" data-lm-suppress-shortcuts="true">{"".join(parts)}</div>'
+            parts.append(
+                f'<label><input {_OWN_KEYS} type="checkbox" name="{escape(name)}" checked> {escape(name)}</label>'
+            )
+        return f'<div class="controls">{"".join(parts)}</div>'
 
     def _caption(self) -> str:
         swatches = "".join(

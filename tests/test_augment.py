@@ -1,0 +1,295 @@
+"""Augmentation: every transform against its plain statement, labels in step with images, numbers from the key."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kitslib.augment import (
+    JITTER,
+    TRANSFORMS,
+    Draw,
+    SlabAugment,
+    SliceAugment,
+    apply,
+    augment_slabs,
+    augment_slices,
+    draw,
+    only,
+)
+
+EVERYTHING = SliceAugment(
+    rotate=1, translate=1, cut=1, equalise=1, blur=1, mirror_share=1, intensity=1, noise=1, noise_sigma=(0.01, 0.05)
+)
+NOTHING = replace(only("mirror"), mirror_share=0.0)
+
+
+def neutral(batch: int = 1, **changes: object) -> Draw:
+    """A draw that does nothing but `changes`, the same for every sample."""
+    drawn = draw(batch, key=(0,), settings=NOTHING)
+    return replace(drawn, **{k: np.array([v] * batch) if k != "mirror" else v for k, v in changes.items()})
+
+
+def batch(*shape: int) -> tuple[Tensor, Tensor]:
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    labels = (images[:, :1] > 0.5) if len(shape) == 4 else (images > 0.5)
+    return images, labels.to(torch.uint8)
+
+
+# The draw
+
+
+def test_the_key_alone_decides() -> None:
+    images, labels = batch(4, 3, 16, 16)
+    before = images.clone()
+    first, again, other = (augment_slices(images, labels, EVERYTHING, key=key) for key in ((1, 2), (1, 2), (1, 3)))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(images, before)
+
+
+def test_a_sampler_with_the_same_key_draws_other_numbers() -> None:
+    sampler = np.random.default_rng(np.random.SeedSequence((5, 6))).random(64)
+    turned = draw(64, key=(5, 6), settings=replace(NOTHING, rotate=0.5)).degrees != 0
+    assert 0 < (turned == (sampler < 0.5)).sum() < 64
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_switching_a_transform_off_leaves_the_others_numbers(name: str) -> None:
+    settings = replace(EVERYTHING, rotate=0.5, blur=0.5, cut=0.5)
+    off = replace(settings, **{"mirror_share" if name == "mirror" else name: 0.0})
+    before, after = (draw(8, key=(3,), settings=s) for s in (settings, off))
+    changed = [f.name for f in fields(Draw) if not np.array_equal(getattr(before, f.name), getattr(after, f.name))]
+    own = {
+        "rotate": ["degrees"],
+        "translate": ["shift"],
+        "cut": ["share"],
+        "equalise": ["equalise"],
+        "blur": ["sigma"],
+        "mirror": ["mirrored"],
+        "intensity": ["gain", "offset"],
+        "noise": ["noise"],
+    }
+    assert changed == own[name]
+
+
+def test_shares_and_ranges_are_kept() -> None:
+    drawn = draw(2000, key=(1,), settings=SliceAugment(rotate=0.25, max_degrees=10, cut=1, cut_share=(0.5, 0.75)))
+    assert np.mean(drawn.degrees != 0) == pytest.approx(0.25, abs=0.03)
+    assert np.abs(drawn.degrees).max() <= 10
+    assert 0.5 <= drawn.share.min() < 0.52
+    assert 0.73 < drawn.share.max() <= 0.75
+    assert np.abs(drawn.place).max() <= 1  # so that the box stays inside
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_each_transform_alone_acts_and_the_neutral_draw_does_not(name: str) -> None:
+    images, labels = batch(2, 3, 16, 12)
+    settings = replace(SliceAugment(), noise_sigma=(0.01, 0.05))
+    changed, moved = augment_slices(images, labels, only(name, settings), key=(7,))
+    assert not torch.equal(changed, images)
+    assert torch.equal(moved, labels) == (name in ("equalise", "blur", "intensity", "noise"))
+    same, still = augment_slices(images, labels, NOTHING, key=(7,))
+    assert torch.equal(same, images)
+    assert torch.equal(still, labels)
+
+
+# Geometry
+
+
+def test_the_sagittal_mirror_swaps_left_and_right() -> None:
+    images, labels = batch(1, 2, 3, 4)
+    mirrored, follows = apply(images, labels, neutral(mirrored=True))
+    assert torch.equal(mirrored, images.flip(-1))
+    assert torch.equal(follows, labels.flip(-1))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((1, 3, 4, 5), [1, 2, 3]), ((1, 1, 3, 4, 5), [2, 3, 4])])
+def test_the_central_mirror_is_a_point_reflection(shape: tuple[int, ...], axes: list[int]) -> None:
+    images, labels = batch(*shape)
+    mirrored, follows = apply(images, labels, neutral(mirrored=True, mirror="central"))
+    assert torch.equal(mirrored, images.flip(axes))
+    assert torch.equal(follows, labels.flip(axes[-2:] if len(shape) == 4 else axes))
+
+
+def test_a_quarter_turn_of_a_square() -> None:
+    images, labels = batch(1, 2, 8, 8)
+    turned, follows = apply(images, labels, neutral(degrees=90.0))
+    torch.testing.assert_close(turned, images.rot90(1, (-2, -1)), atol=1e-5, rtol=0)
+    assert torch.equal(follows, labels.rot90(1, (-2, -1)))
+
+
+def test_a_turn_keeps_lengths_where_height_and_width_differ() -> None:
+    images = torch.zeros(1, 1, 16, 32)
+    images[..., 8, 16:24] = 1  # eight pixels along the row from the centre
+    turned, _ = apply(images, images, neutral(degrees=90.0))
+    assert turned.sum().item() == pytest.approx(8, abs=0.1)
+    assert (turned[0, 0].amax(dim=1) > 0.4).sum() == 8  # now along the column
+
+
+def test_a_shift_moves_whole_pixels_and_brings_in_the_lowest_value() -> None:
+    images, labels = batch(1, 2, 8, 4)
+    shifted, follows = apply(images, labels, neutral(shift=(0.25, -0.25)))  # two rows down, one column left
+    torch.testing.assert_close(shifted[..., 2:, :-1], images[..., :-2, 1:])
+    assert torch.equal(follows[..., 2:, :-1], labels[..., :-2, 1:])
+    torch.testing.assert_close(shifted[..., :2, :], images.amin().expand(1, 2, 2, 4))
+    assert not follows[..., -1].any()
+
+
+def test_the_cut_takes_a_box_back_to_full_size() -> None:
+    images, labels = batch(1, 2, 8, 8)
+    for place, corner in (((-1.0, -1.0), (0, 0)), ((1.0, -1.0), (4, 0)), ((0.0, 0.0), (2, 2))):
+        _, follows = apply(images, labels, neutral(share=0.5, place=place))
+        box = labels[..., corner[0] : corner[0] + 4, corner[1] : corner[1] + 4]
+        assert torch.equal(follows, box.repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 40, 56), (2, 1, 5, 40, 56)])
+def test_labels_stay_on_the_structures(shape: tuple[int, ...]) -> None:
+    images = torch.zeros(shape)
+    images[..., 10:28, 20:44] = 1
+    labels = (images[:, :1] if len(shape) == 4 else images).to(torch.uint8) * 2
+    geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
+    moved, follows = augment_slices(images, labels, geometry, key=(11,))
+    assert set(follows.unique().tolist()) == {0, 2}
+    assert follows.dtype == torch.uint8
+    assert not torch.equal(follows, labels)
+    assert torch.equal((moved > 0.5)[:, :1], follows[:, :1] > 0)
+
+
+def test_all_slices_of_a_sample_move_alike() -> None:
+    slice_ = torch.rand(1, 1, 1, 16, 16)
+    slab = slice_.expand(2, 1, 5, 16, 16)
+    moved, _ = augment_slices(slab, slab, replace(NOTHING, rotate=1, translate=1, cut=1), key=(2,))
+    torch.testing.assert_close(moved, moved[:, :, :1].expand_as(moved))
+    assert not torch.allclose(moved[0], moved[1])  # and samples apart
+
+
+# Values
+
+
+def test_equalisation_on_paper() -> None:
+    # four values above the lowest, a quarter of the range each; 64 bins over 0 to 10, linear inside a bin
+    images = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 10]).reshape(1, 1, 2, 4)
+    expected = torch.tensor([0.0, 0, 0, 0, 2.5 * 0.4, 2.5 * 1.8, 2.5 * 2.2, 10]).reshape(1, 1, 2, 4)
+    flat, _ = apply(images, images, neutral(equalise=1.0))
+    torch.testing.assert_close(flat, expected)
+    half, _ = apply(images, images, neutral(equalise=0.5))
+    torch.testing.assert_close(half, (images + expected) / 2)
+
+
+def test_equalisation_flattens_and_keeps_the_order() -> None:
+    images = torch.rand(1, 1, 100, 100) ** 3
+    flat, _ = apply(images, images, neutral(equalise=1.0))
+    counts = torch.histc(flat, bins=10, min=0, max=1)
+    assert ((counts - 1000).abs() < 50).all()
+    order = images.flatten().argsort()
+    assert (flat.flatten()[order].diff() >= -1e-6).all()
+
+
+def test_a_constant_image_survives_everything() -> None:
+    images = torch.full((2, 3, 16, 16), -2.0)
+    changed, _ = augment_slices(images, torch.zeros(2, 1, 16, 16), EVERYTHING, key=(4,))
+    torch.testing.assert_close(changed, images)
+
+
+def test_the_blur_is_a_normalised_gaussian() -> None:
+    images = torch.zeros(1, 2, 21, 21)
+    images[:, 0, 10, 10] = 1
+    images[:, 1] = 3
+    blurred, _ = apply(images, images[:, :1], neutral(sigma=1.0))
+    spot = blurred[0, 0]
+    assert spot.sum().item() == pytest.approx(1)
+    assert (spot[10, 11] / spot[10, 10]).item() == pytest.approx(np.exp(-0.5))
+    assert (spot[12, 10] / spot[10, 10]).item() == pytest.approx(np.exp(-2))
+    torch.testing.assert_close(blurred[0, 1], images[0, 1])  # up to the edges
+
+
+def test_every_sample_has_its_own_blur() -> None:
+    images = torch.zeros(3, 1, 21, 21)
+    images[..., 10, 10] = 1
+    drawn = replace(neutral(3), sigma=np.array([0.0, 0.5, 1.0]))
+    peaks = apply(images, images, drawn)[0].amax(dim=(1, 2, 3))
+    assert peaks[0] == 1
+    assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_gain_and_offset_on_paper() -> None:
+    images = torch.tensor([-1.0, 0, 1, 3]).reshape(1, 1, 2, 2)  # range 4
+    changed, _ = apply(images, images, neutral(gain=0.5, offset=0.25))
+    torch.testing.assert_close(changed.flatten(), torch.tensor([0.0, 0.5, 1, 2]))
+
+
+def test_the_noise_has_its_strength_in_shares_of_the_range() -> None:
+    images = torch.zeros(1, 1, 200, 200)
+    images[..., 0] = 10
+    noise = apply(images, images, neutral(noise=0.02))[0] - images
+    assert noise.std().item() == pytest.approx(0.2, rel=0.05)
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+
+
+# The two stages
+
+
+def test_the_kidney_stage_mirrors_or_jitters() -> None:
+    images, labels = batch(16, 1, 4, 8, 8)
+    mirrored, _ = augment_slabs(images, labels, SlabAugment(), key=(1,))
+    flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, images, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
+    assert all(a != b for a, b in zip(flipped, same, strict=True))
+    assert 2 < sum(flipped) < 14
+    assert torch.equal(augment_slabs(images, labels, SlabAugment(mirror="none"), key=(1,))[0], images)
+    jittered, _ = augment_slabs(images, labels, SlabAugment(mirror="none", jitter=True), key=(1,))
+    assert jittered.shape == images.shape
+    assert not torch.allclose(jittered, images)
+    drawn = draw(16, key=(1,), settings=JITTER)
+    assert (drawn.gain != 1).any()
+    assert not drawn.equalise.any()
+
+
+def test_the_dtype_of_the_images_is_kept() -> None:
+    images, labels = batch(2, 3, 16, 16)
+    changed, _ = augment_slices(images.bfloat16(), labels, EVERYTHING, key=(1,))
+    assert changed.dtype == torch.bfloat16
+    assert torch.isfinite(changed).all()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rotate": 1.5}, r"rotate: expected a share of the samples in \[0, 1\], got 1.5"),
+        ({"mirror": "left"}, "mirror: expected 'none', 'sagittal' or 'central', got 'left'"),
+        ({"blur_sigma": (2.0, 1.0)}, "blur_sigma: expected 0 <= low <= high"),
+        ({"cut_share": (0.0, 1.0)}, "cut_share: expected a share above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SliceAugment(**options)
+
+
+def test_an_unknown_transform_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="one of rotate, translate, cut, equalise, blur, mirror, intensity, noise"):
+        only("warp")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 9), "expected images"),
+        (torch.zeros(2, 1, 4, 8, 8), torch.zeros(2, 1, 8, 8), "expected images"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int16), torch.zeros(2, 1, 8, 8), "window the HU first"),
+        (torch.zeros(3, 3, 8, 8), torch.zeros(3, 1, 8, 8), "drawn for 2 samples, got a batch of 3"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(images: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply(images, labels, neutral(2))

@@ -1,0 +1,351 @@
+"""Networks: sizes, switches, gradients, and blocks against plain statements of what they do."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kitslib.networks import build, count_parameters, hdc_coverage, multiply_adds, shape_probe
+from kitslib.networks.blocks import AdditiveGate, ConcatGate, HybridDilated, PyramidJoin, SqueezeExcite, resize
+from kitslib.networks.pointwise import InstanceNorm, PReLU
+
+MECHANISMS = ("multi_scale", "se", "attention", "hdc")
+SHAPES = {"2d": (2, 1, 19, 12), "2.5d": (2, 5, 19, 12), "3d": (1, 1, 9, 19, 12)}
+TINY = {"widths": (2, 4, 4)}
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def without_gradient(network: nn.Module) -> list[str]:
+    return [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().any()]
+
+
+# The kidney network
+
+
+def test_the_ancestors_form_has_its_parameter_count() -> None:
+    assert count_parameters(build("resunet3d")) == 9_498_260
+
+
+def test_four_maps_in_training_and_the_finest_in_evaluation() -> None:
+    network = build("resunet3d", widths=(2, 2, 2, 2, 2))
+    for index, head in enumerate((network.map1, network.map2, network.map3, network.map4), start=1):
+        nn.init.zeros_(head.weight)
+        nn.init.constant_(head.bias, index)
+    x = torch.randn(2, 1, 8, 16, 24)
+    outputs = network.train()(x)
+    assert [o.shape for o in outputs] == [x.shape] * 4
+    for index, output in enumerate(outputs, start=1):  # coarsest first
+        torch.testing.assert_close(output, torch.full_like(output, index))
+    torch.testing.assert_close(network.eval()(x), outputs[-1])
+
+
+def test_without_deep_supervision_there_is_one_map() -> None:
+    network = build("resunet3d", widths=(2, 2, 2, 2, 2), deep_supervision=False)
+    assert network.train()(torch.randn(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (13, 30, 27), (1, 5, 3)])
+def test_resunet_gives_back_every_size(size: tuple[int, ...]) -> None:
+    network = build("resunet3d", widths=(2, 2, 2, 2, 2), norm=True)
+    assert all(logits.shape == (1, 1, *size) for logits in network(torch.randn(1, 1, *size)))
+
+
+def test_padding_does_not_reach_what_is_far_from_it() -> None:
+    network = build("resunet3d", widths=(2, 2, 2, 2, 2)).eval()
+    whole = torch.randn(1, 1, 8, 8, 96)
+    whole[..., 89:] = whole[..., 88:89]  # as padding by repetition makes it
+    torch.testing.assert_close(network(whole)[..., :89], network(whole[..., :89]))
+
+
+def test_residual_off_keeps_the_parameters_and_changes_the_output() -> None:
+    options = {"widths": (2, 2, 2, 2, 2), "dropout": 0.0}
+    on, off = build("resunet3d", **options), build("resunet3d", residual=False, **options)
+    off.load_state_dict(on.state_dict())
+    x = torch.randn(1, 1, 8, 8, 8)
+    assert not torch.allclose(on.eval()(x), off.eval()(x))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    network = build("resunet3d", widths=(2, 2, 2, 2, 2), dropout=0.5)
+    x = torch.randn(1, 1, 16, 16, 16)
+    assert not torch.equal(network.train()(x)[-1], network(x)[-1])
+    assert torch.equal(network.eval()(x), network(x))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_every_resunet_parameter_gets_a_gradient(norm: bool) -> None:
+    network = build("resunet3d", widths=(2, 4, 4, 4, 4), norm=norm, dropout=0.0)
+    sum((logits * torch.randn_like(logits)).sum() for logits in network(torch.randn(2, 1, 16, 16, 16))).backward()
+    assert without_gradient(network) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 8), (1, 2, 8, 8, 8), (1, 1, 0, 8, 8)])
+def test_another_batch_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"ResUNet3D expects a batch \(B, 1, D, H, W\)"):
+        build("resunet3d", widths=(2, 2, 2, 2, 2))(torch.zeros(shape))
+
+
+def test_resunet_widths_are_five() -> None:
+    with pytest.raises(ValueError, match="widths: expected 5"):
+        build("resunet3d", widths=(8, 16, 32))
+
+
+# The tumour networks
+
+
+@pytest.mark.parametrize("name", ["vnet", "unet", "deeplab"])
+@pytest.mark.parametrize("dims", SHAPES)
+@pytest.mark.parametrize("norm", [False, True])
+def test_tumour_networks_give_back_the_size_and_train_every_parameter(name: str, dims: str, norm: bool) -> None:
+    network = build(name, dims=dims, widths=(2, 4, 4, 4), norm=norm)
+    x = torch.randn(SHAPES[dims])
+    logits = network(x)
+    assert logits.shape == (x.shape[0], 1, *x.shape[2:])
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert without_gradient(network) == []
+
+
+@pytest.mark.parametrize("dims", ["2.5d", "3d"])
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
+def test_every_combination_of_mechanisms_trains_every_parameter(dims: str, flags: tuple[bool, ...]) -> None:
+    options = dict(zip(MECHANISMS, flags, strict=True))
+    network, plain = build("vnet", dims=dims, **TINY, **options), build("vnet", dims=dims, **TINY)
+    keys, plain_keys = set(network.state_dict()), set(plain.state_dict())
+    assert keys >= plain_keys
+    assert (keys == plain_keys) == (not any(flags))
+    x = torch.randn(SHAPES[dims])
+    logits = network(x)
+    assert logits.shape == (x.shape[0], 1, *x.shape[2:])
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert without_gradient(network) == []
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_mechanism_changes_what_the_network_computes(mechanism: str) -> None:
+    plain, network = build("vnet", **TINY), build("vnet", **TINY, **{mechanism: True})
+    network.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(SHAPES["2.5d"])
+    assert not torch.allclose(plain(x), network(x))
+
+
+@pytest.mark.parametrize(("level", "prefix"), [(0, "hdc."), (1, "encoder.0.hdc."), ("bottom", "encoder.1.hdc.")])
+def test_dilated_layers_sit_at_the_level_asked_for(level: int | str, prefix: str) -> None:
+    network = build("vnet", **TINY, hdc=True, hdc_level=level)
+    extra = set(network.state_dict()) - set(build("vnet", **TINY).state_dict())
+    assert extra and all(key.startswith(prefix) for key in extra)
+
+
+def test_the_additive_gate_is_a_variant() -> None:
+    network = build("vnet", **TINY, attention=True, attention_gate="additive")
+    assert sum(isinstance(m, AdditiveGate) for m in network.modules()) == 2
+    network(torch.randn(SHAPES["2.5d"])).square().sum().backward()
+    assert without_gradient(network) == []
+
+
+def test_the_centre_slice_is_the_one_summed_into_the_first_stage() -> None:
+    network = build("vnet", **TINY, slices=3)
+    nn.init.zeros_(network.stem[0][0].weight)  # the stem's convolution hides the image: only the sum shows it
+    x = torch.randn(1, 3, 8, 8)
+    changed = x.clone()
+    changed[:, [0, 2]] += 1
+    assert torch.equal(network(x), network(changed))
+    changed[:, 1] += 1
+    assert not torch.equal(network(x), network(changed))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dims": "4d"}, "dims: expected '2d', '2.5d' or '3d', got '4d'"),
+        ({"slices": 4}, "slices: expected an odd number"),
+        ({"widths": (8, 8)}, "widths: expected at least 3"),
+        ({"attention_gate": "max"}, "attention_gate: expected one of concat, additive, got 'max'"),
+        ({"hdc_level": 9}, "hdc_level: expected 'bottom' or 0 to 4, got 9"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build("vnet", **options)
+
+
+@pytest.mark.parametrize("name", ["vnet", "unet", "deeplab"])
+def test_a_batch_with_other_channels_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expects a batch \(B, 5, H, W\).*got \(1, 3, 16, 16\)"):
+        build(name, widths=(2, 2, 2))(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["resunet3d", "vnet"])
+def test_bf16_and_channels_last_agree_with_float32(name: str) -> None:
+    options = {"widths": (4, 8, 8, 8, 8), "dropout": 0.0} if name == "resunet3d" else {"widths": (4, 8, 8)}
+    network = build(name, **options, norm=True)
+    x = torch.randn((2, 1, 16, 32, 32) if name == "resunet3d" else (2, 5, 32, 32))
+    expected = network.eval()(x)
+    network.to(memory_format=LAYOUTS[x.ndim])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = network(x.to(memory_format=LAYOUTS[x.ndim]))
+    assert (got.float() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_few_steps_learn_a_square() -> None:
+    network = build("vnet", widths=(4, 8, 8), norm=True, **dict.fromkeys(MECHANISMS, True))
+    target = torch.zeros(2, 1, 32, 32)
+    target[:, :, 8:20, 10:24] = 1
+    x = target + 0.3 * torch.randn(2, 5, 32, 32)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(30):
+        loss = F.binary_cross_entropy_with_logits(network(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert ((network(x) > 0) == (target > 0)).float().mean() > 0.95
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("size", [(7, 6), (5, 7, 6)])
+def test_squeeze_excite_weighs_channels_alike_everywhere(size: tuple[int, ...]) -> None:
+    x = torch.rand(3, 32, *size) + 1
+    weights = (SqueezeExcite(32)(x) / x).flatten(2)
+    assert ((weights > 0) & (weights < 1)).all()
+    torch.testing.assert_close(weights, weights[..., :1].expand_as(weights))
+    assert weights[..., 0].std() > 0.01  # and channels apart
+
+
+def test_squeeze_excite_depends_on_the_means_alone() -> None:
+    se, x = SqueezeExcite(8), torch.randn(1, 8, 6, 6)
+    shuffled = x.flatten(2)[..., torch.randperm(36)].reshape(x.shape)
+    torch.testing.assert_close((se(x) / x)[..., 0, 0], (se(shuffled) / shuffled)[..., 0, 0])
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(16, 4), (64, 4), (256, 16)])
+def test_squeeze_excite_never_squeezes_under_four(channels: int, hidden: int) -> None:
+    assert SqueezeExcite(channels).weights[0].out_features == hidden
+
+
+@pytest.mark.parametrize("gate", [ConcatGate, AdditiveGate])
+@pytest.mark.parametrize("size", [(6, 5), (4, 6, 5)])
+def test_gates_multiply_the_skip_by_one_map_between_0_and_1(gate: type[nn.Module], size: tuple[int, ...]) -> None:
+    module, maps = gate(len(size), 8, 6), []
+    module.map.register_forward_hook(lambda _, __, output: maps.append(output))
+    skip, decoder = torch.randn(2, 8, *size), torch.randn(2, 6, *size)
+    gated = module(skip, decoder)
+    assert maps[0].shape == (2, 1, *size)
+    assert ((maps[0] >= 0) & (maps[0] <= 1)).all()
+    torch.testing.assert_close(gated, skip * maps[0])
+    assert not torch.allclose(module(skip, decoder + 1), gated)  # the decoder steers it
+
+
+@pytest.mark.parametrize("size", [(6, 4), (2, 6, 4)])
+def test_the_image_joins_the_features_of_its_scale(size: tuple[int, ...]) -> None:
+    module = PyramidJoin(len(size), 5, 8)
+    features, image = torch.randn(2, 8, *size), torch.randn(2, 5, *size)
+    assert module(features, image).shape == features.shape
+    assert not torch.allclose(module(features, image), module(features, image + 1))
+
+
+def test_hybrid_dilation_covers_what_plain_dilation_leaves_out() -> None:
+    hybrid, plain = hdc_coverage((2, 3, 5)), hdc_coverage((2, 2, 2))
+    assert hybrid.shape == (21, 21)
+    assert hybrid[2:-2, 2:-2].min() >= 1  # offsets up to 8
+    assert [i - 10 for i in range(21) if not hybrid[10, i]] == [-9, 9]
+    assert plain.shape == (13, 13)
+    assert plain[6, 5] == plain[6, 7] == 0  # a hole beside the centre
+    assert (plain > 0).sum() == 7 * 7  # every second row and column
+    assert hybrid.sum() == plain.sum() == 9**3  # paths through three 3 × 3 layers
+    assert hdc_coverage((1,)).tolist() == [[1] * 3] * 3
+
+
+@pytest.mark.parametrize("dilations", [(2, 3, 5), (2, 2, 2), (1,)])
+def test_the_layers_see_what_the_coverage_says(dilations: tuple[int, ...]) -> None:
+    layers = HybridDilated(2, 1, dilations=dilations)
+    for module in layers.modules():
+        if isinstance(module, (nn.Conv2d, PReLU)):
+            nn.init.ones_(module.weight)  # every path counts 1
+    expected = torch.from_numpy(hdc_coverage(dilations)).float()
+    centre = len(expected) // 2
+    expected[centre, centre] += 1  # the residual sum
+    x = torch.zeros(1, 1, *expected.shape, requires_grad=True)
+    layers(x)[0, 0, centre, centre].backward()
+    torch.testing.assert_close(x.grad[0, 0], expected)
+
+
+@pytest.mark.parametrize("old", [(3, 4), (2, 5, 3)])
+def test_resize_is_linear_interpolation(old: tuple[int, ...]) -> None:
+    x, size = torch.randn(2, 3, *old), tuple(n * 4 for n in old)
+    mode = "bilinear" if len(old) == 2 else "trilinear"
+    torch.testing.assert_close(resize(x, size), F.interpolate(x, size=size, mode=mode))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 4, 3, 6, 5)])
+@pytest.mark.parametrize("last", [False, True])
+def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(shape: tuple[int, ...], last: bool) -> None:
+    layout = LAYOUTS[len(shape)] if last else torch.contiguous_format
+    norm, prelu = InstanceNorm(4), PReLU(4)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    nn.init.uniform_(prelu.weight)
+    x, weights = torch.randn(shape).to(memory_format=layout), torch.randn(shape)
+
+    def values_and_gradients(function, *parameters):
+        leaf = x.clone().requires_grad_()
+        value = function(leaf)
+        return value, torch.autograd.grad((value * weights).sum(), (leaf, *parameters))
+
+    def plain_norm(leaf):
+        return F.instance_norm(leaf, weight=norm.weight, bias=norm.bias)
+
+    for ours, theirs, parameters in (
+        (norm, plain_norm, (norm.weight, norm.bias)),
+        (prelu, lambda leaf: F.prelu(leaf, prelu.weight), (prelu.weight,)),
+    ):
+        got, expected = values_and_gradients(ours, *parameters), values_and_gradients(theirs, *parameters)
+        torch.testing.assert_close(got, expected)
+        assert got[0].is_contiguous(memory_format=layout)
+
+
+# By name, and what it costs
+
+
+def test_unknown_names_and_options_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="one of resunet3d, vnet, unet, deeplab, got 'vet'"):
+        build("vet")
+    with pytest.raises(ValueError, match="unet has no option se; it has dims, slices"):
+        build("unet", se=True)
+
+
+def test_multiply_adds_on_paper() -> None:
+    def cost(layer: nn.Module, *shape: int) -> int:
+        return multiply_adds(nn.Sequential(layer), shape)
+
+    assert cost(nn.Conv2d(2, 3, 3, padding=1), 1, 2, 4, 5) == 4 * 5 * 3 * (2 * 9)
+    assert cost(nn.Conv3d(2, 3, 2, stride=2), 1, 2, 4, 4, 4) == 2 * 2 * 2 * 3 * (2 * 8)
+    assert cost(nn.ConvTranspose2d(2, 3, 2, stride=2), 1, 2, 4, 5) == 4 * 5 * 2 * (3 * 4)
+    assert cost(nn.Linear(6, 5), 2, 6) == 2 * 6 * 5
+
+
+def test_the_probe_follows_the_stages() -> None:
+    network = build("resunet3d", widths=(2, 4, 6, 8, 10))
+    rows = shape_probe(network, (1, 1, 16, 32, 32))
+    assert rows[0] == ("encode1", (1, 2, 16, 32, 32), 2 * 27 + 2 + 2 + 2 * 2 * 27 + 2 + 2)
+    shapes = {name: shape for name, shape, _ in rows}
+    assert shapes["encode4"] == (1, 8, 2, 4, 4)
+    assert shapes["decode1"] == (1, 10, 2, 4, 4)
+    assert shapes["map1"] == (1, 1, 2, 4, 4)
+    assert sum(parameters for _, _, parameters in rows) == count_parameters(network)
+    assert all(p.device.type == "cpu" and p.requires_grad for p in network.parameters())
+
+
+def test_the_probe_names_the_levels_of_a_vnet() -> None:
+    network = build("vnet", **TINY, **dict.fromkeys(MECHANISMS, True))
+    names = [name for name, _, _ in shape_probe(network, (1, 5, 16, 16))]
+    assert names == ["stem", "encoder.1", "encoder.2", "decoder.1", "decoder.2", "map"]
