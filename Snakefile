@@ -33,12 +33,14 @@ def identity(notebook):
     return key(settings, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
 
 
-def execute(notebook, more=""):
+def execute(notebook, name, more=""):
     """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
     return (
-        f"papermill {ROOT}/notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar --log-output"
-        f" -r profile {study.profile} -r data '{study.data or ''}' -r out '{study.out}' {more}"
-        " > {log.text} 2>&1"
+        f"echo '{name}: running (log: {{log.text}})'; SECONDS=0;"
+        f" papermill {ROOT}/notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar --log-output"
+        f" -r profile {study.profile} -r data '{study.data or ''}' -r out '{study.out}' {more} > {{log.text}} 2>&1"
+        f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see {{log.notebook}} and {{log.text}}' >&2; exit 1; }}}};"
+        f" echo '{name}: done in '$SECONDS' s'"
     )
 
 
@@ -67,7 +69,7 @@ rule data:
     log: **logs("01_data")
     params: identity=identity("01_data")
     threads: workflow.cores
-    shell: execute("01_data", f"-p jobs {workflow.cores}")
+    shell: execute("01_data", "01_data", f"-p jobs {workflow.cores}")
 
 
 rule kidney:
@@ -78,7 +80,7 @@ rule kidney:
     threads: study.threads
     resources: gpu=1
     priority: 10
-    shell: execute("02_kidney")
+    shell: execute("02_kidney", "02_kidney")
 
 
 rule tumor:
@@ -88,7 +90,7 @@ rule tumor:
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
     threads: study.threads
     resources: gpu=1
-    shell: execute("03_tumor", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
+    shell: execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
 
 
 rule ablations:
@@ -96,7 +98,7 @@ rule ablations:
     output: stage("04_ablations")
     log: **logs("04_ablations")
     params: identity=identity("04_ablations")
-    shell: execute("04_ablations")
+    shell: execute("04_ablations", "04_ablations")
 
 
 rule evaluation:
@@ -106,7 +108,7 @@ rule evaluation:
     params: identity=identity("05_evaluation")
     threads: study.threads
     resources: gpu=1
-    shell: execute("05_evaluation")
+    shell: execute("05_evaluation", "05_evaluation")
 
 
 rule page:
@@ -115,11 +117,11 @@ rule page:
     params:
         notebook=str(WORK / "notebooks" / "{page}.ipynb"),
         identity=code_key("reports"),
-    shell: "python -m kitslib report {params.notebook} {output}"
+    shell: "python -m kitslib report {params.notebook} {output} > /dev/null"
 
 
 rule index:
     input: [stage(name) for name in STAGES]
     output: PAGES / "index.html", PAGES / "summary.json"
     params: identity=code_key("reports", "__main__")
-    shell: f"python -m kitslib report --index {PAGES}"
+    shell: f"python -m kitslib report --index {PAGES} > /dev/null"

@@ -124,7 +124,7 @@ def predict(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     """Compare label maps with the truth as KiTS does."""
     from kitslib.cases import read_labels, require_same_grid
-    from kitslib.metrics import format_rows, match_cases, rows_to_json, score_case, summarise
+    from kitslib.metrics import format_rows, match_cases, rows_to_csv, rows_to_json, score_case, summarise
 
     predictions, truths = label_files(args.pred), label_files(args.truth)
     if args.pred.is_file() and args.truth.is_file():
@@ -141,6 +141,8 @@ def score(args: argparse.Namespace) -> int:
     print(format_rows(rows))
     if args.json:
         _write(args.json, rows_to_json(rows, summarise(rows)))
+    if args.csv:
+        _write(args.csv, rows_to_csv(rows))
     return 0
 
 
@@ -243,6 +245,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("pred", type=Path, metavar="PRED", help="label map, or folder of prediction_00000.nii.gz")
     made.add_argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the scores as JSON")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="also write a row per case as CSV")
     made.add_argument("--subset", action="store_true", help="score only the cases that were predicted")
 
     made = command(report)

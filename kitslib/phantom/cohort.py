@@ -82,17 +82,15 @@ def write_rendered(
     return _write_all(Path(out), tasks, _write_given, jobs, progress)
 
 
-def _check(**given: object) -> None:
+def _check(*, spacing_z: tuple[float, ...] | None, cysts: str, cases: int, seed: int, matrix: int, jobs: int) -> None:
     """Refuse parameters out of range by name."""
-    for name, low in (("cases", 1), ("seed", 0), ("matrix", 32), ("jobs", 1)):
-        value = given[name]
+    for name, value, low in (("cases", cases, 1), ("seed", seed, 0), ("matrix", matrix, 32), ("jobs", jobs, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
-    if given["cysts"] not in ("typical", "hard"):
-        raise ValueError(f"cysts: expected 'typical' or 'hard', got {given['cysts']!r}")
-    spacing = given["spacing_z"]
-    if spacing is not None and not (len(spacing) and all(0.25 <= z <= 10 for z in spacing)):  # type: ignore[arg-type]
-        raise ValueError(f"spacing_z: expected slice distances within 0.25..10 mm, or None, got {spacing!r}")
+    if cysts not in ("typical", "hard"):
+        raise ValueError(f"cysts: expected 'typical' or 'hard', got {cysts!r}")
+    if spacing_z is not None and not (len(spacing_z) and all(0.25 <= z <= 10 for z in spacing_z)):
+        raise ValueError(f"spacing_z: expected slice distances within 0.25..10 mm, or None, got {spacing_z!r}")
 
 
 def _write_all(

@@ -21,20 +21,14 @@ class Solid:
     amplitude: float = 0.0  # HU, of the texture
     bubbles: float = 0.0  # HU lost where the texture is high
     level: float | None = None  # patient y in mm above (in front of) which there is gas
-    hollow: float = 0.0  # mm; when positive only a shell of this thickness is filled
     confined: bool = True
-    below: float = -1e4  # patient z in mm where the solid begins
 
     def paint(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
         """Blend the solid into a sub-slice canvas; depth is the slices' depth in the abdomen in mm."""
         window = slab.window(self.shape.centre, self.shape.reach)
-        if window is None or window.z[-1, 0, 0] < self.below:
+        if window is None:
             return
         distance = self.shape.distance(window)
-        if self.hollow > 0:
-            distance = np.abs(distance) - np.float32(self.hollow / 2)
-        if self.below > -1e4:
-            distance = np.maximum(distance, self.below - window.z)
         if self.confined:
             rows = np.arange(window.index[0].start, window.index[0].stop) // slab.subs
             distance = np.maximum(distance, -depth[rows, window.index[1], window.index[2]])

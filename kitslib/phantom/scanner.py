@@ -122,7 +122,7 @@ class Detector:
     def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
         self.rng, self.grid = rng, grid
         dz, pixel = grid.spacing[0], grid.spacing[1]
-        self.blur = np.hypot(rng.uniform(0.3, 0.75), 0.0) / pixel  # sigma in pixels
+        self.blur = rng.uniform(0.3, 0.75) / pixel  # sigma in pixels
         sigma = float(np.clip(rng.lognormal(np.log(15), 0.38) * (3 / dz) ** 0.2, 8, 30))
         self.memory = float(np.exp(-dz / rng.uniform(0.6, 1.6)))
         self.transfer = _transfer(grid, rng.uniform(0.32, 0.8), rng.uniform(0.4, 1.0)) * np.float32(sigma)

@@ -39,12 +39,12 @@ class Spine:
         y, view = window.y, canvas[window.index]
         waist = 1 - 0.10 * np.sin(np.pi * height)
         body = (np.sqrt(np.square(x / (23 * s)) + np.square(y / (17 * s))) - waist) * (19 * s)
-        body = np.maximum(body, 24 * s - 1.0 - (26 * s - y) * 0.9 - 8)  # flat towards the canal
+        body = np.maximum(body, y - 14 * s)  # flat towards the canal
         disc = np.clip((np.float32(0.1) - np.minimum(height, 1 - height)) * self.period / edge + 0.5, 0, 1)
         trabecular = self.marrow + 25 * self.grain(window)
         end = np.clip(1.6 - np.abs(np.minimum(height, 1 - height) - 0.13) * self.period / 1.5, 0, 1)
         solid = cover(body, edge)
-        blend(view, solid, self.shell + 0 * trabecular)
+        blend(view, solid, self.shell)
         inner = trabecular + end * (0.75 * self.shell - trabecular)
         blend(view, cover(body + 1.6, edge), inner)
         blend(view, solid * disc, self.disc)
@@ -78,14 +78,22 @@ def draw_spine(rng: np.random.Generator, patient: Patient) -> Spine:
     )
 
 
-def _chain(points: np.ndarray, radii: Sequence[float], hu: float, **options: object) -> list[Solid]:
+def _chain(
+    points: np.ndarray,
+    radii: Sequence[float],
+    hu: float,
+    *,
+    texture: Field | None = None,
+    amplitude: float = 0.0,
+) -> list[Solid]:
     """Solids along a polyline."""
     return [
         Solid(
             shape=Capsule(a=points[i], b=points[i + 1], radius=(float(radii[i]), float(radii[i + 1]))),
             hu=hu,
             confined=False,
-            **options,  # type: ignore[arg-type]
+            texture=texture,
+            amplitude=amplitude,
         )
         for i in range(len(points) - 1)
     ]
@@ -119,7 +127,7 @@ def draw_muscles(rng: np.random.Generator, patient: Patient) -> list[Solid]:
 
 
 def draw_ribs(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    """Twelve pairs of ribs in the wall, sloping forwards and down, with cartilage in front."""
+    """Twelve pairs of ribs in the wall, sloping forwards and down."""
     solids, shell, marrow = [], patient.values.bone * 0.8, patient.values.marrow
     gap, last = rng.uniform(24, 30), rng.uniform(-40, -10)
     slope = rng.uniform(45, 80)

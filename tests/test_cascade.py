@@ -1,0 +1,101 @@
+"""The cascade composes its stages as KiTS19 scores them, in the scan's own grid."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kitslib.cascade import KidneyStage, TumorStage, compose, segment
+from kitslib.transforms import HU_WINDOWS, KidneyGrid, TumorGrid
+
+SPACING = (4.0, 2.0, 2.0)
+
+
+class Above(nn.Module):
+    """Says yes where the centre channel is above a level of the network's input."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centre = x.shape[1] // 2
+        return (x[:, centre : centre + 1] - self.level) * 100
+
+
+def level(hu: float, reading: str) -> float:
+    window = HU_WINDOWS[reading]
+    return (hu - window.shift) / window.scale
+
+
+@pytest.fixture
+def stages() -> tuple[KidneyStage, TumorStage]:
+    kidney = KidneyStage(
+        network=Above(level(60.0, "soft_tissue")), grid=KidneyGrid(spacing_z=4.0, matrix=40), hu="soft_tissue",
+        window="padded", window_slices=16, components=2,
+    )  # fmt: skip
+    tumor = TumorStage(
+        network=Above(level(180.0, "foreground")), grid=TumorGrid(spacing_z=4.0, spacing_xy=2.0, region="box"),
+        hu="foreground", dims="2.5d", slices=3, slab=8,
+    )  # fmt: skip
+    return kidney, tumor
+
+
+@pytest.fixture
+def scan() -> np.ndarray:
+    """Two kidneys of 120 HU, in one a tumour of 240 HU and a smaller bright spot, and a bright speck elsewhere."""
+    imaging = np.full((24, 40, 40), -50, np.int16)
+    imaging[4:20, 10:24, 4:14] = 120
+    imaging[4:20, 10:24, 26:36] = 120
+    imaging[8:14, 12:20, 6:12] = 240
+    imaging[16:18, 12:14, 30:32] = 240
+    imaging[2, 35, 20] = 240
+    return imaging
+
+
+def run(scan: np.ndarray, stages: tuple[KidneyStage, TumorStage], **more: object):
+    return segment(scan, SPACING, *stages, autocast=contextlib.nullcontext, **more)
+
+
+def test_kidney_tumour_and_component_come_out_where_they_are(scan: np.ndarray, stages: tuple) -> None:
+    found = run(scan, stages)
+    expected = np.zeros(scan.shape, np.uint8)
+    expected[4:20, 10:24, 4:14] = expected[4:20, 10:24, 26:36] = 1
+    expected[8:14, 12:20, 6:12] = 2
+    np.testing.assert_array_equal(found.labels, expected)
+    assert found.tumor[16:18, 12:14, 30:32].all(), "the smaller one is found and then dropped"
+    assert not found.kidney[2, 35, 20], "a third component is dropped"
+
+
+def test_a_given_kidney_mask_takes_the_place_of_the_first_stage(scan: np.ndarray, stages: tuple) -> None:
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[4:20, 10:24, 26:36] = 1
+    found = run(scan, stages, kidney=mask)
+    assert set(np.unique(found.labels[:, :, :20])) == {0}
+    assert (found.labels[16:18, 12:14, 30:32] == 2).all()
+
+
+def test_a_scan_without_kidney_gets_an_empty_map(stages: tuple) -> None:
+    found = run(np.full((6, 40, 40), -80, np.int16), stages)
+    assert not found.labels.any() and found.labels.shape == (6, 40, 40)
+
+
+def test_tumour_outside_the_kidney_mask_counts_and_the_largest_wins() -> None:
+    kidney, tumor = np.zeros((2, 1, 1, 12), np.uint8)
+    kidney[..., :6] = 1
+    tumor[..., 4:8] = tumor[..., 10] = 1
+    assert compose(kidney, tumor).ravel().tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0]
+
+
+def test_a_stage_is_rebuilt_from_the_settings_of_its_run() -> None:
+    settings = {
+        "grid": {"spacing_z": 3.0, "spacing_xy": None, "region": "slice", "margin_mm": 10.0, "mask_dilation_mm": 5.0},
+        "arm": {"dims": "3d"},
+        "training": {"hu": "literal", "slices": 5, "slab": 16, "lr": 1.0},
+    }
+    stage = TumorStage.of(nn.Identity(), settings)
+    assert (stage.dims, stage.hu, stage.slab, stage.grid.region) == ("3d", "literal", 16, "slice")

@@ -1,0 +1,126 @@
+"""The commands: what they print, what they write, how they fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kitslib.__main__ import label_files, main, output_path
+from kitslib.cases import CaseError, canonical_affine, read_labels, write_imaging, write_labels
+
+AFFINE = canonical_affine((5.0, 1.0, 1.0))
+
+
+def status(*words: object) -> int:
+    """Exit status of a command line."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code)
+
+
+def a_map(path: Path, start: int = 2) -> Path:
+    labels = np.zeros((8, 12, 12), np.uint8)
+    labels[start : start + 4, 2:8, 2:8] = 1
+    labels[start : start + 2, 3:6, 3:6] = 2
+    write_labels(path, labels, AFFINE)
+    return path
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["check"], ["predict", "x.nii"], ["phantom", "o", "--cases", "0"]])
+def test_wrong_arguments_are_one_line_and_status_2(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert status(*words) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "phantom", "predict", "score", "report"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert status(command, "--help") == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for words in (
+        ["check", tmp_path / "nowhere"],
+        ["score", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"],
+        ["predict", tmp_path / "a.nii.gz", "-o", tmp_path / "out", "--models", tmp_path],
+        ["report", "--index", tmp_path],
+        ["report"],
+        ["phantom", tmp_path / "o", "--cases", 2, "--labels", tmp_path],
+    ):
+        assert status(*words) == 1, words
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith(f"kitslib {words[0]}: "), lines
+
+
+def test_phantom_then_check_then_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cohort = tmp_path / "cohort"
+    assert status("phantom", cohort, "--cases", 2, "--seed", 3, "--matrix", 48, "--jobs", 1) == 0
+    assert status("check", cohort, "--json", tmp_path / "check.json", "--jobs", 1) == 0
+    assert "case_00001" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "check.json").read_text())) == 2
+    words = ["score", cohort, cohort, "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
+    assert status(*words) == 0
+    assert "case_00000" in (tmp_path / "s.csv").read_text()
+    assert '"composite"' in (tmp_path / "s.json").read_text()
+
+
+def test_phantom_renders_ct_around_given_labels(tmp_path: Path) -> None:
+    given = tmp_path / "given" / "case_00007"
+    given.mkdir(parents=True)
+    labels = np.zeros((20, 64, 64), np.uint8)
+    labels[6:14, 34:44, 12:24] = labels[6:14, 34:44, 40:52] = 1
+    labels[8:11, 36:41, 14:19] = 2
+    write_labels(given / "segmentation.nii.gz", labels, canonical_affine((8.0, 5.0, 5.0)))
+    assert status("phantom", tmp_path / "out", "--labels", tmp_path / "given", "--jobs", 1) == 0
+    made, _ = read_labels(tmp_path / "out" / "case_00007" / "segmentation.nii.gz")
+    np.testing.assert_array_equal(made, labels)
+    assert (tmp_path / "out" / "case_00007" / "imaging.nii.gz").is_file()
+
+
+def test_score_names_a_missing_prediction_unless_a_subset_is_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    for number in (1, 2):
+        a_map(truth / f"case_0000{number}" / "segmentation.nii.gz")
+    a_map(found / "prediction_00001.nii.gz")
+    assert status("score", found, truth) == 1
+    assert "case_00002" in capsys.readouterr().err
+    assert status("score", found, truth, "--subset", "--json", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text())["cases"][0]["tumor_dice"] == 1.0
+
+
+def test_score_refuses_another_grid_by_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    a_map(tmp_path / "a.nii.gz")
+    write_labels(tmp_path / "b.nii.gz", np.ones((8, 12, 13), np.uint8), AFFINE)
+    assert status("score", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz") == 1
+    assert "prediction" in capsys.readouterr().err
+
+
+def test_known_disagreement_of_the_two_label_versions(shared: Path, tmp_path: Path) -> None:
+    for case in ("case_00023", "case_00121"):
+        files = [shared / f / case / "segmentation.nii.gz" for f in ("kits19/data", "kits23/dataset")]
+        assert status("score", *files, "--json", tmp_path / "s.json") == 0
+        row = json.loads((tmp_path / "s.json").read_text())["cases"][0]
+        assert row["tumor_dice"] < 0.05 and row["tk_dice"] > 0.9
+
+
+def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
+    scan = tmp_path / "case_00210" / "imaging.nii.gz"
+    write_imaging(scan, np.zeros((2, 2, 2), np.int16), AFFINE)
+    assert output_path(scan, tmp_path / "o", False) == tmp_path / "o" / "prediction_00210.nii.gz"
+    assert output_path(tmp_path / "abdomen.nii", tmp_path / "o", True).name == "prediction_abdomen.nii.gz"
+    assert output_path(scan, tmp_path / "mine.nii.gz", False) == tmp_path / "mine.nii.gz"
+    with pytest.raises(CaseError, match="folder"):
+        output_path(scan, tmp_path / "mine.nii.gz", True)
+
+
+def test_label_files_are_found_by_case(tmp_path: Path) -> None:
+    a_map(tmp_path / "case_00003" / "segmentation.nii.gz")
+    a_map(tmp_path / "flat" / "prediction_00003.nii.gz")
+    assert list(label_files(tmp_path / "flat")) == ["case_00003"]
+    assert list(label_files(tmp_path / "case_00003" / "segmentation.nii.gz")) == ["case_00003"]
