@@ -2,6 +2,7 @@
 # and --config profile=… data=… out=… and a profile of your scheduler.
 import sys
 from pathlib import Path
+from shlex import quote
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
@@ -27,19 +28,29 @@ READS = {
 }
 
 
+def listing(folder):
+    """Name, size and time of every file of a cohort, so that a new or mended case starts the study anew."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+DATA = key(listing(study.data))
+
+
 def identity(notebook):
-    """Changes with the notebook, the code it uses and the settings it reads."""
+    """Changes with the data, the notebook, the code it uses and the settings it reads."""
     settings = {name: values[name] for name in READS[notebook]}
-    return key(settings, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    return key(DATA, settings, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
 
 
 def execute(notebook, name, more=""):
     """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
+    given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} {more}"
+    source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
-        f"echo '{name}: running (log: {{log.text}})'; SECONDS=0;"
-        f" papermill {ROOT}/notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar --log-output"
-        f" -r profile {study.profile} -r data '{study.data or ''}' -r out '{study.out}' {more} > {{log.text}} 2>&1"
-        f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see {{log.notebook}} and {{log.text}}' >&2; exit 1; }}}};"
+        f"echo '{name}: running (log: '{{log.text:q}}')'; SECONDS=0;"
+        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output {given} > {{log.text:q}} 2>&1"
+        f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see '{{log.notebook:q}} {{log.text:q}} >&2; exit 1; }}}};"
         f" echo '{name}: done in '$SECONDS' s'"
     )
 
@@ -117,11 +128,11 @@ rule page:
     params:
         notebook=str(WORK / "notebooks" / "{page}.ipynb"),
         identity=code_key("reports"),
-    shell: "python -m kitslib report {params.notebook} {output} > /dev/null"
+    shell: "python -m kitslib report {params.notebook:q} {output:q} > /dev/null"
 
 
 rule index:
     input: [stage(name) for name in STAGES]
     output: PAGES / "index.html", PAGES / "summary.json"
     params: identity=code_key("reports", "__main__")
-    shell: f"python -m kitslib report --index {PAGES} > /dev/null"
+    shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"
