@@ -35,6 +35,7 @@ def listing(folder):
 
 
 DATA = key(listing(study.data))
+CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
 
 def identity(notebook):
@@ -49,7 +50,8 @@ def execute(notebook, name, more=""):
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
         f"echo '{name}: running (log: '{{log.text:q}}')'; SECONDS=0;"
-        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output {given} > {{log.text:q}} 2>&1"
+        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" --execution-timeout {CELL_SECONDS} {given} > {{log.text:q}} 2>&1"
         f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see '{{log.notebook:q}} {{log.text:q}} >&2; exit 1; }}}};"
         f" echo '{name}: done in '$SECONDS' s'"
     )

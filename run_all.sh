@@ -111,7 +111,7 @@ gpus=()
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
 status=0
 with_lock "$work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
-  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 0 --quiet all \
+  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 --quiet all \
   --rerun-triggers mtime params input code \
   --config "profile=$profile" "data=$data" "out=$out" || status=1
 if [ "$status" -eq 0 ]; then
