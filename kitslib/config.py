@@ -80,7 +80,7 @@ class CohortConfig(_Checked):
     """Which cases are used, and the synthetic ones where no data folder is given."""
 
     cases: int = _number(210, 4)
-    seed: int = _number(2019, 0)
+    seed: int = _number(19, 0)  # of the synthetic cases; 2019 was the cohort that settings were chosen on
     matrix: int = _number(512, 32)  # pixels in plane of a synthetic slice
     spacing_z: tuple[float, ...] | None = None  # mm; None: drawn as in KiTS19
     cysts: Literal["typical", "hard"] = "typical"
@@ -277,17 +277,17 @@ PROFILES: dict[str, RunConfig] = {
         RunConfig(
             profile="demo",
             seeds=(0, 1),
-            cohort=CohortConfig(cases=36, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
+            cohort=CohortConfig(cases=48, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
             kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80),
             tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.0, region="box"),
             kidney=KidneyConfig(
                 widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
                 loss="dice_cross_entropy", slab=32, window_slices=64,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=80, jitter=True, validate_every=10,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=60, jitter=True, validate_every=10,
             ),
             tumor=TumorConfig(
                 patch=(96, 144), widths=(8, 16, 32, 64),
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=10, steps=40,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=15, steps=40,
                 oversample_every=3, validate_every=5,
             ),
         ),

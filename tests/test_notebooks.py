@@ -189,6 +189,19 @@ def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:
     assert after == before
 
 
+def test_two_calls_at_once_wait_for_each_other(study: Path) -> None:
+    (study / "work" / "stages" / "04_ablations.json").unlink()
+    command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(study.parent)]
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    calls = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [call.communicate(timeout=300) for call in calls]
+    assert [call.returncode for call in calls] == [0, 0], said
+    assert sum("04_ablations: done" in out for out, _ in said) == 1, "the work is done once"
+
+
 def test_a_failed_arm_does_not_stop_the_others_and_keeps_its_notebook(study: Path) -> None:
     """The record of one arm is lost and its runs cannot be written: it fails by itself."""
     stages = study / "work" / "stages"
