@@ -73,7 +73,7 @@ def test_key_changes_with_any_value_but_not_with_order() -> None:
 def test_prose_does_not_change_the_code_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = tmp_path / "kitslib" / "room.py"
     room.parent.mkdir()
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config.code, "ROOT", tmp_path)
     keys = []
     for source in (
         '"""One."""\ndef f(x):\n    """Twice."""\n    return 2 * x\n',
@@ -92,5 +92,5 @@ def test_rooms_used_follows_imports_through_rooms(tmp_path: Path, monkeypatch: p
     (folder / "b.py").write_text("import kitslib.deep\nfrom kitslib.config import y\n")
     (folder / "deep" / "__init__.py").write_text("")
     (folder / "unused.py").write_text("")
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config.code, "ROOT", tmp_path)
     assert config.rooms_used("from kitslib import a\n") == ["a", "b", "deep"]

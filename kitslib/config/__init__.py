@@ -1,0 +1,98 @@
+"""Every number we chose: the typed configuration of a run, the profiles and the arms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+from kitslib.config.arms import ARMS, MECHANISMS, Arm, arm
+from kitslib.config.checked import ConfigError, closest, typed
+from kitslib.config.code import ROOT, code_key, key, notebook_key, rooms_used
+from kitslib.config.profiles import PROFILES
+from kitslib.config.sections import (
+    CohortConfig,
+    KidneyConfig,
+    KidneyGridConfig,
+    RunConfig,
+    TumorConfig,
+    TumorGridConfig,
+)
+
+__all__ = [
+    "ARMS",
+    "MECHANISMS",
+    "PROFILES",
+    "ROOT",
+    "Arm",
+    "CohortConfig",
+    "ConfigError",
+    "KidneyConfig",
+    "KidneyGridConfig",
+    "RunConfig",
+    "TumorConfig",
+    "TumorGridConfig",
+    "arm",
+    "as_dict",
+    "code_key",
+    "configure",
+    "key",
+    "notebook_key",
+    "rooms_used",
+]
+
+
+def _set(config: Any, dotted: str, value: Any) -> Any:
+    head, _, rest = dotted.partition(".")
+    names = [f.name for f in fields(config)]
+    if head not in names:
+        raise ConfigError(f"option {head!r} is not a field of {type(config).__name__}{closest(head, names)}")
+    inner = getattr(config, head)
+    if rest:
+        if not is_dataclass(inner):
+            raise ConfigError(f"option {dotted!r}: {head} has no fields of its own")
+        return replace(config, **{head: _set(inner, rest, value)})
+    if is_dataclass(inner):
+        raise ConfigError(
+            f"option {head!r} is a section: name one of its fields, such as {head}.{fields(inner)[0].name}"
+        )
+    return replace(config, **{head: value})
+
+
+def configure(
+    *,
+    profile: str,
+    data: str = "",
+    out: str = "",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Build the one typed configuration of a notebook from its parameters.
+
+    `data` and `out` are folders (relative ones count from the project's root; empty: the synthetic cohort,
+    the folder `reports`). `options` sets any other field by its dotted name: `{"kidney.epochs": 3}`.
+    Raises ConfigError naming the field, the value and what is allowed.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"profile: {profile!r} is not a choice{closest(profile, PROFILES)}")
+    if not isinstance(options or {}, Mapping):
+        raise ConfigError(f"options: expected a mapping such as {{'kidney.epochs': 3}}, got {options!r}")
+    for name, value in (("data", data), ("out", out)):
+        typed(name, value, str)
+    if data and not (ROOT / data).is_dir():
+        raise ConfigError(f"data: {ROOT / data} is not a folder; name the folder that holds case_00000, …")
+    config = replace(
+        PROFILES[profile],
+        seed=seed,
+        data=str(ROOT / data) if data else None,
+        out=str(ROOT / (out or "reports")),
+    )
+    for name, value in (options or {}).items():
+        config = _set(config, name, value)
+    return config
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain JSON types."""
+    return json.loads(json.dumps(asdict(config)))

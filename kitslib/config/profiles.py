@@ -1,0 +1,52 @@
+"""Every number we chose: smoke, demo and paper."""
+
+from __future__ import annotations
+
+from kitslib.config.sections import (
+    CohortConfig,
+    KidneyConfig,
+    KidneyGridConfig,
+    RunConfig,
+    TumorConfig,
+    TumorGridConfig,
+)
+
+PROFILES: dict[str, RunConfig] = {
+    config.profile: config
+    for config in (
+        RunConfig(
+            profile="smoke",
+            cohort=CohortConfig(cases=6, matrix=96, spacing_z=(5.0,), held_out=2),
+            kidney_grid=KidneyGridConfig(spacing_z=6.0, matrix=48),
+            tumor_grid=TumorGridConfig(spacing_z=5.0, spacing_xy=4.0, region="box"),
+            kidney=KidneyConfig(
+                widths=(4, 8, 8, 8, 8), norm=True, dropout=0.0,
+                loss="dice_cross_entropy", slab=16, window_slices=32,
+                optimizer="adamw", schedule="one_cycle", lr=1e-2, epochs=3, validate_every=3,
+            ),
+            tumor=TumorConfig(
+                patch=(32, 64), slab=8, widths=(4, 8, 8),
+                batch=4, optimizer="adamw", schedule="one_cycle", lr=1e-2, epochs=3, steps=4,
+                oversample_every=1, validate_every=3,
+            ),
+        ),
+        RunConfig(
+            profile="demo",
+            seeds=(0, 1),
+            cohort=CohortConfig(cases=48, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
+            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80),
+            tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.0, region="box"),
+            kidney=KidneyConfig(
+                widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
+                loss="dice_cross_entropy", slab=32, window_slices=64,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=60, jitter=True, validate_every=10,
+            ),
+            tumor=TumorConfig(
+                patch=(96, 144), widths=(8, 16, 32, 64),
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=15, steps=40,
+                oversample_every=3, validate_every=5,
+            ),
+        ),
+        RunConfig(profile="paper", seeds=(0, 1, 2), threads=8),
+    )
+}  # fmt: skip

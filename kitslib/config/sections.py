@@ -1,0 +1,149 @@
+"""What can be set: one typed section per stage, and the configuration of a run that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kitslib.config.arms import arm
+from kitslib.config.checked import Checked, number
+from kitslib.config.code import ROOT
+
+KidneyHu = Literal["soft_tissue", "ancestor"]
+TumorHu = Literal["foreground", "literal", "centre45_width350"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortConfig(Checked):
+    """Which cases are used, and the synthetic ones where no data folder is given."""
+
+    cases: int = number(210, 4)
+    seed: int = number(19, 0)  # of the synthetic cases; 2019 was the cohort that settings were chosen on
+    matrix: int = number(512, 32)  # pixels in plane of a synthetic slice
+    spacing_z: tuple[float, ...] | None = None  # mm; None: drawn as in KiTS19
+    cysts: Literal["typical", "hard"] = "typical"
+    labels: Literal["kits19", "kits23", "kits23_folded"] = "kits19"
+    defects: Literal["keep", "exclude"] = "keep"
+    split: Literal["nested", "paper"] = "nested"
+    held_out: int | None = number(None, 1)  # tumour cases held out; None: the paper's 15 of 210
+
+
+@dataclass(frozen=True, kw_only=True)
+class KidneyGridConfig(Checked):
+    """The voxel grid of stage 1."""
+
+    spacing_z: float = number(2.0, 0.3, 10)  # mm
+    matrix: int = number(256, 16, 1024)  # pixels on the shorter in-plane side
+    margin_mm: float = number(100.0, 0)  # kept above and below the kidneys: 50 slices of 2 mm
+
+
+@dataclass(frozen=True, kw_only=True)
+class TumorGridConfig(Checked):
+    """The voxel grid of stage 2 and the kidney mask on it."""
+
+    spacing_z: float = number(1.0, 0.3, 10)  # mm
+    spacing_xy: float | None = number(None, 0.3, 10)  # mm; None: the native pixel
+    region: Literal["box", "slice"] = "slice"
+    margin_mm: float = number(15.0, 0)  # of the box around the kidneys
+    mask_dilation_mm: float = number(5.0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KidneyConfig(Checked):
+    """Stage 1: network, loss, sampling and schedule of the 3D ResUNet."""
+
+    hu: KidneyHu = "soft_tissue"
+    widths: tuple[int, ...] = number((16, 32, 64, 128, 256), 2)
+    norm: bool = False
+    dropout: float = number(0.3, 0, 0.9)
+    residual: bool = True
+    deep_supervision: bool = True
+    supervision: float = number(0.33, 0, 1)  # p, the weight of the three coarser maps
+    supervision_factor: float = number(0.8, 0, 1)
+    supervision_every: int = number(15, 1)  # epochs
+    loss: Literal["dice", "dice_cross_entropy"] = "dice"
+    foreground_weight: float = number(4.0, 0)  # of kidney voxels in the cross-entropy
+    slab: int = number(64, 8)  # consecutive slices in a sample
+    batch: int = number(2, 1)
+    mirror: Literal["none", "sagittal", "central"] = "sagittal"
+    jitter: bool = False  # random rotation, zoom, gain, offset, blur and noise of a batch
+    optimizer: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    lr: float = number(1e-4, 0)
+    clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
+    epochs: int = number(500, 1)
+    samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch
+    validate_every: int = number(10, 1)  # epochs
+    window: Literal["padded", "literal", "overlap_average"] = "padded"
+    window_slices: int = number(64, 4)
+    components: int = number(2, 1)  # largest connected components kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class TumorConfig(Checked):
+    """Stage 2: network widths, losses, sampling and schedule shared by all arms."""
+
+    hu: TumorHu = "foreground"
+    patch: tuple[int, int] = number((512, 512), 16)  # rows, columns of a training sample
+    slab: int = number(16, 4)  # slices of a training sample of the 3D arm
+    slices: int = number(5, 1, 15)  # k: channels of a 2.5D sample
+    widths: tuple[int, ...] = number((16, 32, 64, 128, 256), 2)
+    norm: bool = True
+    gamma: float = number(2.0, 0)
+    alpha: float = number(0.75, 0, 1)
+    lam: float = number(1.0, 0)  # weight of the Dice term beside the focal term
+    dice_weights: tuple[float, float] = number((0.1, 0.9), 0, 1)  # background, tumour
+    augment: bool = True
+    batch: int = number(8, 1)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    lr: float = number(1e-4, 0)
+    clip: float = number(1.0, 0)
+    epochs: int = number(200, 1)
+    steps: int = number(500, 1)  # optimiser steps in an epoch
+    tumor_share: float = number(0.5, 0, 1)  # of the samples whose slice holds tumour
+    oversample_every: int = number(10, 1)  # epochs between measurements of the difficulty
+    oversample_gain: float = number(3.0, 0)
+    oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
+    validate_every: int = number(10, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Checked):
+    """All that a notebook needs to know: the profile's numbers, the data, where results go."""
+
+    profile: str
+    data: str | None = None  # folder of a KiTS cohort; None: the synthetic one
+    out: str = str(ROOT / "reports")
+    seed: int = number(0, 0)
+    threads: int = number(1, 1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    seeds: tuple[int, ...] = (0,)
+    arms: tuple[str, ...] = ("baseline", "full")
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    kidney_grid: KidneyGridConfig = field(default_factory=KidneyGridConfig)
+    tumor_grid: TumorGridConfig = field(default_factory=TumorGridConfig)
+    kidney: KidneyConfig = field(default_factory=KidneyConfig)
+    tumor: TumorConfig = field(default_factory=TumorConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.arms:
+            arm(name)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the cohort is our own phantom."""
+        return self.data is None
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the profile's pages."""
+        return Path(self.out) / self.profile
+
+    @property
+    def work(self) -> Path:
+        """Folder of everything that is not a page: cohort, cache, runs, executed notebooks, records."""
+        return self.reports / "work"
