@@ -33,13 +33,13 @@ PROFILES: dict[str, RunConfig] = {
         RunConfig(
             profile="demo",
             seeds=(0, 1),
-            cohort=CohortConfig(cases=48, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
-            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80),
+            cohort=CohortConfig(cases=80, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=8),
+            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),  # 100 mm: bladders are taken for kidneys
             tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.0, region="box"),
             kidney=KidneyConfig(
                 widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
-                loss="dice_cross_entropy", slab=32, window_slices=64,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=60, jitter=True, validate_every=10,
+                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, window_slices=64,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=44, jitter=True, validate_every=10,
             ),
             tumor=TumorConfig(
                 patch=(96, 144), widths=(8, 16, 32, 64),
