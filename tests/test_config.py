@@ -94,3 +94,11 @@ def test_rooms_used_follows_imports_through_rooms(tmp_path: Path, monkeypatch: p
     (folder / "unused.py").write_text("")
     monkeypatch.setattr(config.code, "ROOT", tmp_path)
     assert config.rooms_used("from kitslib import a\n") == ["a", "b", "deep"]
+
+
+def test_a_parameter_that_the_notebook_does_not_have_is_refused_by_name() -> None:
+    declared = 'profile: str = "demo"  # help\nseed: int = 0\n'
+    config.check_parameters(["", declared, "# Parameters\nseed = 3\n", "x = 1"])
+    config.check_parameters(["", declared, "x = 1"])
+    with pytest.raises(ConfigError, match=r"'sed' .* did you mean 'seed'"):
+        config.check_parameters(["", declared, "# Parameters\nsed = 3\n"])

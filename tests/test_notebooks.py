@@ -245,6 +245,15 @@ def test_a_wrong_arm_lists_the_right_ones(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
+def test_an_unknown_parameter_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError, match="'arms' is not one of this notebook's"):
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "04_ablations.ipynb"), str(tmp_path / "04.ipynb"), kernel_name="python3",
+            parameters={"profile": "smoke", "out": str(tmp_path), "arms": ["full"]},
+            progress_bar=False, execution_timeout=120,
+        )  # fmt: skip
+
+
 def test_predict_uses_the_studys_models_and_keeps_the_geometry(study: Path, tmp_path: Path, shared: Path) -> None:
     import nibabel as nib
     import numpy as np

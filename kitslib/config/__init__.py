@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "TumorGridConfig",
     "arm",
     "as_dict",
+    "check_parameters",
     "code_key",
     "configure",
     "key",
@@ -91,6 +93,26 @@ def configure(
     for name, value in (options or {}).items():
         config = _set(config, name, value)
     return config
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Refuse parameters that papermill put into a notebook which does not have them: it only warns of these.
+
+    `cells` is IPython's `In`: the cell of annotated parameters first, papermill's `# Parameters` cell after it.
+    """
+    known: list[str] = []
+    given: list[str] = []
+    for cell in cells:
+        if not cell.startswith("# Parameters") and known:
+            continue
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.AnnAssign):
+                known.append(node.target.id)
+            elif isinstance(node, ast.Assign):
+                given += [target.id for target in node.targets]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"parameter {name!r} is not one of this notebook's{closest(name, known)}")
 
 
 def as_dict(config: Any) -> dict[str, Any]:
