@@ -75,6 +75,7 @@ rule all:
     input:
         PAGES / "index.html",
         expand(str(PAGES / "{page}.html"), page=STAGES),
+        [stage(name) for name in STAGES],
 
 
 rule data:

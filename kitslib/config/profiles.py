@@ -43,9 +43,9 @@ PROFILES: dict[str, RunConfig] = {
                 optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=44, jitter=True, validate_every=10,
             ),
             tumor=TumorConfig(
-                patch=(96, 144), widths=(8, 16, 32, 64), dice_over="batch",
+                patch=(96, 144), widths=(8, 16, 32, 64),
                 optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=15, steps=40,
-                oversample_every=5, validate_every=5,
+                oversample_every=3, validate_every=5,
             ),
         ),
         RunConfig(profile="paper", seeds=(0, 1, 2), threads=8),

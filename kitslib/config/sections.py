@@ -94,7 +94,6 @@ class TumorConfig(Checked):
     alpha: float = number(0.75, 0, 1)
     lam: float = number(1.0, 0)  # weight of the Dice term beside the focal term
     dice_weights: tuple[float, float] = number((0.1, 0.9), 0, 1)  # background, tumour
-    dice_over: Literal["sample", "batch"] = "sample"  # sample: a slice without tumour has no slope in its Dice
     augment: bool = True
     batch: int = number(8, 1)
     optimizer: Literal["adam", "adamw"] = "adam"
