@@ -11,6 +11,14 @@ from pathlib import Path
 
 from kitslib.cases import CaseError
 
+ASKS = {  # what each notebook asks, as the index page says it
+    "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
+    "02_kidney": "Does the 3D ResUNet find the kidneys, and in a real CT too?",
+    "03_tumor": "What does this arm find inside the kidneys?",
+    "04_ablations": "What is each mechanism worth?",
+    "05_evaluation": "What does the cascade score, and which claims hold?",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line."""
@@ -169,11 +177,15 @@ def label_files(path: Path) -> dict[str, Path]:
 def report(args: argparse.Namespace) -> int:
     """Turn an executed notebook into an offline page, or a profile's records into its index page."""
     from kitslib.reports import Page, to_html, write_index
-    from kitslib.runs import page_list, summary, write_json
+    from kitslib.runs import summary, write_json
 
     if args.index:
         found = summary(args.index)
-        pages = [Page(title=title, href=href, about=about) for title, href, about in page_list(args.index)]
+        names = sorted(path.stem for path in (args.index / "work" / "stages").glob("*.json"))
+        pages = [
+            Page(title=name.replace("_", " ", 1), href=f"{name}.html", about=ASKS[name.partition("-")[0]])
+            for name in names
+        ]
         data = "Synthetic CT, rendered for this study" if found["synthetic"] else "The cases of the folder given"
         write_json(args.index / "summary.json", found)
         picture = args.index / "picture.jpg"

@@ -256,19 +256,6 @@ def summary(reports: Path) -> dict[str, Any]:
     return {**found[-1], "wall_s": round(wall, 1)}
 
 
-def page_list(reports: Path) -> list[tuple[str, str, str]]:
-    """Return (title, file name, what it asks) of the profile's pages, in the order of the notebooks."""
-    asks = {
-        "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
-        "02_kidney": "Does the 3D ResUNet find the kidneys, and in a real CT too?",
-        "03_tumor": "What does this arm find inside the kidneys?",
-        "04_ablations": "What is each mechanism worth?",
-        "05_evaluation": "What does the cascade score, and which claims hold?",
-    }
-    names = sorted(path.stem for path in (reports / "work" / "stages").glob("*.json"))
-    return [(n.replace("_", " ", 1), f"{n}.html", asks[n.partition("-")[0]]) for n in names]
-
-
 def record_path(config: RunConfig, stage: str) -> Path:
     """Return where the record of a stage lies: `work/stages/03_tumor-full-s0.json`."""
     return config.work / "stages" / f"{stage}.json"
