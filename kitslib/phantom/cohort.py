@@ -16,7 +16,7 @@ from kitslib.cases import CaseFiles, canonical_affine, fingerprint, read_labels,
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scene import render_case, render_labels, streams
 
-GENERATOR = 1  # raise it when the same seed gives other bits
+GENERATOR = 2  # raise it when the same seed gives other bits
 MARKER = "synthetic.json"
 NOTE = "synthetic CT, not a patient"
 Progress = Callable[[int, int], None]
