@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kitslib.config import ROOT, RunConfig, as_dict, key
 
 PACKAGES = ("torch", "accelerate", "numpy", "scipy", "nibabel", "papermill")
+DEAD_S = 3600  # a half-written file of this age has no writer any more
 
 
 class RunError(ValueError):
@@ -78,7 +81,6 @@ def commit() -> str | None:
 
 def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) -> Accelerator:
     """Return the accelerator: device, mixed precision (bf16 where the hardware has it) and CPU threads."""
-    torch.set_num_threads(threads)
     _keep_freed_memory()
     cpu = device == "cpu" or not torch.cuda.is_available()
     if device == "cuda" and cpu:
@@ -86,7 +88,11 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     if precision == "auto":
         has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if cpu else torch.cuda.is_bf16_supported()
         precision = "bf16" if has_bf16 else "no"
-    return Accelerator(mixed_precision=precision, cpu=cpu)
+    if precision == "fp16" and cpu:
+        raise RunError("precision: 'fp16' needs a GPU, and this training is on the CPU; use 'bf16', 'no' or 'auto'")
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    torch.set_num_threads(threads)  # last: where several processes share the CPU, accelerate sets a number of its own
+    return accelerator
 
 
 def _keep_freed_memory() -> None:
@@ -109,6 +115,12 @@ def device_name(device: torch.device | str = "cpu") -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
 def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
     """Return what a reader needs to know where a result comes from: commit, versions, device, data, date."""
     return {
@@ -120,7 +132,7 @@ def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
         "device": device_name("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu"),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         **more,
     }
 
@@ -140,6 +152,7 @@ class Run:
         run.folder.mkdir(parents=True, exist_ok=True)
         if not (run.folder / "settings.json").is_file():
             write_json(run.folder / "settings.json", settings)
+        run._sweep()
         return run
 
     @classmethod
@@ -167,9 +180,9 @@ class Run:
             part.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write `state`, with the settings it belongs to, as the checkpoint to resume from."""
+        """Write `state`, with the settings (data key included) and versions it belongs to, to resume from."""
         with replacing(self.folder / "last.pt") as part:
-            torch.save({"settings": self.settings, **state}, part)
+            torch.save({"settings": self.settings, "versions": versions(), **state}, part)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the last checkpoint, or None; one of other settings is refused by naming what differs."""
@@ -180,16 +193,12 @@ class Run:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise RunError(f"{path}: damaged checkpoint ({error}); remove it to start this run anew") from None
-        names = differing(state["settings"], self.settings)
-        if names:
-            raise RunError(f"{path}: this checkpoint was made with other settings: {', '.join(names)}")
+        self._refuse_others(path, state["settings"])
         return state
 
     def finish(self, network: torch.nn.Module) -> None:
         """Write the final weights, which mark the run as finished, and drop the checkpoint."""
-        tensors = {name: t.detach().contiguous().cpu() for name, t in network.state_dict().items()}
-        with replacing(self.folder / "weights.safetensors") as part:
-            save_file(tensors, str(part), metadata={"settings": json.dumps(self.settings)})
+        self._save_weights("weights", network)
         (self.folder / "last.pt").unlink(missing_ok=True)
 
     def load_weights(self, network: torch.nn.Module) -> torch.nn.Module:
@@ -198,6 +207,40 @@ class Run:
             raise RunError(f"{self.folder}: the training has not come to its end; run its notebook again")
         network.load_state_dict(load_file(str(self.folder / "weights.safetensors")))
         return network
+
+    def save_best(self, network: torch.nn.Module, entry: Mapping[str, Any]) -> None:
+        """Write the weights of the best epoch so far; `entry` is its record in the history."""
+        self._save_weights("best", network, entry=dict(entry))
+
+    def load_best(self, network: torch.nn.Module) -> dict[str, Any]:
+        """Fill `network` with the weights of the epoch that scored best, and return that epoch's record."""
+        path = self.folder / "best.safetensors"
+        if not path.is_file():
+            raise RunError(f"{path}: no epoch was scored yet; a training writes it where it is given `validate`")
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+        self._refuse_others(path, about["settings"])
+        network.load_state_dict(load_file(str(path)))
+        return about["entry"]
+
+    def _save_weights(self, name: str, network: torch.nn.Module, **more: Any) -> None:
+        """Write weights beside one text that says where they come from: of several, the order in the file varies."""
+        tensors = {key: t.detach().contiguous().cpu() for key, t in network.state_dict().items()}
+        about = json.dumps({"settings": self.settings, "versions": versions(), **more})
+        with replacing(self.folder / f"{name}.safetensors") as part:
+            save_file(tensors, str(part), metadata={"about": about})
+
+    def _refuse_others(self, path: Path, settings: Mapping[str, Any]) -> None:
+        if names := differing(settings, self.settings):
+            raise RunError(f"{path}: this checkpoint was made with other settings: {', '.join(names)}")
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed half-way left behind."""
+        for name in ("last.pt", "best.safetensors", "weights.safetensors", "history.jsonl"):
+            for part in self.folder.glob(f".{name}.*"):
+                with suppress(FileNotFoundError):
+                    if time.time() - part.stat().st_mtime > DEAD_S:
+                        part.unlink()
 
 
 def differing(old: Any, new: Any, prefix: str = "") -> list[str]:

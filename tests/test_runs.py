@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 
 from kitslib.config import configure
 from kitslib.runs import (
+    DEAD_S,
     Run,
     RunError,
     differing,
@@ -47,6 +50,37 @@ def test_a_checkpoint_of_other_settings_is_refused_by_naming_them(tmp_path: Path
     other = Run(run.folder, {"training": {"lr": 1e-4}, "seed": 0})
     with pytest.raises(RunError, match=r"training\.lr \(0\.001 there, 0\.0001 here\)"):
         other.load_checkpoint()
+
+
+def test_a_checkpoint_knows_its_settings_and_versions(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "kidney", {"data": "0f3a", "seed": 0})
+    run.save_checkpoint({"network": {}})
+    state = run.load_checkpoint()
+    assert state["settings"] == {"data": "0f3a", "seed": 0}
+    assert state["versions"]["torch"] == torch.__version__
+
+
+def test_the_best_weights_come_back_with_their_epoch_and_not_into_another_run(tmp_path: Path) -> None:
+    run, net = Run.open(tmp_path, "net", {"seed": 0, "data": "0f3a"}), nn.Conv2d(1, 2, 3)
+    with pytest.raises(RunError, match="no epoch was scored"):
+        run.load_best(net)
+    run.save_best(net, {"epoch": 3, "dice": 0.9})
+    again = nn.Conv2d(1, 2, 3)
+    assert run.load_best(again) == {"epoch": 3, "dice": 0.9}
+    assert torch.equal(again.weight, net.weight)
+    with pytest.raises(RunError, match=r"best\.safetensors: .*data \('0f3a' there, '77b2' here\)"):
+        Run(run.folder, {"seed": 0, "data": "77b2"}).load_best(again)
+
+
+def test_parts_of_writers_killed_long_ago_are_swept_and_those_at_work_left(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "net", {})
+    old, new = run.folder / ".last.pt.abc", run.folder / ".last.pt.def"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    long_ago = time.time() - 2 * DEAD_S
+    os.utime(old, (long_ago, long_ago))
+    Run.open(tmp_path, "net", {})
+    assert not old.exists() and new.exists()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -115,3 +149,8 @@ def test_provenance_states_versions_device_and_data(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(RunError, match="no CUDA device"):
         start(device="cuda")
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(RunError, match="'fp16' needs a GPU"):
+        start(device="cpu", precision="fp16")
