@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from kitslib import config
 from kitslib.config import ARMS, MECHANISMS, PROFILES, ConfigError, arm, as_dict, configure, key
+from kitslib.config.arms import ARM_GROUPS, FORMS, KIDNEY_ARMS, Arm, KidneyArm, by_name, kidney_arm
+from kitslib.networks import build, count_parameters, multiply_adds
+
+PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
+
+
+def recipe(row: Arm | KidneyArm) -> dict:
+    """What an arm trains, without what it is called."""
+    return {f.name: getattr(row, f.name) for f in fields(row) if f.name not in ("name", "says", "against")}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -56,12 +67,119 @@ def test_relative_folders_count_from_the_project() -> None:
     assert configure(profile="demo", out="/there").reports == Path("/there/demo")
 
 
-def test_arms_are_named_as_they_are_listed_and_differ_in_their_flags() -> None:
-    assert [a.name for a in ARMS.values()] == list(ARMS)
-    assert arm("baseline").mechanisms == ()
-    assert arm("full").mechanisms == MECHANISMS
-    with pytest.raises(ConfigError, match="baseline, full"):
+def test_the_cumulative_arms_add_one_mechanism_after_the_other() -> None:
+    names = ARM_GROUPS["cumulative"]
+    assert names == ("baseline", *MECHANISMS[:-1], "full")
+    assert [arm(name).mechanisms for name in names] == [MECHANISMS[:count] for count in range(len(MECHANISMS) + 1)]
+    assert [arm(name).against for name in names] == ["", *names[:-1]]
+
+
+def test_each_mechanism_stands_alone_once() -> None:
+    alone = [arm(name) for name in ARM_GROUPS["alone"]]
+    assert [row.mechanisms for row in alone] == [(mechanism,) for mechanism in MECHANISMS]
+    assert {row.against for row in alone} == {"baseline"}
+
+
+def test_the_levels_differ_in_the_level_alone() -> None:
+    rows = [arm(name) for name in ARM_GROUPS["levels"]]
+    assert [row.hdc_level for row in rows] == [0, 1, 2, 3, None]
+    assert all(replace(row, name="hdc", says=rows[-1].says, against=rows[-1].against, hdc_level=None) == rows[-1]
+               for row in rows)  # fmt: skip
+
+
+def test_the_groups_hold_every_arm() -> None:
+    assert set(itertools.chain(*ARM_GROUPS.values())) == set(ARMS)
+    assert all(row.against in ARMS for row in ARMS.values() if row.name != "baseline")
+    assert {row.network for row in map(arm, ARM_GROUPS["rivals"])} == {"vnet", "unet", "deeplab"}
+
+
+@pytest.mark.parametrize("table", [ARMS, KIDNEY_ARMS], ids=["tumour", "kidney"])
+def test_no_two_arms_train_the_same_thing(table: dict) -> None:
+    assert [row.name for row in table.values()] == list(table)
+    for one, other in itertools.combinations(table.values(), 2):
+        assert recipe(one) != recipe(other), (one.name, other.name)
+
+
+def test_an_unknown_arm_lists_the_right_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
         arm("everything")
+    assert all(name in str(caught.value) for name in ARMS)
+    with pytest.raises(ConfigError, match=r"did you mean 'mirror_none'.*standard, no_residual"):
+        kidney_arm("mirror_non")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"network": "unet", "se": True, "hdc": True}, "unet has no se, hdc"),
+        ({"attention_gate": "additive"}, "attention_gate is set while attention is off"),
+        ({"hdc_level": 1}, "hdc_level is set while hdc is off"),
+        ({"oversample_by": "cysts"}, "oversample_by is set while oversample is off"),
+        ({"hdc": True, "hdc_level": -1}, "Arm.hdc_level: -1 is below the smallest allowed, 0"),
+        ({"width": 0}, "Arm.width: 0.0 is below"),
+        ({"network": "vet"}, "Arm.network: 'vet' is not a choice; did you mean 'vnet'"),
+    ],
+)
+def test_an_arm_that_contradicts_itself_is_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        arm("baseline").variant("mine", "a trial", **settings)
+
+
+def test_one_name_is_one_arm() -> None:
+    baseline, changed = arm("baseline"), replace(arm("baseline"), se=True)
+    assert by_name([baseline, baseline]) == {"baseline": baseline}
+    with pytest.raises(ConfigError, match="'baseline' stands twice"):
+        by_name([baseline, changed])
+
+
+def test_the_options_of_a_network_are_the_arms_fields() -> None:
+    shared = {"slices": 3, "widths": (8, 16, 32), "norm": True}
+    assert arm("baseline").network_options(**shared) == {"name": "vnet", "dims": "2.5d", **shared}
+    assert arm("unet").network_options(**shared) == {
+        "name": "unet", "dims": "2.5d", **shared, "widths": (16, 32, 64),
+    }  # fmt: skip
+    assert arm("vnet_3d").network_options(**shared)["widths"] == (4, 8, 16)
+    assert arm("additive_gate").network_options(**shared)["attention_gate"] == "additive"
+    level = arm("hdc_level_1").network_options(**shared)
+    assert (level["hdc_level"], level["hdc_dilations"], level["attention_gate"]) == (1, (2, 3, 5), "concat")
+    assert arm("plain_dilation").network_options(**shared)["hdc_dilations"] == (2, 2, 2)
+    assert arm("hdc").network_options(**shared) == arm("full").network_options(**shared)  # the rest is training
+    in_a_form = {name for names in FORMS.values() for name in names} - {"oversample_by"}
+    assert set(level) == {"name", "dims", *shared, "multi_scale", "se", "attention", "hdc", *in_a_form}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_builds_and_gives_back_the_size(name: str) -> None:
+    network = build(**arm(name).network_options(slices=3, widths=(2, 2, 4, 4, 4), norm=True))
+    x = torch.zeros({"2d": (1, 1, 16, 20), "2.5d": (1, 3, 16, 20), "3d": (1, 1, 4, 16, 20)}[arm(name).dims])
+    assert network(x).shape == (1, 1, *x.shape[2:])
+
+
+@pytest.mark.parametrize("widths", PROFILE_WIDTHS)
+@pytest.mark.parametrize("name", ["unet", "deeplab", "vnet_2d", "vnet_3d", "full"])
+def test_every_network_is_of_the_baselines_size(name: str, widths: tuple[int, ...]) -> None:
+    """A step is 8 stacks of slices, or one slab of 16 slices in 3D."""
+    shapes = {"2d": (8, 1, 64, 64), "2.5d": (8, 5, 64, 64), "3d": (1, 1, 16, 64, 64)}
+
+    def cost(row: Arm) -> tuple[int, int]:
+        with torch.device("meta"):
+            network = build(**row.network_options(slices=5, widths=widths, norm=True))
+        return count_parameters(network), multiply_adds(network, shapes[row.dims])
+
+    for ours, baselines in zip(cost(arm(name)), cost(arm("baseline")), strict=True):
+        assert 0.6 < ours / baselines < 1.5
+
+
+@pytest.mark.parametrize("name", KIDNEY_ARMS)
+def test_a_kidney_arm_changes_its_section_and_nothing_else(name: str) -> None:
+    plain = PROFILES["demo"].kidney
+    changed = replace(plain, **kidney_arm(name).settings)
+    assert replace(changed, residual=True, deep_supervision=True, mirror="sagittal") == plain
+    assert recipe(kidney_arm(name)) == {f: getattr(changed, f) for f in recipe(kidney_arm(name))}
+    assert len(kidney_arm(name).settings) == (name != "standard")
+    options = {"residual": changed.residual, "deep_supervision": changed.deep_supervision}
+    outputs = build("resunet3d", widths=(2, 2, 2, 2, 2), **options).train()(torch.zeros(1, 1, 8, 8, 8))
+    assert isinstance(outputs, tuple) == changed.deep_supervision
 
 
 def test_key_changes_with_any_value_but_not_with_order() -> None:

@@ -212,3 +212,33 @@ def test_learning_curves_average_over_seeds():
     assert list(dice.lines[-1].get_ydata()) == pytest.approx([0.1, 0.6]) and len(dice.lines) == 3
     with pytest.raises(FigureError, match="history 'full': expected rows with epoch"):
         figures.learning_curves({"full": {"loss": [1.0]}})
+
+
+def test_a_cohort_at_a_glance_counts_every_case_once():
+    table = {
+        "spacing_z": [5.0, 3.0, 3.0], "slices": [60, 90, 100], "kidney_slices": [0.3, 0.4, 0.5],
+        "kidney_ml": [300.0, 400.0, 500.0], "tumor_ml": [1.0, 30.0, 900.0], "cyst_ml": [0.0, 0.0, 2.0],
+    }  # fmt: skip
+    fig = figures.cohort_at_a_glance(table)
+    assert [sum(bar.get_height() for bar in ax.patches) for ax in fig.axes] == [3, 3, 3, 3, 3, 1]
+    assert [ax.get_xscale() for ax in fig.axes] == ["linear"] * 4 + ["log", "linear"]
+    assert fig.axes[5].get_xlabel() == "cysts, ml (2 without)"
+    assert fig.axes[4].patches[0].get_facecolor()[:3] == pytest.approx(to_rgb(figures.PALETTE["tumor"]))
+    with pytest.raises(FigureError, match=r"got 3 without \['cyst_ml'\]"):
+        figures.cohort_at_a_glance({name: values for name, values in table.items() if name != "cyst_ml"})
+
+
+def test_a_cohort_is_drawn_beside_its_reference():
+    cases = [{"ml": 1.0}, {"ml": 3.0}, {"ml": 0.0}]
+    tissues = [{"liver": 100.0, "noise": np.nan}, {"liver": 110.0, "noise": np.nan}, {"liver": 150.0, "noise": np.nan}]
+    scans = [{"liver": 115.0, "noise": 12.0}, {"liver": 117.0, "noise": 14.0}]
+    fig = figures.cohort_comparison(cases, tissues, {"ml": [2.0, 4.0]}, scans, labels={"ml": "tumour, ml"})
+    curves, strip = fig.axes
+    assert [line.get_xdata().max() for line in curves.lines] == [4.0, 3.0]
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["KiTS19, n = 2", "this cohort, n = 2"]
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["liver"], "a tissue nobody found has no row"
+    assert strip.lines[0].get_xdata().tolist() == [110.0, 110.0]
+    assert strip.collections[1].get_offsets()[:, 0].tolist() == [115.0, 117.0]
+    assert len(figures.cohort_comparison(cases, [], {"ml": [2.0]}, scans, labels={"ml": "ml"}).axes) == 1
+    with pytest.raises(FigureError, match="ml: expected positive values"):
+        figures.cohort_comparison(cases, [], {"ml": [0.0]}, scans, labels={"ml": "ml"})

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kitslib.networks import build, count_parameters, hdc_coverage, multiply_adds, shape_probe
+from kitslib.networks import (
+    build,
+    count_parameters,
+    gate_maps,
+    hdc_coverage,
+    hole_free_reach,
+    multiply_adds,
+    shape_probe,
+)
 from kitslib.networks.blocks import AdditiveGate, ConcatGate, HybridDilated, PyramidJoin, SqueezeExcite, resize
 from kitslib.networks.pointwise import InstanceNorm, PReLU
 
@@ -48,9 +56,13 @@ def test_four_maps_in_training_and_the_finest_in_evaluation() -> None:
     torch.testing.assert_close(network.eval()(x), outputs[-1])
 
 
-def test_without_deep_supervision_there_is_one_map() -> None:
-    network = build("resunet3d", widths=(2, 2, 2, 2, 2), deep_supervision=False)
+@pytest.mark.parametrize("residual", [False, True])
+def test_without_deep_supervision_the_coarse_maps_are_left_out(residual: bool) -> None:
+    options = {"widths": (2, 2, 2, 2, 2), "residual": residual}
+    network = build("resunet3d", deep_supervision=False, **options)
     assert network.train()(torch.randn(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
+    left_out = set(build("resunet3d", **options).state_dict()) - set(network.state_dict())
+    assert left_out == {f"map{n}.{kind}" for n in (1, 2, 3) for kind in ("weight", "bias")}
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (13, 30, 27), (1, 5, 3)])
@@ -66,10 +78,12 @@ def test_padding_does_not_reach_what_is_far_from_it() -> None:
     torch.testing.assert_close(network(whole)[..., :89], network(whole[..., :89]))
 
 
-def test_residual_off_keeps_the_parameters_and_changes_the_output() -> None:
+def test_residual_off_leaves_out_the_sums_and_what_fits_a_shortcut() -> None:
     options = {"widths": (2, 2, 2, 2, 2), "dropout": 0.0}
     on, off = build("resunet3d", **options), build("resunet3d", residual=False, **options)
-    off.load_state_dict(on.state_dict())
+    left_out = set(on.state_dict()) - set(off.state_dict())
+    assert left_out and all(key.startswith("bottom.") for key in left_out)
+    off.load_state_dict(on.state_dict(), strict=False)
     x = torch.randn(1, 1, 8, 8, 8)
     assert not torch.allclose(on.eval()(x), off.eval()(x))
 
@@ -82,9 +96,19 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_every_resunet_parameter_gets_a_gradient(norm: bool) -> None:
-    network = build("resunet3d", widths=(2, 4, 4, 4, 4), norm=norm, dropout=0.0)
-    sum((logits * torch.randn_like(logits)).sum() for logits in network(torch.randn(2, 1, 16, 16, 16))).backward()
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_every_resunet_parameter_gets_a_gradient(norm: bool, residual: bool, deep_supervision: bool) -> None:
+    network = build(
+        "resunet3d",
+        widths=(2, 4, 4, 4, 4),
+        norm=norm,
+        dropout=0.0,
+        residual=residual,
+        deep_supervision=deep_supervision,
+    )
+    outputs = network(torch.randn(2, 1, 16, 16, 16))
+    sum((logits * torch.randn_like(logits)).sum() for logits in (outputs if deep_supervision else [outputs])).backward()
     assert without_gradient(network) == []
 
 
@@ -114,7 +138,7 @@ def test_tumour_networks_give_back_the_size_and_train_every_parameter(name: str,
     assert without_gradient(network) == []
 
 
-@pytest.mark.parametrize("dims", ["2.5d", "3d"])
+@pytest.mark.parametrize("dims", SHAPES)
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
 def test_every_combination_of_mechanisms_trains_every_parameter(dims: str, flags: tuple[bool, ...]) -> None:
     options = dict(zip(MECHANISMS, flags, strict=True))
@@ -144,11 +168,65 @@ def test_dilated_layers_sit_at_the_level_asked_for(level: int | str, prefix: str
     assert extra and all(key.startswith(prefix) for key in extra)
 
 
-def test_the_additive_gate_is_a_variant() -> None:
-    network = build("vnet", **TINY, attention=True, attention_gate="additive")
-    assert sum(isinstance(m, AdditiveGate) for m in network.modules()) == 2
-    network(torch.randn(SHAPES["2.5d"])).square().sum().backward()
+@pytest.mark.parametrize("dims", SHAPES)
+@pytest.mark.parametrize("level", [0, 1, 2, "bottom"])
+@pytest.mark.parametrize("dilations", [(2, 3, 5), (2, 2, 2)])
+def test_dilated_layers_train_at_every_level(dims: str, level: int | str, dilations: tuple[int, ...]) -> None:
+    options = dict.fromkeys(MECHANISMS, True) | {"hdc_level": level, "hdc_dilations": dilations}
+    network = build("vnet", dims=dims, **TINY, **options)
+    logits = network(torch.randn(SHAPES[dims]))
+    (logits * torch.randn_like(logits)).sum().backward()
     assert without_gradient(network) == []
+
+
+@pytest.mark.parametrize("dims", SHAPES)
+def test_the_additive_gate_is_a_variant(dims: str) -> None:
+    network = build("vnet", dims=dims, **TINY, attention=True, attention_gate="additive")
+    assert sum(isinstance(m, AdditiveGate) for m in network.modules()) == 2
+    network(torch.randn(SHAPES[dims])).square().sum().backward()
+    assert without_gradient(network) == []
+
+
+@pytest.mark.parametrize("name", ["vnet", "unet", "deeplab"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (33, 20), (1, 3), (16, 16, 8), (5, 9, 14), (1, 1, 2)])
+def test_tumour_networks_give_back_every_size(name: str, size: tuple[int, ...]) -> None:
+    on = dict.fromkeys(MECHANISMS, True) if name == "vnet" else {}
+    network = build(name, dims="3d" if len(size) == 3 else "2d", widths=(2, 4, 4, 4), norm=True, **on)
+    logits = network(torch.randn(1, 1, *size))
+    assert logits.shape == (1, 1, *size) and logits.isfinite().all()
+
+
+@pytest.mark.parametrize("gate", ["concat", "additive"])
+@pytest.mark.parametrize("dims", SHAPES)
+def test_gate_maps_lie_between_0_and_1_on_the_grid_of_the_image(gate: str, dims: str) -> None:
+    network = build("vnet", dims=dims, widths=(2, 4, 4, 4), attention=True, attention_gate=gate).train()
+    x = torch.randn(SHAPES[dims])
+    maps = gate_maps(network, x)
+    assert list(maps) == [4, 2, 1]
+    for factor, found in maps.items():
+        assert found.shape == (x.shape[0], 1, *x.shape[2:])
+        assert ((found >= 0) & (found <= 1)).all()
+        block = found[..., :factor, :factor]
+        assert torch.equal(block, block[..., :1, :1].expand_as(block))  # one value per voxel of the gate's own grid
+    assert found.std() > 0
+    assert network.training and not any(module._forward_hooks for module in network.modules())
+
+
+def test_gate_maps_are_what_the_skips_are_multiplied_by() -> None:
+    network = build("vnet", **TINY, attention=True)
+    for level in network.decoder:
+        nn.init.zeros_(level.attention.map[2].weight)
+        nn.init.constant_(level.attention.map[2].bias, 100.0)
+    plain = build("vnet", **TINY)
+    plain.load_state_dict(network.state_dict(), strict=False)
+    x = torch.randn(SHAPES["2.5d"])
+    assert all((found == 1).all() for found in gate_maps(network, x).values())
+    torch.testing.assert_close(network(x), plain(x))  # gates that let everything through
+
+
+def test_a_network_without_gates_has_no_maps() -> None:
+    with pytest.raises(ValueError, match="VNet has no attention gate"):
+        gate_maps(build("vnet", **TINY), torch.randn(SHAPES["2.5d"]))
 
 
 def test_the_centre_slice_is_the_one_summed_into_the_first_stage() -> None:
@@ -253,16 +331,38 @@ def test_the_image_joins_the_features_of_its_scale(size: tuple[int, ...]) -> Non
     assert not torch.allclose(module(features, image), module(features, image + 1))
 
 
-def test_hybrid_dilation_covers_what_plain_dilation_leaves_out() -> None:
-    hybrid, plain = hdc_coverage((2, 3, 5)), hdc_coverage((2, 2, 2))
+def test_hybrid_dilation_covers_all_but_the_last_but_one_voxel_of_its_field() -> None:
+    hybrid = hdc_coverage((2, 3, 5))
     assert hybrid.shape == (21, 21)
     assert hybrid[2:-2, 2:-2].min() >= 1  # offsets up to 8
     assert [i - 10 for i in range(21) if not hybrid[10, i]] == [-9, 9]
+    assert hybrid.sum() == 9**3  # paths through three 3 × 3 layers
+
+
+def test_plain_dilation_leaves_holes_from_the_centre_on() -> None:
+    plain = hdc_coverage((2, 2, 2))
     assert plain.shape == (13, 13)
-    assert plain[6, 5] == plain[6, 7] == 0  # a hole beside the centre
+    assert plain[6, 5] == plain[6, 7] == 0
     assert (plain > 0).sum() == 7 * 7  # every second row and column
-    assert hybrid.sum() == plain.sum() == 9**3  # paths through three 3 × 3 layers
+    assert plain.sum() == 9**3
     assert hdc_coverage((1,)).tolist() == [[1] * 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("dilations", "reach"), [((2, 3, 5), 8), ((2, 2, 2), 0), ((1, 2, 3), 6), ((1,), 1), ((5, 3, 2), 8), ((4,), 0)]
+)
+def test_how_far_the_stack_sees_without_a_hole(dilations: tuple[int, ...], reach: int) -> None:
+    assert hole_free_reach(dilations) == reach
+    line = hdc_coverage(dilations)[sum(dilations)]
+    seen = {int(offset) for offset in line.nonzero()[0] - sum(dilations)}
+    assert seen >= set(range(-reach, reach + 1))
+    assert reach == sum(dilations) or reach + 1 not in seen
+
+
+@pytest.mark.parametrize(("dilations", "shared"), [((2, 2, 2), False), ((2, 3, 5), True)])
+def test_plain_dilation_gives_neighbours_nothing_in_common(dilations: tuple[int, ...], shared: bool) -> None:
+    seen = hdc_coverage(dilations) > 0
+    assert (seen[:, 1:] & seen[:, :-1]).any() == shared  # the field of a voxel and of the next in its row
 
 
 @pytest.mark.parametrize("dilations", [(2, 3, 5), (2, 2, 2), (1,)])

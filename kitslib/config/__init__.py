@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
-from kitslib.config.arms import ARMS, MECHANISMS, Arm, arm
+from kitslib.config.arms import ARM_GROUPS, ARMS, KIDNEY_ARMS, MECHANISMS, Arm, KidneyArm, arm, kidney_arm
 from kitslib.config.checked import ConfigError, closest, typed
 from kitslib.config.code import ROOT, code_key, key, notebook_key, rooms_used
 from kitslib.config.profiles import PROFILES
@@ -23,12 +23,15 @@ from kitslib.config.sections import (
 
 __all__ = [
     "ARMS",
+    "ARM_GROUPS",
+    "KIDNEY_ARMS",
     "MECHANISMS",
     "PROFILES",
     "ROOT",
     "Arm",
     "CohortConfig",
     "ConfigError",
+    "KidneyArm",
     "KidneyConfig",
     "KidneyGridConfig",
     "RunConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "code_key",
     "configure",
     "key",
+    "kidney_arm",
     "notebook_key",
     "rooms_used",
 ]

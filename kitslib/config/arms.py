@@ -2,48 +2,151 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from kitslib.config.checked import Checked, ConfigError, closest
+from kitslib.config.checked import Checked, ConfigError, closest, number
+
+MECHANISMS = ("multi_scale", "se", "attention", "hdc", "focal_dice", "oversample")
+IN_THE_NETWORK = MECHANISMS[:4]
+# a mechanism and the fields that say in which form it is on
+FORMS = {"attention": ("attention_gate",), "hdc": ("hdc_level", "hdc_dilations"), "oversample": ("oversample_by",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm(Checked):
-    """One row of the ablation: a network and the mechanisms of the paper that are switched on."""
+    """One row of the ablation: a network and the mechanisms of the paper that are switched on.
+
+    Raises ConfigError for a mechanism that the network does not have, and for a form of one that is off.
+    """
 
     name: str
-    says: str  # what the arm adds, in words
+    says: str  # what the arm changes, in words
+    against: str = ""  # the arm it changes, with which it is compared
     network: Literal["vnet", "unet", "deeplab"] = "vnet"
     dims: Literal["2d", "2.5d", "3d"] = "2.5d"
+    width: float = number(1.0, 0.1, 8)  # of every level, as a multiple of the profile's channel counts
     multi_scale: bool = False
     se: bool = False
     attention: bool = False
+    attention_gate: Literal["concat", "additive"] = "concat"
     hdc: bool = False
+    hdc_level: int | None = number(None, 0)  # encoder level, 0 at full resolution; None: the bottom
+    hdc_dilations: tuple[int, ...] = number((2, 3, 5), 1)
     focal_dice: bool = False
     oversample: bool = False
+    oversample_by: Literal["difficulty", "cysts"] = "difficulty"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network != "vnet" and (wrong := [m for m in IN_THE_NETWORK if getattr(self, m)]):
+            raise ConfigError(f"arm {self.name}: {self.network} has no {', '.join(wrong)}; only vnet has")
+        defaults = {f.name: f.default for f in fields(self)}
+        for mechanism, forms in FORMS.items():
+            for form in forms:
+                if not getattr(self, mechanism) and getattr(self, form) != defaults[form]:
+                    raise ConfigError(f"arm {self.name}: {form} is set while {mechanism} is off; switch it on")
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """Names of the mechanisms that are on, in the paper's order."""
         return tuple(name for name in MECHANISMS if getattr(self, name))
 
+    def variant(self, name: str, says: str, **changes: Any) -> Arm:
+        """The arm `name` that differs from this one by `changes` and is compared with it."""
+        return replace(self, name=name, says=says, against=self.name, **changes)
 
-MECHANISMS = ("multi_scale", "se", "attention", "hdc", "focal_dice", "oversample")
+    def network_options(self, *, slices: int, widths: Sequence[int], norm: bool) -> dict[str, Any]:
+        """The keyword arguments of `networks.build` for this arm; `widths` are the profile's channel counts."""
+        options: dict[str, Any] = {"name": self.network, "dims": self.dims, "slices": slices, "norm": norm}
+        options["widths"] = tuple(max(round(self.width * channels), 1) for channels in widths)
+        options |= {name: True for name in IN_THE_NETWORK if getattr(self, name)}
+        if self.attention:
+            options["attention_gate"] = self.attention_gate
+        if self.hdc:
+            options["hdc_level"] = "bottom" if self.hdc_level is None else self.hdc_level
+            options["hdc_dilations"] = self.hdc_dilations
+        return options
 
-_BASELINE = Arm(name="baseline", says="2.5D VNet with soft Dice loss and uniform sampling")
-ARMS: dict[str, Arm] = {
-    arm.name: arm
-    for arm in (
-        _BASELINE,
-        replace(
-            _BASELINE,
-            name="full",
-            says="the paper's network: all six mechanisms on",
-            **dict.fromkeys(MECHANISMS, True),
-        ),
-    )
+
+@dataclass(frozen=True, kw_only=True)
+class KidneyArm(Checked):
+    """One row of the kidney comparison: what it changes of the first stage."""
+
+    name: str
+    says: str
+    residual: bool = True
+    deep_supervision: bool = True
+    mirror: Literal["none", "sagittal", "central"] = "sagittal"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the arm changes in the configuration: its section is `replace(config.kidney, **settings)`."""
+        ours = [f for f in fields(self) if f.name not in ("name", "says")]
+        return {f.name: getattr(self, f.name) for f in ours if getattr(self, f.name) != f.default}
+
+
+def by_name(rows: Sequence[Any]) -> dict[str, Any]:
+    """The arms by their name; two different ones of one name are refused."""
+    table: dict[str, Any] = {}
+    for row in rows:
+        if table.setdefault(row.name, row) != row:
+            raise ConfigError(f"arm {row.name!r} stands twice in the table with different settings; rename one")
+    return table
+
+
+BASELINE = Arm(name="baseline", says="2.5D VNet with soft Dice loss and uniform sampling")
+MULTI_SCALE = BASELINE.variant(
+    "multi_scale", "baseline with the image joined at every scale of the encoder", multi_scale=True
+)
+SE = MULTI_SCALE.variant("se", "multi_scale with squeeze-and-excitation after each down-sampling", se=True)
+ATTENTION = SE.variant("attention", "se with a gate on every skip", attention=True)
+HDC = ATTENTION.variant("hdc", "attention with hybrid dilated convolutions at the bottom", hdc=True)
+FOCAL_DICE = HDC.variant("focal_dice", "hdc with focal loss + weighted Dice", focal_dice=True)
+FULL = FOCAL_DICE.variant("full", "focal_dice with hard slices drawn more often: all six mechanisms", oversample=True)
+
+_GROUPS: dict[str, tuple[Arm, ...]] = {
+    "cumulative": (BASELINE, MULTI_SCALE, SE, ATTENTION, HDC, FOCAL_DICE, FULL),
+    "rivals": (
+        BASELINE.variant("unet", "2.5D U-Net, as large as the VNet", network="unet", width=2),
+        BASELINE.variant("deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2),
+        BASELINE.variant("vnet_2d", "VNet that sees one slice", dims="2d"),
+        BASELINE.variant("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", width=0.5),
+    ),
+    "alone": (
+        MULTI_SCALE,
+        BASELINE.variant("only_se", "baseline with squeeze-and-excitation alone", se=True),
+        BASELINE.variant("only_attention", "baseline with attention gates alone", attention=True),
+        BASELINE.variant("only_hdc", "baseline with hybrid dilated convolutions alone", hdc=True),
+        BASELINE.variant("only_focal_dice", "baseline with focal loss + weighted Dice alone", focal_dice=True),
+        BASELINE.variant("only_oversample", "baseline with hard slices drawn more often", oversample=True),
+    ),
+    "levels": (
+        HDC.variant("hdc_level_0", "hdc with the dilated layers at full resolution", hdc_level=0),
+        HDC.variant("hdc_level_1", "hdc with the dilated layers after one halving", hdc_level=1),
+        HDC.variant("hdc_level_2", "hdc with the dilated layers after two halvings", hdc_level=2),
+        HDC.variant("hdc_level_3", "hdc with the dilated layers after three halvings", hdc_level=3),
+        HDC,
+    ),
+    "variants": (
+        ATTENTION.variant("additive_gate", "attention with the gate of the Attention U-Net", attention_gate="additive"),
+        HDC.variant("plain_dilation", "hdc with dilations 2, 2, 2, which leave holes", hdc_dilations=(2, 2, 2)),
+        FULL.variant("oversample_cysts", "full with slices that show a cyst drawn more often", oversample_by="cysts"),
+    ),
 }
+ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])
+ARM_GROUPS: dict[str, tuple[str, ...]] = {title: tuple(row.name for row in rows) for title, rows in _GROUPS.items()}
+
+KIDNEY_ARMS: dict[str, KidneyArm] = by_name(
+    (
+        KidneyArm(name="standard", says="residual sums, four supervised maps, left-right mirroring"),
+        KidneyArm(name="no_residual", says="without residual sums", residual=False),
+        KidneyArm(name="no_deep_supervision", says="the finest map alone supervised", deep_supervision=False),
+        KidneyArm(name="mirror_none", says="without mirroring", mirror="none"),
+        KidneyArm(name="mirror_central", says="mirrored through the centre, as printed", mirror="central"),
+    )
+)
 
 
 def arm(name: str) -> Arm:
@@ -51,3 +154,10 @@ def arm(name: str) -> Arm:
     if name not in ARMS:
         raise ConfigError(f"arm: {name!r} is not a choice{closest(name, ARMS)}")
     return ARMS[name]
+
+
+def kidney_arm(name: str) -> KidneyArm:
+    """Return the kidney arm of that name; an unknown one lists the right ones."""
+    if name not in KIDNEY_ARMS:
+        raise ConfigError(f"kidney arm: {name!r} is not a choice{closest(name, KIDNEY_ARMS)}")
+    return KIDNEY_ARMS[name]

@@ -65,6 +65,7 @@ class KidneyConfig(Checked):
     loss: Literal["dice", "dice_cross_entropy"] = "dice"
     foreground_weight: float = number(4.0, 0)  # of kidney voxels in the cross-entropy
     slab: int = number(64, 8)  # consecutive slices in a sample
+    patch: int | None = number(None, 16)  # rows and columns of a sample; None: the whole matrix
     batch: int = number(2, 1)
     mirror: Literal["none", "sagittal", "central"] = "sagittal"
     jitter: bool = False  # random rotation, zoom, gain, offset, blur and noise of a batch
@@ -87,6 +88,7 @@ class TumorConfig(Checked):
     hu: TumorHu = "foreground"
     patch: tuple[int, int] = number((512, 512), 16)  # rows, columns of a training sample
     slab: int = number(16, 4)  # slices of a training sample of the 3D arm
+    slab_batch: int = number(1, 1)  # samples in a step of the 3D arm
     slices: int = number(5, 1, 15)  # k: channels of a 2.5D sample
     widths: tuple[int, ...] = number((16, 32, 64, 128, 256), 2)
     norm: bool = True
@@ -94,7 +96,7 @@ class TumorConfig(Checked):
     alpha: float = number(0.75, 0, 1)
     lam: float = number(1.0, 0)  # weight of the Dice term beside the focal term
     dice_weights: tuple[float, float] = number((0.1, 0.9), 0, 1)  # background, tumour
-    augment: bool = True
+    jitter: bool = False  # random gain, offset and noise beside the paper's six augmentations
     batch: int = number(8, 1)
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "one_cycle"] = "constant"
@@ -102,8 +104,9 @@ class TumorConfig(Checked):
     clip: float = number(1.0, 0)
     epochs: int = number(200, 1)
     steps: int = number(500, 1)  # optimiser steps in an epoch
-    tumor_share: float = number(0.5, 0, 1)  # of the samples whose slice holds tumour
+    tumor_share: float = number(0.5, 0, 1)  # of the samples that are centred on a tumour
     oversample_every: int = number(10, 1)  # epochs between measurements of the difficulty
+    oversample_stride: int = number(1, 1)  # each n-th slice is looked at for the difficulty, the others interpolated
     oversample_gain: float = number(3.0, 0)
     oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
     validate_every: int = number(10, 1)
@@ -122,6 +125,7 @@ class RunConfig(Checked):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     seeds: tuple[int, ...] = (0,)
     arms: tuple[str, ...] = ("baseline", "full")
+    once: tuple[str, ...] = ()  # arms that are trained with the first seed alone
     cohort: CohortConfig = field(default_factory=CohortConfig)
     kidney_grid: KidneyGridConfig = field(default_factory=KidneyGridConfig)
     tumor_grid: TumorGridConfig = field(default_factory=TumorGridConfig)
@@ -130,8 +134,12 @@ class RunConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.arms:
+        for name in self.arms + self.once:
             arm(name)
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """The seeds that an arm is trained with."""
+        return self.seeds[:1] if name in self.once else self.seeds
 
     @property
     def synthetic(self) -> bool:

@@ -1,6 +1,8 @@
 """Arrays and tables in, matplotlib axes out; one palette for the whole study."""
 
+from kitslib.figures.architecture import kidney_network, tumor_network
 from kitslib.figures.charts import (
+    dice_against_cost,
     dice_against_volume,
     dice_strip,
     difficulty_over_time,
@@ -8,6 +10,8 @@ from kitslib.figures.charts import (
     hu_distributions,
     learning_curves,
 )
+from kitslib.figures.distributions import GLANCE, cohort_at_a_glance, cohort_comparison
+from kitslib.figures.mechanisms import attention_maps, coverage_panels
 from kitslib.figures.panels import (
     ABDOMEN,
     CaseView,
@@ -24,14 +28,20 @@ from kitslib.figures.style import NAMES, PALETTE, WORDS, FigureError, figure_htm
 
 __all__ = [
     "ABDOMEN",
+    "GLANCE",
     "NAMES",
     "PALETTE",
     "WORDS",
     "CaseView",
     "FigureError",
     "Plane",
+    "attention_maps",
     "case_grid",
     "case_view",
+    "cohort_at_a_glance",
+    "cohort_comparison",
+    "coverage_panels",
+    "dice_against_cost",
     "dice_against_volume",
     "dice_strip",
     "difficulty_over_time",
@@ -39,11 +49,13 @@ __all__ = [
     "focus_voxel",
     "forest",
     "hu_distributions",
+    "kidney_network",
     "learning_curves",
     "overlay_panel",
     "plane_slice",
     "plane_spacing",
     "show",
     "three_planes",
+    "tumor_network",
     "use_style",
 ]

@@ -164,6 +164,30 @@ def dice_against_volume(
     return ax
 
 
+def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
+    """Mean Dice of each arm over what it costs, one panel per cost on a logarithmic axis, arms named at their dots.
+
+    ``table`` has the columns arm, dice, low, high (an interval) and those of ``costs``, which maps a column to the
+    words on its axis.
+    """
+    frame = _table(table, ["arm", "dice", "low", "high", *costs], "dice against cost")
+    fig, axes = plt.subplots(1, len(costs), figsize=(4.6 * len(costs), 3.8), sharey=True, squeeze=False)
+    for ax, (column, words) in zip(axes[0], costs.items(), strict=True):
+        spread = [frame["dice"] - frame["low"], frame["high"] - frame["dice"]]
+        ax.errorbar(
+            frame[column], frame["dice"], yerr=spread, fmt="o", color=PALETTE["kidney"], ecolor=PALETTE["muted"],
+            elinewidth=1, markersize=5,
+        )  # fmt: skip
+        for one in frame.to_dict("records"):
+            ax.annotate(one["arm"], (one[column], one["dice"]), (5, 4), textcoords="offset points", fontsize=7.5)
+        ax.set(xscale="log", xlabel=words)
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        ax.xaxis.set_minor_formatter(lambda x, _: "")
+        ax.margins(x=0.18)
+    axes[0, 0].set_ylabel(_word("dice"))
+    return fig
+
+
 def hu_distributions(
     samples: Mapping[str, np.ndarray],
     *,

@@ -6,9 +6,9 @@ import inspect
 
 from torch import nn
 
-from kitslib.networks.blocks import hdc_coverage
+from kitslib.networks.blocks import hdc_coverage, hole_free_reach
 from kitslib.networks.deeplab import DeepLabV3Plus
-from kitslib.networks.measure import count_parameters, multiply_adds, shape_probe
+from kitslib.networks.measure import count_parameters, gate_maps, multiply_adds, shape_probe
 from kitslib.networks.resunet import ResUNet3D
 from kitslib.networks.unet import UNet
 from kitslib.networks.vnet import VNet
@@ -21,7 +21,9 @@ __all__ = [
     "VNet",
     "build",
     "count_parameters",
+    "gate_maps",
     "hdc_coverage",
+    "hole_free_reach",
     "multiply_adds",
     "shape_probe",
 ]

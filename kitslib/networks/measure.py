@@ -1,4 +1,4 @@
-"""What a network costs and how its shapes run, worked out without computing a voxel."""
+"""What a network costs, how its shapes run, and what its gates let through."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from kitslib.networks.blocks import CONV, TRANSPOSED_CONV
+from kitslib.networks.blocks import CONV, TRANSPOSED_CONV, AdditiveGate, ConcatGate, crop_to
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -50,6 +51,32 @@ def shape_probe(network: nn.Module, shape: Sequence[int]) -> list[tuple[str, tup
             module.register_forward_hook(note)
     twin(torch.empty(tuple(shape), device="meta"))
     return rows
+
+
+def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
+    """What each attention gate lets through of `x` (B, C, ...): a map (B, 1, ...) in [0, 1] on the grid of `x`.
+
+    The keys say by how much the gate's own grid is coarser (4, 2, 1, the deepest first); its values are repeated.
+    The network is run once in evaluation and left as it was. Raises `ValueError` for one without gates.
+    """
+    gates = [module for module in network.modules() if isinstance(module, (ConcatGate, AdditiveGate))]
+    if not gates:
+        raise ValueError(f"gate_maps: {type(network).__name__} has no attention gate; build it with attention=True")
+    caught: list[Tensor] = []
+    hooks = [gate.map.register_forward_hook(lambda _, __, output: caught.append(output.float())) for gate in gates]
+    training = network.training
+    try:
+        with torch.inference_mode():
+            network.eval()(x)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    maps = {}
+    for found in caught:
+        factor = caught[-1].shape[-1] // found.shape[-1]
+        maps[factor] = crop_to(F.interpolate(found, scale_factor=factor, mode="nearest"), x.shape[2:])
+    return maps
 
 
 def _twin(network: nn.Module) -> nn.Module:

@@ -29,7 +29,9 @@ class ResUNet3D(nn.Module):
     Input (B, in_channels, D, H, W) of any size: it is padded to a multiple of 8 and the logits are cropped back.
     Returns logits (B, out_channels, D, H, W): in training with `deep_supervision` a tuple of four, coarsest
     first; otherwise the finest alone. With the default arguments it has 9,498,260 parameters.
-    `residual=False` removes the sums and no parameter; `norm` adds instance norm, which trains in fewer steps.
+    What nothing would train is left out: with `residual=False`, which removes the sums, the layer that fits the
+    deepest shortcut to its sum; without `deep_supervision` the three coarse map layers.
+    `norm` adds instance norm, which trains in fewer steps.
     Raises `ValueError` for another number of axes or channels.
     Source: the paper, section 2.1, in the form of its LiTS 2018 ancestor.
     """
@@ -62,7 +64,7 @@ class ResUNet3D(nn.Module):
         self.down3 = DownUnit(3, w3, w4, norm=norm)
         self.encode4 = Stage(3, w4, w4, dilations=(3, 4, 5), norm=norm)
 
-        self.bottom = ConvUnit(3, w4, w5, norm=norm)
+        self.bottom = ConvUnit(3, w4, w5, norm=norm) if residual else nn.Identity()
         self.decode1 = Stage(3, w4, w5, dilations=(1, 1, 1), norm=norm)
         self.up1 = UpUnit(3, w5, w4, norm=norm)
         self.decode2 = Stage(3, w4 + w3, w4, dilations=(1, 1, 1), norm=norm)
@@ -71,9 +73,10 @@ class ResUNet3D(nn.Module):
         self.up3 = UpUnit(3, w3, w2, norm=norm)
         self.decode4 = Stage(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
 
-        self.map1 = nn.Conv3d(w5, out_channels, 1)
-        self.map2 = nn.Conv3d(w4, out_channels, 1)
-        self.map3 = nn.Conv3d(w3, out_channels, 1)
+        if deep_supervision:
+            self.map1 = nn.Conv3d(w5, out_channels, 1)
+            self.map2 = nn.Conv3d(w4, out_channels, 1)
+            self.map3 = nn.Conv3d(w3, out_channels, 1)
         self.map4 = nn.Conv3d(w2, out_channels, 1)
         initialise(self)
 
