@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from kitslib.inference import Autocast, Reading, largest_components, predict_slabs, predict_stacks
+from kitslib.inference import Autocast, Reading, largest_components, predict_slabs, predict_stacks, predict_tiles
 from kitslib.transforms import (
     HU_WINDOWS,
     KidneyGrid,
@@ -67,12 +67,13 @@ class KidneyStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TumorStage:
-    """A trained tumour network and how it is applied: grid, HU reading, slices seen at a time."""
+    """A trained tumour network and how it is applied: grid, HU reading, pixels and slices seen at a time."""
 
     network: nn.Module
     grid: TumorGrid
     hu: str
     dims: Literal["2d", "2.5d", "3d"]
+    patch: tuple[int, int]
     slices: int
     slab: int
 
@@ -80,24 +81,31 @@ class TumorStage:
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
         """Build the stage from the settings that its run was trained with."""
         names = ("hu", "slices", "slab")
+        rows, cols = settings["training"]["patch"]
         return cls(
             network=network,
             grid=TumorGrid(**settings["grid"]),
             dims=settings["arm"]["dims"],
+            patch=(rows, cols),
             **{n: settings["training"][n] for n in names},
         )
 
-    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
-        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask."""
+    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1) -> np.ndarray:
+        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask.
+
+        With `every` above 1, a 2D or 2.5D network looks at each n-th slice only, and those between are interpolated.
+        """
         window = HU_WINDOWS[self.hu]
+        depth = 1 if self.dims == "2d" else self.slices
+
+        def predict(tile: np.ndarray) -> np.ndarray:
+            if self.dims == "3d":
+                return predict_slabs(self.network, tile, window, size=2 * self.slab, autocast=autocast)
+            return predict_stacks(self.network, tile, window, depth=depth, every=every, autocast=autocast)
+
+        context = self.slab // 2 if self.dims == "3d" else depth // 2
         seen = hide_outside(volume, mask, window)
-        if self.dims == "3d":
-            found = predict_slabs(self.network, seen, window, size=2 * self.slab, autocast=autocast)
-        else:
-            depth = 1 if self.dims == "2d" else self.slices
-            found = predict_stacks(self.network, seen, window, depth=depth, autocast=autocast)
-        found[mask == 0] = 0
-        return found
+        return predict_tiles(predict, seen, mask, patch=self.patch, context=context, fill=int(window.low))
 
     def mask(self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
         """Return all tumour found, before components are dropped, as uint8 0/1 in the scan's own grid."""

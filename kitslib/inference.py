@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kitslib.transforms import HuWindow
 
 Reading = Literal["padded", "literal", "overlap_average"]
 Autocast = Callable[[], AbstractContextManager]
+PAPER_SIZE = 64  # slices of a window
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Window:
 def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
     """Return the windows over a volume of `depth` slices.
 
-    padded: the edges repeated by a quarter window, the central half of each kept, the last one end-aligned:
-    every slice is predicted once. literal: the paper's pseudo-code, which never outputs the first quarter window
-    nor the tail, and whose windows after the first are one slice short. overlap_average: half-overlapping,
-    end-aligned, nothing cut off; where two overlap their mean is taken.
+    padded: a halo of a quarter window, at most 16 slices, is cut off both ends of each, the volume's edges are
+    repeated as far, the last window is end-aligned: every slice is predicted once. Of the paper's 64 slices half
+    are kept; larger windows need more memory and keep more, up to one pass over the whole volume, and are as small
+    as their number allows. A network that sees no further than the halo gives the same whatever the size.
+    literal: the paper's pseudo-code, which never outputs the first quarter window nor the tail, and whose windows
+    after the first are one slice short. overlap_average: half-overlapping, end-aligned, nothing cut off; where two
+    overlap their mean is taken.
     """
     half, quarter = size // 2, size // 4
+    halo = min(quarter, PAPER_SIZE // 4)
     if reading == "literal":
         found = [Window(0, size, quarter, quarter + half)] if size <= depth else []
         start = half
@@ -50,10 +56,14 @@ def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
     if reading == "overlap_average":
         starts = [*range(0, max(depth - size, 0), half), max(depth - size, 0)]
         return [Window(s, s + size, s, min(s + size, depth)) for s in starts]
+    if size > PAPER_SIZE:
+        share = depth / np.ceil(depth / (size - 2 * halo))
+        size = min(size, max(8 * int(np.ceil(share / 8)) + 2 * halo, PAPER_SIZE))  # networks pad to multiples of 8
+    kept = size - 2 * halo
     found = []
-    for keep in range(0, depth, half):
-        start = max(min(keep, depth - half), 0) - quarter
-        found.append(Window(start, start + size, keep, min(keep + half, depth)))
+    for keep in range(0, depth, kept):
+        start = max(min(keep, depth - kept), 0) - halo
+        found.append(Window(start, start + size, keep, min(keep + kept, depth)))
     return found
 
 
@@ -85,6 +95,20 @@ def predict_slabs(
     autocast: Autocast = _no_autocast,
 ) -> np.ndarray:
     """Return the foreground probability (D, H, W) float16 of an int16 volume in HU, window by window."""
+    found = slab_probability(network, volume, hu, size=size, reading=reading, autocast=autocast)
+    return found.astype(np.float16)
+
+
+def slab_probability(
+    network: nn.Module,
+    volume: np.ndarray,
+    hu: HuWindow,
+    *,
+    size: int,
+    reading: Reading = "padded",
+    autocast: Autocast = _no_autocast,
+) -> np.ndarray:
+    """Return what `predict_slabs` does, as float32 before it is rounded."""
     network.eval()
     total = np.zeros(volume.shape, np.float32)
     count = np.zeros((len(volume), 1, 1), np.float32)
@@ -95,7 +119,7 @@ def predict_slabs(
         total[kept] += output[window.keep_start - window.start : window.keep_stop - window.start]
         count[kept] += 1
     total /= np.maximum(count, 1)
-    return total.astype(np.float16)
+    return total
 
 
 def predict_stacks(
@@ -104,18 +128,70 @@ def predict_stacks(
     hu: HuWindow,
     *,
     depth: int,
-    batch: int = 16,
+    batch: int = 32,
+    every: int = 1,
     autocast: Autocast = _no_autocast,
 ) -> np.ndarray:
-    """Return the foreground probability (D, H, W) float16, each slice from a stack of `depth` around it."""
+    """Return the foreground probability (D, H, W) float16, each slice from a stack of `depth` around it.
+
+    With `every` above 1 only each n-th slice and the last go through the network, and those between are
+    interpolated: a cheap look at a volume.
+    """
     network.eval()
     out = np.zeros(volume.shape, np.float16)
     offsets = np.arange(depth) - depth // 2
-    for first in range(0, len(volume), batch):
-        centres = np.arange(first, min(first + batch, len(volume)))
-        stacks = volume[np.clip(centres[:, None] + offsets, 0, len(volume) - 1)]
+    last = len(volume) - 1
+    asked = np.unique(np.append(np.arange(0, len(volume), every), last))
+    for first in range(0, len(asked), batch):
+        centres = asked[first : first + batch]
+        stacks = volume[np.clip(centres[:, None] + offsets, 0, last)]
         out[centres] = _probability(network, hu(torch.from_numpy(stacks)), autocast)[:, 0].numpy()
+    for before, after in itertools.pairwise(asked):
+        for z in range(before + 1, after):
+            share = (z - before) / (after - before)
+            out[z] = (1 - share) * out[before] + share * out[after]
     return out
+
+
+def tile_starts(length: int, size: int) -> list[int]:
+    """Return where tiles of `size` begin on a line: at 0, and as many more as let neighbours overlap by 40 %."""
+    count = max(int(np.ceil((length - size) / (0.6 * size))) + 1, 1)
+    return [round(start) for start in np.linspace(0, max(length - size, 0), count)]
+
+
+def predict_tiles(
+    predict: Callable[[np.ndarray], np.ndarray],
+    volume: np.ndarray,
+    mask: np.ndarray,
+    *,
+    patch: tuple[int, int],
+    context: int,
+    fill: int,
+) -> np.ndarray:
+    """Return the foreground probability (D, H, W) float16 inside `mask`, found tile by tile.
+
+    A tile is `patch` pixels wide, as in training, and as many slices deep as the mask is there with `context` more
+    on either side; a smaller slice is framed with `fill`. `predict` gives the probability of a tile. Where tiles
+    overlap, each counts the more the nearer its centre is; tiles without mask are left out.
+    """
+    short = [max(n - have, 0) for n, have in zip(patch, volume.shape[1:], strict=True)]
+    frame = [(0, 0), *((n // 2, n - n // 2) for n in short)]
+    volume, inside = np.pad(volume, frame, constant_values=fill), np.pad(mask > 0, frame)
+    tent = [np.minimum(np.arange(n) + 1, np.arange(n, 0, -1)).astype(np.float32) for n in patch]
+    weight = tent[0][:, None] * tent[1]
+    total, count = np.zeros(volume.shape, np.float32), np.zeros(volume.shape[1:], np.float32)
+    for row in tile_starts(volume.shape[1], patch[0]):
+        for col in tile_starts(volume.shape[2], patch[1]):
+            here = slice(row, row + patch[0]), slice(col, col + patch[1])
+            count[here] += weight
+            filled = np.flatnonzero(inside[:, *here].any(axis=(1, 2)))
+            if len(filled):
+                deep = slice(max(filled[0] - context, 0), filled[-1] + context + 1)
+                total[deep, *here] += predict(volume[deep, *here]) * weight
+    total[~inside] = 0
+    total /= count
+    top, left = frame[1][0], frame[2][0]
+    return total[:, top : top + mask.shape[1], left : left + mask.shape[2]].astype(np.float16)
 
 
 def largest_components(mask: np.ndarray, count: int) -> np.ndarray:

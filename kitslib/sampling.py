@@ -46,18 +46,18 @@ def cut(volume: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...], fil
 class SlabSampler:
     """Consecutive slices of random cases for the kidney network: every case `samples_per_case` times an epoch.
 
-    A sample is `slab` slices of the range around the kidneys, `matrix` × `matrix` pixels.
+    A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random place.
     """
 
     def __init__(
-        self, cohort: Cohort, *, slab: int, matrix: int, batch: int, seed: int, samples_per_case: int = 1
+        self, cohort: Cohort, *, slab: int, patch: int, batch: int, seed: int, samples_per_case: int = 1
     ) -> None:
-        self.cohort, self.slab, self.matrix, self.size, self.seed = cohort, slab, matrix, batch, seed
+        self.cohort, self.slab, self.patch, self.size, self.seed = cohort, slab, patch, batch, seed
         self.samples_per_case = samples_per_case
         self.steps = -(-len(cohort.case_ids) * samples_per_case // batch)
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return images (B, 1, slab, matrix, matrix) and labels of the same shape."""
+        """Return images (B, 1, slab, patch, patch) and labels of the same shape."""
         count = len(self.cohort.case_ids)
         order = np.concatenate(
             [_generator(self.seed, epoch, turn).permutation(count) for turn in range(self.samples_per_case)]
@@ -82,9 +82,9 @@ class SlabSampler:
         entry = self.cohort[case_id]
         first, last = entry.meta["train_range"]  # half open
         start = first + int(rng.integers(0, max(last - first - self.slab, 0) + 1))
-        _, rows, cols = entry.imaging.shape
-        corner = (start, (rows - self.matrix) // 2, (cols - self.matrix) // 2)
-        shape = (self.slab, self.matrix, self.matrix)
+        room = [size - self.patch for size in entry.imaging.shape[1:]]
+        corner = (start, *(int(rng.integers(0, n + 1)) if n > 0 else n // 2 for n in room))
+        shape = (self.slab, self.patch, self.patch)
         return cut(entry.imaging, corner, shape, None), cut(entry.labels, corner, shape, 0)
 
     def state(self) -> dict[str, Any]:
@@ -98,8 +98,9 @@ class SlabSampler:
 class StackSampler:
     """Slices with kidney, each with its neighbours, for the tumour network.
 
-    `tumor_share` of the samples hold tumour in their centre slice. Within both groups a slice is drawn in
-    proportion to its weight: 1 everywhere until `set_difficulty` changes it.
+    `tumor_share` of the samples are centred on a tumour; the others anywhere on a kidney, the other one of a patient
+    with a tumour included. A slice is drawn in proportion to its weight: 1 everywhere until `set_difficulty`
+    changes it.
     """
 
     def __init__(
@@ -141,16 +142,28 @@ class StackSampler:
             self.weights[here] = np.minimum(1 + gain * difficulty[case_id][self.slice_index[here]], cap)
         self.version += 1
 
+    def drawn_most(self, count: int) -> list[tuple[str, int, float]]:
+        """The heaviest slice of each of the `count` cases that have the heaviest: case id, slice, weight."""
+        found: dict[int, tuple[str, int, float]] = {}
+        for place in np.argsort(-self.weights, kind="stable"):
+            case = int(self.case_index[place])
+            found.setdefault(
+                case, (self.cohort.case_ids[case], int(self.slice_index[place]), float(self.weights[place]))
+            )
+            if len(found) == count:
+                break
+        return list(found.values())
+
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
         """Return images (B, depth, rows, cols), or (B, 1, depth, rows, cols) in 3D, and labels (B, 1, …)."""
         images, labels, names = [], [], []
         for index in _share(self.size, rank, world):
             rng = _generator(self.seed, epoch, step, index)
-            group = self.has_tumor == (rng.random() < self.tumor_share)
-            weights = np.cumsum(self.weights * (group if group.any() else ~group))
+            on_tumor = bool(rng.random() < self.tumor_share and self.has_tumor.any())
+            weights = np.cumsum(self.weights * self.has_tumor if on_tumor else self.weights)
             chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
             case_id = self.cohort.case_ids[self.case_index[chosen]]
-            image, label = self._stack(case_id, int(self.slice_index[chosen]), rng)
+            image, label = self._stack(case_id, int(self.slice_index[chosen]), on_tumor, rng)
             images.append(image)
             labels.append(label)
             names.append(case_id)
@@ -159,18 +172,17 @@ class StackSampler:
             image, label = image[:, None], label[:, None]
         return Batch(image, label, tuple(names), (self.seed, epoch, step, rank))
 
-    def _stack(self, case_id: str, z: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _stack(self, case_id: str, z: int, on_tumor: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         entry = self.cohort[case_id]
         labels = entry.labels[z]
-        rows, cols = np.nonzero(labels == 2 if (labels == 2).any() else labels > 0)
+        rows, cols = np.nonzero(labels == 2 if on_tumor else labels > 0)
         pick = int(rng.integers(len(rows)))
         corner = [z - self.depth // 2]
         for centre, size, whole in zip((rows[pick], cols[pick]), self.patch, labels.shape, strict=True):
-            if whole <= size:
-                corner.append((whole - size) // 2)
-            else:  # a random box that holds the picked voxel
-                low, high = max(centre - size + 1, 0), min(centre, whole - size)
-                corner.append(int(rng.integers(low, high + 1)))
+            if whole <= size:  # anywhere, so long as the whole slice is seen
+                corner.append(int(rng.integers(whole - size, 1)))
+            else:  # the picked voxel in the middle half
+                corner.append(int(centre - size // 2 + rng.integers(-(size // 4), size // 4 + 1)))
         shape = (self.depth, *self.patch)
         image = cut(entry.imaging, tuple(corner), shape, None)
         mask = cut(entry.mask, tuple(corner), shape, 0)

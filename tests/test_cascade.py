@@ -40,7 +40,7 @@ def stages() -> tuple[KidneyStage, TumorStage]:
     )  # fmt: skip
     tumor = TumorStage(
         network=Above(level(180.0, "foreground")), grid=TumorGrid(spacing_z=4.0, spacing_xy=2.0, region="box"),
-        hu="foreground", dims="2.5d", slices=3, slab=8,
+        hu="foreground", dims="2.5d", patch=(24, 24), slices=3, slab=8,
     )  # fmt: skip
     return kidney, tumor
 
@@ -95,7 +95,8 @@ def test_a_stage_is_rebuilt_from_the_settings_of_its_run() -> None:
     settings = {
         "grid": {"spacing_z": 3.0, "spacing_xy": None, "region": "slice", "margin_mm": 10.0, "mask_dilation_mm": 5.0},
         "arm": {"dims": "3d"},
-        "training": {"hu": "literal", "slices": 5, "slab": 16, "lr": 1.0},
+        "training": {"hu": "literal", "patch": [64, 48], "slices": 5, "slab": 16, "lr": 1.0},
     }
     stage = TumorStage.of(nn.Identity(), settings)
-    assert (stage.dims, stage.hu, stage.slab, stage.grid.region) == ("3d", "literal", 16, "slice")
+    assert (stage.dims, stage.hu, stage.slab, stage.patch) == ("3d", "literal", 16, (64, 48))
+    assert stage.grid.region == "slice"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from kitslib.inference import largest_components, predict_slabs, predict_stacks, windows
+from kitslib.inference import (
+    largest_components,
+    predict_slabs,
+    predict_stacks,
+    predict_tiles,
+    tile_starts,
+    windows,
+)
 from kitslib.transforms import HuWindow
 
 PLAIN = HuWindow(low=-1000, high=1000, shift=0, scale=1)
@@ -88,3 +97,56 @@ def test_a_corner_counts_as_a_neighbour() -> None:
     mask = np.zeros((2, 2, 4), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[0, 0, 3] = True
     assert largest_components(mask, 1).sum() == 2
+
+
+def test_slices_left_out_are_interpolated() -> None:
+    class Brightness(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.logit(x[:, 2:3].clamp(1e-4, 1 - 1e-4)) * self.weight
+
+    volume = np.arange(0, 80, 10, dtype=np.int16)[:, None, None] * np.ones((1, 2, 2), np.int16)
+    hundredth = HuWindow(low=0, high=100, shift=0, scale=100)
+    exact = predict_stacks(Brightness(), volume, hundredth, depth=5)
+    np.testing.assert_allclose(exact[1:, 0, 0], np.arange(1, 8) / 10, atol=2e-3)
+    np.testing.assert_allclose(predict_stacks(Brightness(), volume, hundredth, depth=5, every=3), exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 20, 63])
+def test_tiles_cover_a_line_and_overlap(length: int) -> None:
+    starts = tile_starts(length, 8)
+    assert starts[0] == 0 and starts[-1] == max(length - 8, 0)
+    assert all(0 < after - before <= 5 for before, after in itertools.pairwise(starts))
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 30), (9, 21, 8), (3, 40, 40)])
+def test_tiles_of_a_pointwise_predictor_equal_the_whole(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    volume = rng.integers(0, 100, shape).astype(np.int16)
+    mask = rng.random(shape) < 0.5
+    seen: list[tuple[int, ...]] = []
+
+    def predict(tile: np.ndarray) -> np.ndarray:
+        seen.append(tile.shape)
+        return (tile / 100).astype(np.float16)
+
+    found = predict_tiles(predict, volume, mask, patch=(8, 8), context=1, fill=-7)
+    np.testing.assert_allclose(found, np.where(mask, volume / 100, 0), atol=2e-3)
+    assert {s[1:] for s in seen} == {(8, 8)}
+
+
+def test_tiles_without_mask_are_left_out_and_others_take_their_context() -> None:
+    volume, mask = np.zeros((20, 8, 40), np.int16), np.zeros((20, 8, 40), np.uint8)
+    mask[10:12, 4, 2] = 1
+    depths = []
+
+    def predict(tile: np.ndarray) -> np.ndarray:
+        depths.append(len(tile))
+        return np.ones(tile.shape, np.float16)
+
+    found = predict_tiles(predict, volume, mask, patch=(8, 8), context=2, fill=0)
+    assert depths == [6]
+    np.testing.assert_array_equal(found, mask)

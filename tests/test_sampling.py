@@ -54,17 +54,25 @@ def test_cut_repeats_the_edge_or_fills() -> None:
 
 
 def test_an_epoch_of_slabs_holds_every_case_once_within_its_range(cohort: Few) -> None:
-    sampler = SlabSampler(cohort, slab=8, matrix=12, batch=1, seed=0)
+    sampler = SlabSampler(cohort, slab=8, patch=10, batch=1, seed=0)
     batches = [sampler.batch(4, step) for step in range(sampler.steps)]
     assert sorted(b.case_ids[0] for b in batches) == sorted(cohort)
     for batch in batches:
-        assert batch.images.shape == batch.labels.shape == (1, 1, 8, 12, 12)
+        assert batch.images.shape == batch.labels.shape == (1, 1, 8, 10, 10)
         first = int(batch.images[0, 0, 0, 0, 0]) % 100
         assert 2 <= first <= 10
 
 
+def test_a_slab_smaller_than_the_slice_lies_anywhere_in_it(cohort: Few) -> None:
+    for case in cohort.values():
+        case.imaging[:] = np.arange(12)[:, None] * 100 + np.arange(14)
+    batch = SlabSampler(cohort, slab=2, patch=10, batch=200, seed=0).batch(0, 0)
+    corners = batch.images[:, 0, 0, 0, 0]
+    assert set(corners.tolist()) == {row * 100 + col for row in range(3) for col in range(5)}
+
+
 def test_a_range_shorter_than_the_slab_is_filled(cohort: Few) -> None:
-    batch = SlabSampler(cohort, slab=32, matrix=16, batch=2, seed=0).batch(0, 0)
+    batch = SlabSampler(cohort, slab=32, patch=16, batch=2, seed=0).batch(0, 0)
     assert batch.images.shape == (2, 1, 32, 16, 16)
     assert (batch.labels[:, 0, -1] == 0).all()
 
@@ -94,9 +102,21 @@ def test_what_lies_outside_the_mask_is_air(cohort: Few) -> None:
 
 
 def test_tumor_share_decides_how_many_centres_hold_tumour(cohort: Few) -> None:
-    for share, expected in ((0.0, 0.0), (1.0, 1.0)):
-        batch = stacks(cohort, tumor_share=share, patch=(12, 14)).batch(0, 0)
-        assert (batch.labels == 2).flatten(1).any(1).float().mean() == expected
+    sampler = stacks(cohort, tumor_share=1.0)
+    assert all((sampler.batch(0, step).labels == 2).flatten(1).any(1).all() for step in range(5))
+    sampler = stacks(cohort, tumor_share=0.0, batch=300, patch=(12, 14))
+    share = (sampler.batch(0, 0).labels == 2).flatten(1).any(1).float().mean()
+    assert abs(share - 2 / 12) < 0.06, "any slice with kidney, those with tumour included"
+
+
+def test_the_picked_voxel_lies_in_the_middle_half_or_the_whole_slice_is_seen(cohort: Few) -> None:
+    batch = stacks(cohort, tumor_share=1.0, batch=50).batch(0, 0)
+    assert (batch.labels[:, 0, 1:7, 1:7] == 2).flatten(1).any(1).all()
+    whole = stacks(cohort, tumor_share=0.0, batch=50, patch=(16, 16)).batch(0, 0)
+    kidney = (whole.labels > 0).flatten(1).sum(1)
+    assert (kidney == 36).all(), "nothing of a slice smaller than the patch is cut off"
+    first = (whole.labels[:, 0] > 0).flatten(1).int().argmax(1)
+    assert len(first.unique()) > 5, "and where it lies in the patch varies"
 
 
 def test_hard_slices_come_more_often_in_proportion(cohort: Few) -> None:
@@ -107,6 +127,14 @@ def test_hard_slices_come_more_often_in_proportion(cohort: Few) -> None:
     names = [sampler.batch(0, step).case_ids[0] for step in range(600)]
     share = names.count("case_1") / len(names)  # weight 4 against 1 and 1
     assert abs(share - 4 / 6) < 0.06
+
+
+def test_the_slices_drawn_most_are_named(cohort: Few) -> None:
+    sampler = stacks(cohort)
+    difficulty = {name: np.zeros(20) for name in cohort}
+    difficulty["case_2"][[9, 12]], difficulty["case_0"][5] = (0.9, 1.0), 0.5
+    sampler.set_difficulty(difficulty, gain=2.0, cap=10.0)
+    assert sampler.drawn_most(2) == [("case_2", 12, 3.0), ("case_0", 5, 2.0)]
 
 
 def test_weights_are_capped_and_versioned_and_resumed(cohort: Few) -> None:
