@@ -14,7 +14,7 @@ study = configure(
 )
 values = as_dict(study)
 PAGES, WORK = study.reports, study.work
-TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds]
+TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
 STAGES = ["01_data", "02_kidney", *TUMOR, "04_ablations", "05_evaluation"]
 
 # The sections of the configuration that each notebook reads: only a change in these runs it again.
@@ -23,8 +23,8 @@ READS = {
     "01_data": COHORT,
     "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
     "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
-    "04_ablations": (*COHORT, "arms", "seeds"),
-    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "device", "precision", "threads"),
+    "04_ablations": (*COHORT, "arms", "seeds", "once"),
+    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "once", "device", "precision", "threads"),
 }
 
 

@@ -81,6 +81,10 @@ JITTER = SliceAugment(
 )
 
 
+# the paper's six and, for trainings on synthetic CT, other contrast and noise: a tumour is not an absolute HU
+SLICE_JITTER = SliceAugment(intensity=0.7, gain=(0.7, 1.35), max_offset=0.15, noise=0.2)
+
+
 @dataclass(frozen=True)
 class Draw:
     """What happens to each of B samples; the neutral value (0, or 1 for share and gain) leaves it alone."""
@@ -148,9 +152,8 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
     """
     _check(images, labels, drawn)
-    stacks, masks = _as_stacks(images, torch.float32), _as_stacks(labels, labels.dtype)
-    for change in (_mirror, _move):
-        change(stacks, masks, drawn)
+    stacks = _placed(images, drawn, mode="bilinear")
+    masks = _placed(labels, drawn, mode="nearest")
     for change in (_equalise, _blur, _intensity):
         change(stacks, drawn)
     return stacks.reshape(images.shape).to(images.dtype), masks.reshape(labels.shape)
@@ -184,16 +187,6 @@ def _check(images: Tensor, labels: Tensor, drawn: Draw) -> None:
         raise ValueError(f"augmentation: drawn for {len(drawn.degrees)} samples, got a batch of {len(images)}")
 
 
-def _as_stacks(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy to write into, (B, K, H, W); the slices of (B, 1, D, H, W) become K."""
-    stacks = x.flatten(1, 2) if x.ndim == 5 else x
-    return stacks.to(dtype, memory_format=torch.contiguous_format, copy=True)
-
-
-def _chosen(where: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(where)).to(device)
-
-
 def _on(values: np.ndarray, like: Tensor) -> Tensor:
     """Per-sample numbers as (B, 1, 1, 1) on the batch's device."""
     return torch.from_numpy(values).to(like.device, torch.float32).reshape(-1, 1, 1, 1)
@@ -203,39 +196,49 @@ def _lowest(stacks: Tensor) -> Tensor:
     return stacks.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def _mirror(stacks: Tensor, masks: Tensor, drawn: Draw) -> None:
-    axes = [3] if drawn.mirror == "sagittal" else [1, 2, 3]
-    if drawn.mirrored.any():
-        chosen = _chosen(drawn.mirrored, stacks.device)
-        for x in (stacks, masks):
-            x[chosen] = x[chosen].flip(axes)
+def _placed(x: Tensor, drawn: Draw, *, mode: Literal["bilinear", "nearest"]) -> Tensor:
+    """A copy (B, K, H, W), each sample mirrored, then moved; the slices of (B, 1, D, H, W) become K.
 
-
-def _move(stacks: Tensor, masks: Tensor, drawn: Draw) -> None:
-    """Rotation, shift and cut as one affine map per sample, so that the pixels are interpolated once."""
+    Rotation, shift and cut are one affine map, so that the pixels are interpolated once. Images become float32.
+    """
+    stacks = x.flatten(1, 2) if x.ndim == 5 else x
+    out = torch.empty(stacks.shape, dtype=torch.float32 if mode == "bilinear" else x.dtype, device=x.device)
+    axes = [2] if drawn.mirror == "sagittal" else [0, 1, 2]
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
-    if not moved.any():
-        return
-    chosen = _chosen(moved, stacks.device)
-    height, width = stacks.shape[-2:]
-    theta = torch.from_numpy(_affine(drawn, height, width)[moved]).to(stacks.device, torch.float32)
-    grid = F.affine_grid(theta, [len(chosen), 1, height, width], align_corners=False)
-    part = stacks[chosen]
-    low = _lowest(part)
-    stacks[chosen] = F.grid_sample(part.sub_(low), grid, mode="bilinear", align_corners=False).add_(low)
-    mask = F.grid_sample(masks[chosen].float(), grid, mode="nearest", align_corners=False)
-    masks[chosen] = mask.to(masks.dtype)
+    for sample, (stack, place) in enumerate(zip(stacks, out, strict=True)):
+        if drawn.mirrored[sample]:
+            stack = stack.flip(axes)
+        if moved[sample]:
+            stack = _moved(stack.float(), _grid(drawn, sample, stack), mode)
+        place.copy_(stack)
+    return out
 
 
-def _affine(drawn: Draw, height: int, width: int) -> np.ndarray:
-    """(B, 2, 3): from output to input positions, x before y, both -1 to 1 across the picture."""
-    angle = np.radians(drawn.degrees)
-    cos, sin = np.cos(angle) * drawn.share, np.sin(angle) * drawn.share
-    room = (1 - drawn.share)[:, None] * drawn.place  # centre of the cut box
-    centre = room - 2 * drawn.shift
-    across = [cos, -sin * height / width, centre[:, 1]]
-    down = [sin * width / height, cos, centre[:, 0]]
-    return np.stack([np.stack(across, axis=1), np.stack(down, axis=1)], axis=1)
+def _moved(stack: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """(K, H, W) sampled at `grid` (H, W, 2), with the lowest value, of labels 0, coming in from outside."""
+    low = stack.amin() if mode == "bilinear" else 0
+    height, width = stack.shape[1:]
+    bands = math.gcd(height, torch.get_num_threads())  # of rows: torch gives each thread whole samples
+    source = (stack - low).expand(bands, -1, -1, -1)
+    sampled = F.grid_sample(source, grid.view(bands, -1, width, 2), mode=mode, align_corners=False)
+    return sampled.add_(low).transpose(0, 1).reshape(stack.shape)
+
+
+def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
+    """(H, W, 2): where each pixel of a sample comes from, x before y, both -1 to 1 across the picture.
+
+    Positions are written as x + iy: an affine map is then a sum of what the column gives and what the row gives,
+    many times as quick as the matrix product of `F.affine_grid`.
+    """
+    height, width = like.shape[-2:]
+    angle, share = np.radians(drawn.degrees[sample]), drawn.share[sample]
+    cos, sin = np.cos(angle) * share, np.sin(angle) * share
+    down, right = (1 - share) * drawn.place[sample] - 2 * drawn.shift[sample]  # centre of the cut box
+    x, y = ((2 * np.arange(size) + 1) / size - 1 for size in (width, height))
+    column = (cos + 1j * sin * width / height) * x
+    row = (1j * cos - sin * height / width) * y + right + 1j * down
+    columns, rows = (torch.from_numpy(part.astype(np.complex64)).to(like.device) for part in (column, row))
+    return torch.view_as_real(columns + rows[:, None])
 
 
 def _equalise(stacks: Tensor, drawn: Draw) -> None:
@@ -248,33 +251,41 @@ def _flattened(x: Tensor) -> Tensor:
     """`x` with the histogram of what lies above its lowest value (the masked outside) made flat over its range."""
     low, high = x.aminmax()
     span = (high - low).clamp(min=1e-6)
-    position = (x - low).mul_(BINS / span)
+    position = (x - low).mul_(BINS / span).flatten()
     level = position.int().clamp_(max=BINS - 1)
-    counted = torch.bincount(level.flatten(), minlength=BINS)
-    counted[0] -= (x == low).sum()
+    counted = torch.bincount(level, minlength=BINS)
+    counted[0] -= x.numel() - position.sign().sum().long()
     share = counted * (span / counted.sum().clamp(min=1))
     below = share.cumsum(0) - share + low
-    return torch.addcmul(below[level], share[level], position.sub_(level))
+    slope = share.index_select(0, level)
+    return below.index_select(0, level).addcmul_(slope, position.sub_(level)).view_as(x)
 
 
 def _blur(stacks: Tensor, drawn: Draw) -> None:
-    """Gaussian in the plane, one width per sample, as two depthwise convolutions over repeated edges."""
-    if not drawn.sigma.any():
-        return
-    chosen = _chosen(drawn.sigma > 0, stacks.device)
-    part = stacks[chosen]
-    radius = math.ceil(3 * drawn.sigma.max())
-    offsets = torch.arange(-radius, radius + 1, device=part.device)
-    weights = torch.exp(-0.5 * (offsets / _on(drawn.sigma, stacks)[chosen]).square())
-    weights = (weights / weights.sum(dim=-1, keepdim=True)).repeat_interleave(part.shape[1], dim=0)
-    rows = F.pad(part, [radius] * 4, mode="replicate").flatten(0, 1)[None]
-    rows = F.conv2d(rows, weights, groups=len(weights))
-    rows = F.conv2d(rows, weights.transpose(2, 3), groups=len(weights))
-    stacks[chosen] = rows.reshape(part.shape)
+    for stack, sigma in zip(stacks, drawn.sigma.tolist(), strict=True):
+        if sigma > 0:
+            stack.copy_(_blurred(_blurred(stack, sigma, axis=1), sigma, axis=2))
+
+
+def _blurred(x: Tensor, sigma: float, *, axis: int) -> Tensor:
+    """Gaussian along rows or columns of (K, H, W), up to three sigma, over repeated edges; a sum of shifted copies."""
+    radius = math.ceil(3 * sigma)
+    weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
+    centre, *sides = (weights / (2 * weights.sum() - weights[0])).tolist()
+    frame = [0, 0, radius, radius] if axis == 1 else [radius, radius, 0, 0]
+    framed = F.pad(x, frame, mode="replicate")
+    length = x.shape[axis]
+    out = x * centre
+    for distance, weight in enumerate(sides, start=1):
+        for start in (radius - distance, radius + distance):
+            out.add_(framed.narrow(axis, start, length), alpha=weight)
+    return out
 
 
 def _intensity(stacks: Tensor, drawn: Draw) -> None:
     """Gain about the lowest value, offset, and white noise."""
+    if not ((drawn.gain != 1).any() or drawn.offset.any() or drawn.noise.any()):
+        return
     low = _lowest(stacks)
     span = stacks.amax(dim=(1, 2, 3), keepdim=True) - low
     if (drawn.gain != 1).any() or drawn.offset.any():

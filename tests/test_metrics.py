@@ -383,14 +383,15 @@ def test_holm_on_paper():
 def test_compare_arms_corrects_over_the_table():
     cases = np.linspace(0.3, 0.8, 12)
     bumps = np.tile([0.01, 0.02, -0.015], 4)
-    rows = compare_arms({"base": cases, "good": cases + 0.1 + bumps, "same": cases + bumps}, reference="base")
+    arms = {"base": cases, "good": cases + 0.1 + bumps, "same": cases + bumps}
+    rows = compare_arms(arms, [("base", "good"), ("base", "same")])
     assert [row["arm"] for row in rows] == ["good", "same"]
     good, same = rows
     assert good["lo"] > 0 > same["lo"]
     assert good["p_holm"] == pytest.approx(2 * good["p"])
     assert same["p_holm"] == pytest.approx(max(same["p"], 2 * good["p"]))
-    with pytest.raises(ValueError, match="reference"):
-        compare_arms({"base": cases}, reference="other")
+    with pytest.raises(ValueError, match="other"):
+        compare_arms({"base": cases}, [("other", "base")])
 
 
 def test_wilson_interval_on_paper():

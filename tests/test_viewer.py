@@ -180,3 +180,19 @@ def test_the_live_viewer_draws_what_its_controls_say(monkeypatch):
     assert bright.shape == (60, 80, 3) and bright.mean() > 240 and dark.mean() < 15
     controls.children[0].value = "coronal"
     assert np.asarray(Image.open(io.BytesIO(shown.value))).shape == (80, 80, 3) and index.max == 5
+
+
+def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(monkeypatch):
+    monkeypatch.setattr("kitslib.viewer.slices.get_ipython", lambda: type("Shell", (), {"kernel": object()})())
+    labels = np.zeros((4, 6, 8), np.uint8)
+    labels[3, 1, 6] = 3
+    box = viewer.live_viewer(np.zeros(labels.shape, np.int16), labels, spacing=(2, 1, 1), title="t", width=80)
+    _, controls, index, shown = box.children
+    assert index.value == 3, "no tumour: the largest cyst"
+    for plane, expected in (("coronal", 1), ("sagittal", 6), ("axial", 3)):
+        controls.children[0].value = plane
+        assert index.value == expected
+    green = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
+    controls.children[2].value = False
+    plain = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
+    assert abs(green - plain)[10:20, 60:70].max() > 30 and abs(green - plain)[:, :40].max() < 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class ArmScores:
         """Bring one mapping from case id to score per seed into one table; a case a seed lacks is NaN."""
         cases = tuple(sorted({case for scores in seeds for case in scores}))
         return cls(cases=cases, values=np.array([[s.get(c, NAN) for c in cases] for s in seeds], dtype=float))
+
+    @classmethod
+    def from_rows(cls, seeds: Sequence[Sequence[Mapping[str, Any]]], column: str) -> ArmScores:
+        """Take one column of the rows that a stage recorded, one list of rows per seed; None is left out."""
+        return cls.from_seeds([{r["case"]: r[column] for r in rows if r[column] is not None} for rows in seeds])
 
     def by_case(self) -> dict[str, np.ndarray]:
         """Scores of all seeds, (seeds,), by case id."""

@@ -111,17 +111,17 @@ def paired_difference(
     )
 
 
-def compare_arms(arms: Mapping[str, Values | ByCase], *, reference: str, seed: int = 0) -> list[dict[str, object]]:
-    """One row for each other arm against the reference, with Holm's correction over the table.
+def compare_arms(
+    arms: Mapping[str, Values | ByCase], pairs: Sequence[tuple[str, str]], *, seed: int = 0
+) -> list[dict[str, object]]:
+    """One row for each pair (reference, arm): what the arm changes, with Holm's correction over all of them.
 
     Keys: `arm`, `reference`, `difference`, `lo`, `hi`, `p`, `p_holm`, `effect`, `effect_lo`, `effect_hi`,
-    `n`, `seeds` (the fewer of the two), `warning`. Raises ValueError when the reference is not among the
-    arms.
+    `n`, `seeds` (the fewer of the two), `warning`. Raises ValueError for a pair with an arm that is not there.
     """
-    if reference not in arms:
-        raise ValueError(f"reference must be one of {sorted(arms)}, got {reference!r}")
-    others = [name for name in arms if name != reference]
-    found = [paired_difference(arms[reference], arms[name], seed=seed) for name in others]
+    if absent := {name for pair in pairs for name in pair} - set(arms):
+        raise ValueError(f"pairs name {', '.join(sorted(absent))}; the arms are {', '.join(sorted(arms))}")
+    found = [paired_difference(arms[reference], arms[name], seed=seed) for reference, name in pairs]
     adjusted = holm([d.p for d in found])
     return [
         {
@@ -139,7 +139,7 @@ def compare_arms(arms: Mapping[str, Values | ByCase], *, reference: str, seed: i
             "seeds": min(d.seeds),
             "warning": d.warning,
         }
-        for name, d, p_holm in zip(others, found, adjusted, strict=True)
+        for (reference, name), d, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
 
 

@@ -186,8 +186,8 @@ def live_viewer(
 ) -> Any:
     """Every slice, plane and window of a CT with ipywidgets, drawn by the kernel as the slider moves.
 
-    Needs a running kernel; call it only where somebody looks, never in a headless run.
-    Raises ViewerError when there is no kernel.
+    It opens at the slice with most tumour, as does every plane that is chosen. Needs a running kernel; call it only
+    where somebody looks, never in a headless run. Raises ViewerError when there is no kernel.
     """
     if getattr(get_ipython(), "kernel", None) is None:
         raise ViewerError("live viewer: expected a running notebook kernel, found none; use slice_viewer instead")
@@ -197,7 +197,7 @@ def live_viewer(
     _check(imaging, overlays, spacing, list(WINDOWS))
     plane = ipywidgets.Dropdown(options=list(AXES), description="plane")
     window = ipywidgets.Dropdown(options=list(WINDOWS), description="window")
-    start = int(np.argmax((labels == 2).sum(axis=(1, 2)))) if labels is not None else imaging.shape[0] // 2
+    start = _start(overlays, "axial", range(imaging.shape[0]))
     index = ipywidgets.IntSlider(value=start, max=imaging.shape[0] - 1, description="slice", continuous_update=True)
     switches = [ipywidgets.Checkbox(value=True, description=name) for name in overlays]
     picture = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
@@ -208,7 +208,8 @@ def live_viewer(
 
     def change_plane(_: object) -> None:
         count = imaging.shape[AXES[plane.value]]
-        index.max, index.value = count - 1, count // 2
+        index.max = count - 1
+        index.value = _start(overlays, plane.value, range(count))
         draw()
 
     plane.observe(change_plane, "value")
