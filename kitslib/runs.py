@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -90,6 +91,8 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
         precision = "bf16" if has_bf16 else "no"
     if precision == "fp16" and cpu:
         raise RunError("precision: 'fp16' needs a GPU, and this training is on the CPU; use 'bf16', 'no' or 'auto'")
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)  # a second start may ask for other settings
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     torch.set_num_threads(threads)  # last: where several processes share the CPU, accelerate sets a number of its own
     return accelerator

@@ -154,3 +154,8 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_fp16_on_a_cpu_is_refused() -> None:
     with pytest.raises(RunError, match="'fp16' needs a GPU"):
         start(device="cpu", precision="fp16")
+
+
+def test_a_second_start_may_ask_for_another_precision() -> None:
+    assert start(device="cpu", precision="bf16").mixed_precision == "bf16"
+    assert start(device="cpu", precision="no").mixed_precision == "no"
