@@ -7,7 +7,7 @@ from shlex import quote
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from kitslib.config import arm, as_dict, code_key, configure, key, notebook_key
+from kitslib.config import arm, as_dict, code_key, configure, key, kidney_arm, notebook_key
 
 study = configure(
     profile=config.get("profile", "demo"), data=str(config.get("data") or ""), out=str(config.get("out") or "")
@@ -15,7 +15,8 @@ study = configure(
 values = as_dict(study)
 PAGES, WORK = study.reports, study.work
 TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
-STAGES = ["01_data", "02_kidney", *TUMOR, "04_ablations", "05_evaluation"]
+KIDNEY = [f"02_kidney-{arm}" for arm in study.kidney_arms]
+STAGES = ["01_data", "02_kidney", *KIDNEY, *TUMOR, "04_ablations", "05_evaluation"]
 
 # The sections of the configuration that each notebook reads: only a change in these runs it again.
 COHORT = ("data", "cohort", "kidney_grid", "tumor_grid")
@@ -23,8 +24,8 @@ READS = {
     "01_data": COHORT,
     "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
     "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
-    "04_ablations": (*COHORT, "arms", "seeds", "once"),
-    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "once", "device", "precision", "threads"),
+    "04_ablations": (*COHORT, "arms", "seeds", "once", "kidney_arms"),
+    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "once", "kidney_arms", "device", "precision", "threads"),
 }
 
 
@@ -66,7 +67,7 @@ def stage(name):
 
 
 wildcard_constraints:
-    arm="|".join(study.arms),
+    arm="|".join((*study.arms, *study.kidney_arms)),
     seed=r"\d+",
     page="|".join(STAGES),
 
@@ -97,6 +98,16 @@ rule kidney:
     shell: execute("02_kidney", "02_kidney")
 
 
+rule kidney_arm:
+    input: stage("01_data")
+    output: stage("02_kidney-{arm}")
+    log: **logs("02_kidney-{arm}")
+    params: identity=lambda wildcards: key(identity("02_kidney"), as_dict(kidney_arm(wildcards.arm)))
+    threads: study.threads
+    resources: gpu=1
+    shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
+
+
 rule tumor:
     input: stage("01_data")
     output: stage("03_tumor-{arm}-s{seed}")
@@ -108,7 +119,7 @@ rule tumor:
 
 
 rule ablations:
-    input: [stage(name) for name in TUMOR]
+    input: [stage(name) for name in (*KIDNEY, *TUMOR)]
     output: stage("04_ablations")
     log: **logs("04_ablations")
     params: identity=identity("04_ablations")
@@ -116,7 +127,7 @@ rule ablations:
 
 
 rule evaluation:
-    input: stage("01_data"), stage("02_kidney"), [stage(name) for name in TUMOR], stage("04_ablations")
+    input: stage("01_data"), stage("02_kidney"), [stage(name) for name in (*KIDNEY, *TUMOR)], stage("04_ablations")
     output: stage("05_evaluation")
     log: **logs("05_evaluation")
     params: identity=identity("05_evaluation")

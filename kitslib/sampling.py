@@ -47,13 +47,22 @@ class SlabSampler:
     """Consecutive slices of random cases for the kidney network: every case `samples_per_case` times an epoch.
 
     A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random place.
+    `kidney_share` of the slabs have a slice with kidney in their middle half, the others lie anywhere in the range.
     """
 
     def __init__(
-        self, cohort: Cohort, *, slab: int, patch: int, batch: int, seed: int, samples_per_case: int = 1
+        self,
+        cohort: Cohort,
+        *,
+        slab: int,
+        patch: int,
+        batch: int,
+        seed: int,
+        samples_per_case: int = 1,
+        kidney_share: float = 0.0,
     ) -> None:
         self.cohort, self.slab, self.patch, self.size, self.seed = cohort, slab, patch, batch, seed
-        self.samples_per_case = samples_per_case
+        self.samples_per_case, self.kidney_share = samples_per_case, kidney_share
         self.steps = -(-len(cohort.case_ids) * samples_per_case // batch)
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
@@ -81,7 +90,13 @@ class SlabSampler:
     def _slab(self, case_id: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         entry = self.cohort[case_id]
         first, last = entry.meta["train_range"]  # half open
-        start = first + int(rng.integers(0, max(last - first - self.slab, 0) + 1))
+        latest = max(last - self.slab, first)
+        if rng.random() < self.kidney_share:
+            middle = int(rng.integers(*entry.meta["kidney_range"]))
+            start = middle - self.slab // 2 + int(rng.integers(-(self.slab // 4), self.slab // 4 + 1))
+            start = min(max(start, first), latest)
+        else:
+            start = int(rng.integers(first, latest + 1))
         room = [size - self.patch for size in entry.imaging.shape[1:]]
         corner = (start, *(int(rng.integers(0, n + 1)) if n > 0 else n // 2 for n in room))
         shape = (self.slab, self.patch, self.patch)

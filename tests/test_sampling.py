@@ -29,7 +29,7 @@ def cohort() -> Few:
         imaging = np.full(labels.shape, 100 * (number + 1), np.int16) + np.arange(20, dtype=np.int16)[:, None, None]
         mask = (labels > 0).astype(np.uint8)
         cases[f"case_{number}"] = SimpleNamespace(
-            imaging=imaging, labels=labels, mask=mask, meta={"train_range": [2, 18]}
+            imaging=imaging, labels=labels, mask=mask, meta={"train_range": [2, 18], "kidney_range": [4, 16]}
         )
     return cases
 
@@ -69,6 +69,18 @@ def test_a_slab_smaller_than_the_slice_lies_anywhere_in_it(cohort: Few) -> None:
     batch = SlabSampler(cohort, slab=2, patch=10, batch=200, seed=0).batch(0, 0)
     corners = batch.images[:, 0, 0, 0, 0]
     assert set(corners.tolist()) == {row * 100 + col for row in range(3) for col in range(5)}
+
+
+def test_kidney_slabs_have_kidney_in_their_middle_half(cohort: Few) -> None:
+    for case in cohort.values():
+        case.meta["kidney_range"] = [15, 16]
+        case.meta["train_range"] = [0, 20]
+        case.labels[:15] = 0
+    sampler = SlabSampler(cohort, slab=4, patch=10, batch=300, seed=0, kidney_share=0.5)
+    middle = (sampler.batch(0, 0).labels[:, 0, 1:4] > 0).flatten(1).any(1).float().mean()
+    assert 0.5 < middle < 0.75, "half of them on purpose, and some of the others by chance"
+    sampler = SlabSampler(cohort, slab=4, patch=10, batch=50, seed=0, kidney_share=1.0)
+    assert (sampler.batch(0, 0).labels[:, 0, 1:4] > 0).flatten(1).any(1).all()
 
 
 def test_a_range_shorter_than_the_slab_is_filled(cohort: Few) -> None:

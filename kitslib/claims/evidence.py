@@ -77,6 +77,6 @@ class Evidence:
     cyst_fp_ml: Arms = field(default_factory=dict)  # NaN in cases without known cysts
     tumor_ml: Mapping[str, float] = field(default_factory=dict)  # true tumour volume by case
     hdc_level_dice: Arms = field(default_factory=dict)
-    hdc_coverage: Mapping[str, bool] = field(default_factory=dict)  # whether the field is covered without holes
+    hdc_coverage: Mapping[str, bool] = field(default_factory=dict)  # whether every voxel about the centre is seen
     component_before: CaseValues | None = None  # final tumour Dice per case, all components kept
     component_after: CaseValues | None = None  # and with the largest alone

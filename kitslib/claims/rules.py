@@ -213,7 +213,7 @@ def _gridding(evidence: Evidence) -> Finding:
     covers = evidence.hdc_coverage
     if absent := [name for name in ("hdc", "plain_dilation") if name not in covers]:
         return missing(f"coverage of the receptive field of {' and '.join(absent)}")
-    words = {name: "covers its field" if covers[name] else "leaves holes" for name in covers}
+    words = {name: "sees every voxel about its centre" if covers[name] else "leaves holes there" for name in covers}
     return Finding(
         verdict="reproduced" if covers["hdc"] and not covers["plain_dilation"] else "not reproduced",
         why=f"HDC {words['hdc']}, plain dilation {words['plain_dilation']}",

@@ -16,13 +16,14 @@ PROFILES: dict[str, RunConfig] = {
     for config in (
         RunConfig(
             profile="smoke",
+            kidney_arms=("standard", "no_residual"),
             cohort=CohortConfig(cases=6, matrix=96, spacing_z=(5.0,), held_out=2),
             kidney_grid=KidneyGridConfig(spacing_z=6.0, matrix=48),
             tumor_grid=TumorGridConfig(spacing_z=5.0, spacing_xy=4.0, region="box"),
             kidney=KidneyConfig(
                 widths=(4, 8, 8, 8, 8), norm=True, dropout=0.0,
                 loss="dice_cross_entropy", slab=16, window_slices=32,
-                optimizer="adamw", schedule="one_cycle", lr=1e-2, epochs=3, validate_every=3,
+                optimizer="adamw", schedule="one_cycle", lr=1e-2, epochs=3, arm_epochs=1, validate_every=3,
             ),
             tumor=TumorConfig(
                 patch=(32, 48), slab=8, widths=(4, 8, 8, 8), jitter=True,
@@ -37,6 +38,7 @@ PROFILES: dict[str, RunConfig] = {
                 "baseline", "multi_scale", "se", "attention", "hdc", "focal_dice", "full",
                 "unet", "deeplab", "vnet_3d",
             ),
+            kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
             once=("multi_scale", "se", "attention", "hdc", "focal_dice", "unet", "deeplab", "vnet_3d"),
             cohort=CohortConfig(cases=88, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=16),
             # slabs from the paper's 100 mm around the kidneys never show a bladder, which is then taken for one
@@ -44,8 +46,9 @@ PROFILES: dict[str, RunConfig] = {
             tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
             kidney=KidneyConfig(
                 widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
-                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, window_slices=64,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=44, jitter=True, validate_every=10,
+                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
+                batch=1, kidney_share=0.6, jitter=True,
+                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=40, arm_epochs=5, validate_every=20,
             ),
             tumor=TumorConfig(
                 patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,

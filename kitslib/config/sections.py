@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kitslib.config.arms import arm
+from kitslib.config.arms import KIDNEY_ARMS, arm, kidney_arm
 from kitslib.config.checked import Checked, number
 from kitslib.config.code import ROOT
 
@@ -75,6 +75,10 @@ class KidneyConfig(Checked):
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
     samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch
+    kidney_share: float = number(0.0, 0, 1)  # of the slabs that are centred on a kidney; the paper's are not
+    arm_epochs: int = number(500, 1)  # of each arm that is compared with the others
+    accumulate: int = number(1, 1)  # parts that a batch is taken in, one after the other
+    compile: bool = False  # through torch.compile
     validate_every: int = number(10, 1)  # epochs
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
@@ -98,6 +102,8 @@ class TumorConfig(Checked):
     dice_weights: tuple[float, float] = number((0.1, 0.9), 0, 1)  # background, tumour
     jitter: bool = False  # random gain, offset and noise beside the paper's six augmentations
     batch: int = number(8, 1)
+    accumulate: int = number(1, 1)
+    compile: bool = False
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "one_cycle"] = "constant"
     lr: float = number(1e-4, 0)
@@ -126,6 +132,7 @@ class RunConfig(Checked):
     seeds: tuple[int, ...] = (0,)
     arms: tuple[str, ...] = ("baseline", "full")
     once: tuple[str, ...] = ()  # arms that are trained with the first seed alone
+    kidney_arms: tuple[str, ...] = tuple(KIDNEY_ARMS)
     cohort: CohortConfig = field(default_factory=CohortConfig)
     kidney_grid: KidneyGridConfig = field(default_factory=KidneyGridConfig)
     tumor_grid: TumorGridConfig = field(default_factory=TumorGridConfig)
@@ -136,6 +143,8 @@ class RunConfig(Checked):
         super().__post_init__()
         for name in self.arms + self.once:
             arm(name)
+        for name in self.kidney_arms:
+            kidney_arm(name)
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The seeds that an arm is trained with."""
