@@ -1,0 +1,243 @@
+"""A DICOM series becomes the volume that the NIfTI file of the same scan gives, or is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
+
+from kitslib.cases import CaseError, read_imaging, write_imaging
+from kitslib.cases.dicom import choose_series, find_series, holds_dicom, read_folder
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SPACING = (2.5, 0.8, 0.7)
+ORIGIN = (-31.0, 42.5, 310.0)  # RAS, mm, of the voxel (0, 0, 0)
+
+
+def affine(turn: float = 0.0) -> np.ndarray:
+    """The (z, y, x) affine of the scan, turned by so many degrees about the body's axis."""
+    angle = np.radians(turn)
+    posterior, left = np.array([np.sin(angle), -np.cos(angle), 0]), np.array([-np.cos(angle), -np.sin(angle), 0])
+    made = np.eye(4)
+    axes = (np.array([0, 0, -1.0]), posterior, left)
+    made[:3, :3] = np.stack([axis * step for axis, step in zip(axes, SPACING, strict=True)], axis=1)
+    made[:3, 3] = ORIGIN
+    return made
+
+
+def scan(depth: int = 7) -> np.ndarray:
+    return np.random.default_rng(3).integers(-1000, 1500, (depth, 10, 12)).astype(np.int16)
+
+
+def datasets(volume: np.ndarray, to_ras: np.ndarray, *, series: int = 1, study: str = "1.2.3") -> list[Dataset]:
+    """The slices of a volume (z, y, x) as CT datasets, stored as unsigned values with an intercept of -1024."""
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_ras
+    rows, columns = (to_lps[:3, axis] / np.linalg.norm(to_lps[:3, axis]) for axis in (2, 1))
+    made, uid = [], f"{study}.{series}"
+    for z, plane in enumerate(volume):
+        item = Dataset()
+        item.SOPClassUID, item.SOPInstanceUID, item.Modality = CT, generate_uid(), "CT"
+        item.StudyInstanceUID, item.SeriesInstanceUID, item.SeriesNumber = study, uid, series
+        item.ImageType, item.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], z + 1
+        item.ImageOrientationPatient = [f"{v:.6f}" for v in (*rows, *columns)]
+        item.ImagePositionPatient = [f"{v:.4f}" for v in (to_lps @ [z, 0, 0, 1])[:3]]
+        item.PixelSpacing, item.SliceThickness = [SPACING[1], SPACING[2]], SPACING[0]
+        item.Rows, item.Columns, item.SamplesPerPixel = *plane.shape, 1
+        item.PhotometricInterpretation, item.PixelRepresentation = "MONOCHROME2", 0
+        item.BitsAllocated, item.BitsStored, item.HighBit = 16, 16, 15
+        item.RescaleSlope, item.RescaleIntercept = 1, -1024
+        item.PixelData = (plane.astype(np.int32) + 1024).astype(np.uint16).tobytes()
+        made.append(item)
+    return made
+
+
+def save(folder: Path, slices: list[Dataset], syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Write datasets under names that say nothing of their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, item in enumerate(slices):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, item.SOPClassUID
+        meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID
+        path = folder / f"{item.SeriesNumber}-{number * 37 % 101:03}"
+        FileDataset(path, item, preamble=b"\0" * 128, file_meta=meta).save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize("turn", [0.0, 8.0])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_equal_to_the_nifti_of_the_same_scan(tmp_path: Path, turn: float, backwards: bool) -> None:
+    volume = scan()
+    write_imaging(tmp_path / "scan.nii.gz", volume, affine(turn))
+    slices = datasets(volume, affine(turn))
+    folder = save(tmp_path / "series", slices[::-1] if backwards else slices)
+    expected, geometry = read_imaging(tmp_path / "scan.nii.gz")
+    found, place, note = read_folder(folder)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.int16 and found.flags.c_contiguous and note == ""
+    assert place.canonical_shape == geometry.canonical_shape and place.spacing == pytest.approx(
+        geometry.spacing, rel=1e-5
+    )
+    np.testing.assert_allclose(place.canonical_affine, geometry.canonical_affine, atol=1e-3)
+
+
+def test_a_label_map_in_its_geometry_lies_on_the_slices(tmp_path: Path) -> None:
+    folder = save(tmp_path / "series", datasets(scan(), affine()))
+    volume, geometry, _ = read_folder(folder)
+    write_imaging(tmp_path / "copy.nii.gz", volume, geometry)
+    again, place = read_imaging(tmp_path / "copy.nii.gz")
+    np.testing.assert_array_equal(again, volume)
+    np.testing.assert_allclose(place.affine @ [0, 0, 0, 1], [*(affine() @ [6, 0, 0, 1])[:3], 1], atol=1e-3)
+    assert place.shape == (12, 10, 7), "columns, rows, slices from the feet up"
+
+
+def test_values_are_hounsfield_units(tmp_path: Path) -> None:
+    slices = datasets(scan(3), affine())
+    for item in slices:
+        item.RescaleSlope, item.RescaleIntercept = "0.5", "-1000"
+        item.PixelPaddingValue = 7
+        item.PixelData = np.full((10, 12), [*range(11), 65535], np.uint16).tobytes()
+    volume, _, _ = read_folder(save(tmp_path / "series", slices))
+    assert volume[0, 0].tolist() == [-1000, -1000, -999, -998, -998, -998, -997, -1024, -996, -996, -995, 31768]
+
+
+def test_the_largest_axial_series_is_taken_and_said_so(tmp_path: Path) -> None:
+    coronal = datasets(scan(9), affine(), series=3)
+    for item in coronal:
+        item.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    scout = datasets(scan(1), affine(), series=4)
+    scout[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    folder = tmp_path / "study"
+    for name, slices in (("a", datasets(scan(7), affine(), series=1)), ("b", datasets(scan(4), affine(), series=2))):
+        save(folder / name, slices)
+    save(folder / "c", coronal), save(folder / "d", scout)
+    (folder / "notes.txt").write_text("no DICOM")
+    assert [series.number for series in find_series(folder)] == [3, 1, 2]
+    chosen, note = choose_series(folder)
+    assert chosen.number == 1 and len(chosen.slices) == 7
+    assert "series 1 with 7 axial slices" in note and "3 (9, not axial)" in note and "2 (4)" in note
+
+
+def test_a_copy_of_a_file_counts_once(tmp_path: Path) -> None:
+    slices = datasets(scan(), affine())
+    folder = save(tmp_path / "series", slices)
+    save(folder / "again", slices)
+    assert len(choose_series(folder)[0].slices) == 7
+
+
+def without(slices: list[Dataset]) -> list[Dataset]:
+    return slices[:2] + slices[4:]
+
+
+def moved(slices: list[Dataset]) -> list[Dataset]:
+    slices[3].ImagePositionPatient[2] += 1.0
+    return slices
+
+
+def twice(slices: list[Dataset]) -> list[Dataset]:
+    return slices + datasets(scan(), affine())[:1]
+
+
+def tilted(slices: list[Dataset]) -> list[Dataset]:
+    for z, item in enumerate(slices):
+        item.ImagePositionPatient[1] += z * SPACING[0] * float(np.tan(np.radians(12)))
+    return slices
+
+
+def turned(slices: list[Dataset]) -> list[Dataset]:
+    slices[2].ImageOrientationPatient = [0.9848, 0.1736, 0, -0.1736, 0.9848, 0]
+    return slices
+
+
+def wider(slices: list[Dataset]) -> list[Dataset]:
+    slices[2].PixelSpacing = [0.9, 0.9]
+    return slices
+
+
+def unscaled(slices: list[Dataset]) -> list[Dataset]:
+    del slices[2].RescaleIntercept
+    return slices
+
+
+def cut_short(slices: list[Dataset]) -> list[Dataset]:
+    slices[2].PixelData = slices[2].PixelData[:100]
+    return slices
+
+
+def placeless(slices: list[Dataset]) -> list[Dataset]:
+    del slices[2].ImagePositionPatient
+    return slices
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (without, "missing_slices", "2 slices are missing"),
+        (moved, "uneven_spacing", "2.5 mm"),
+        (twice, "duplicate_slices", "in one place"),
+        (tilted, "gantry_tilt", "12.0 degrees"),
+        (turned, "mixed_grid", "orientation"),
+        (wider, "mixed_grid", "pixel spacing"),
+        (unscaled, "not_hu", "RescaleIntercept"),
+        (cut_short, "corrupt", "1-074"),
+        (placeless, "corrupt", "ImagePositionPatient"),
+        (lambda slices: slices[:1], "few_slices", "at least 2"),
+    ],
+)
+def test_what_is_no_even_stack_is_refused_by_name(
+    tmp_path: Path, change: Callable[[list[Dataset]], list[Dataset]], code: str, words: str
+) -> None:
+    folder = save(tmp_path / "series", change(datasets(scan(), affine())))
+    with pytest.raises(CaseError, match=words) as error:
+        read_folder(folder)
+    assert error.value.code == code
+
+
+def test_slice_distances_rounded_by_the_scanner_are_even(tmp_path: Path) -> None:
+    slices = datasets(scan(), affine())
+    slices[3].ImagePositionPatient[2] += 0.04 * SPACING[0]
+    assert read_folder(save(tmp_path / "series", slices))[1].spacing[0] == pytest.approx(SPACING[0], abs=1e-5)
+
+
+def test_compressed_pixels_are_read_where_they_can_be_and_else_refused(tmp_path: Path) -> None:
+    volume = scan()
+    folder = save(tmp_path / "rle", datasets(volume, affine()))
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        image.compress(RLELossless, generate_instance_uid=False)
+        image.save_as(path)
+    np.testing.assert_array_equal(read_folder(folder)[0], volume)
+    slices = datasets(volume, affine())
+    for item in slices:
+        item.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        item["PixelData"].VR = "OB"
+    with pytest.raises(CaseError, match="JPEG Lossless") as error:
+        read_folder(save(tmp_path / "jpeg", slices, JPEGLosslessSV1))
+    assert error.value.code == "compressed"
+
+
+def test_folders_that_hold_no_single_ct_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert not holds_dicom(tmp_path / "empty")
+    for name, slices, code in (
+        ("two", datasets(scan(), affine()) + datasets(scan(), affine(), study="1.2.4"), "studies"),
+        ("mr", [_as(item, "1.2.840.10008.5.1.4.1.1.4", "MR") for item in datasets(scan(), affine())], "no_ct"),
+        ("multi", [_as(datasets(scan(1), affine())[0], "1.2.840.10008.5.1.4.1.1.2.1", "CT")], "enhanced"),
+    ):
+        for number, item in enumerate(slices):
+            item.SeriesNumber = number
+        folder = save(tmp_path / name, slices)
+        assert holds_dicom(folder)
+        with pytest.raises(CaseError) as error:
+            read_folder(folder)
+        assert error.value.code == code
+
+
+def _as(item: Dataset, sop_class: str, modality: str) -> Dataset:
+    item.SOPClassUID, item.Modality = sop_class, modality
+    return item
