@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kitslib.augment import (
     JITTER,
@@ -149,6 +150,33 @@ def test_the_cut_takes_a_box_back_to_full_size() -> None:
         assert torch.equal(follows, box.repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
+def test_turn_shift_and_cut_together_are_one_affine_map() -> None:
+    images, labels = batch(1, 2, 12, 18)
+    drawn = neutral(degrees=30.0, shift=(0.1, -0.05), share=0.8, place=(0.5, -1.0))
+    cos, sin = 0.8 * np.cos(np.pi / 6), 0.8 * np.sin(np.pi / 6)
+    centre = (0.2 * -1.0 + 2 * 0.05, 0.2 * 0.5 - 2 * 0.1)  # x, y of the box, moved against the shift
+    theta = torch.tensor([[[cos, -sin * 12 / 18, centre[0]], [sin * 18 / 12, cos, centre[1]]]], dtype=torch.float32)
+    grid = F.affine_grid(theta, [1, 1, 12, 18], align_corners=False)
+    low = images.amin()
+    moved, follows = apply(images, labels, drawn)
+    torch.testing.assert_close(moved, F.grid_sample(images - low, grid, align_corners=False) + low)
+    assert torch.equal(follows, F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).byte())
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    images, labels = batch(3, 2, 16, 12)
+    before, alone = torch.get_num_threads(), {}
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            alone[count] = augment_slices(images, labels, EVERYTHING, key=(5,))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone[1][0], alone[threads][0])
+    assert torch.equal(alone[1][1], alone[threads][1])
+
+
 @pytest.mark.parametrize("shape", [(4, 3, 40, 56), (2, 1, 5, 40, 56)])
 def test_labels_stay_on_the_structures(shape: tuple[int, ...]) -> None:
     images = torch.zeros(shape)
@@ -209,6 +237,13 @@ def test_the_blur_is_a_normalised_gaussian() -> None:
     assert (spot[10, 11] / spot[10, 10]).item() == pytest.approx(np.exp(-0.5))
     assert (spot[12, 10] / spot[10, 10]).item() == pytest.approx(np.exp(-2))
     torch.testing.assert_close(blurred[0, 1], images[0, 1])  # up to the edges
+
+
+def test_the_blur_ends_at_three_sigma() -> None:
+    images = torch.zeros(1, 1, 21, 21)
+    images[..., 10, 10] = 1
+    blurred = apply(images, images, neutral(sigma=1.2))[0][0, 0]
+    assert (blurred[10] > 0).sum() == (blurred[:, 10] > 0).sum() == 2 * 4 + 1
 
 
 def test_every_sample_has_its_own_blur() -> None:

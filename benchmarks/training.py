@@ -1,0 +1,305 @@
+"""Training steps a second: the kidney network in our loop beside MONAI's DynUNet and UNet in plain PyTorch loops.
+
+Batch and crop are the same, and the peers' widths are such that parameters and multiply-adds are too. Ours runs
+through `kitslib.training.fit` in bfloat16, with its deep supervision; a peer's step is forward, MONAI's Dice loss,
+backward and Adam, in float32 and under bfloat16 autocast. Beside them one optimiser step of the network at the
+paper's size, in a process of its own, and what 500 epochs of it would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from benchmarks._measure import (
+    Cell,
+    Report,
+    Table,
+    Timing,
+    available_gb,
+    command,
+    conditions,
+    installed,
+    interleave,
+    judged,
+    missing,
+    now,
+    parser,
+    peak_gb,
+    spread,
+    timed,
+)
+from kitslib.losses import deep_supervision_loss, soft_dice_loss, supervision_weight
+from kitslib.networks import ResUNet3D, count_parameters, multiply_adds
+from kitslib.training import fit
+
+BATCH = 2
+PAPER_SLAB = (64, 256, 256)
+EPOCHS, CASES = 500, 190  # of the paper's training, 25 h on two TITAN Xp
+FULL_STEP_GB, NEEDED_GB = 16.0, 17.0  # bound, and free memory below which it is not tried
+FLOAT32_BOUND, BFLOAT16_BOUND = 3.0, 1.0  # times a peer's samples per second
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+GPU_WARM, GPU_STEPS = 3, 10
+
+DYNUNET_WIDTHS = (32, 48, 112, 192, 224)  # both found by a search over multiples of 8 and 16 for the parameters
+UNET_WIDTHS = (32, 80, 128, 128, 320)  # and multiply-adds of ResUNet3D
+
+
+class Slabs:
+    """A sampler that gives one random batch over and over, and notes when the steps that count begin."""
+
+    def __init__(self, shape: tuple[int, ...], *, warm: int, steps: int, clock: str) -> None:
+        self.steps, self.size, self.warm, self.clock, self.began = warm + steps, shape[0], warm, clock, 0.0
+        images, labels = data(shape)
+        self.given = SimpleNamespace(images=images, labels=labels, case_ids=("random",), key=(0,))
+
+    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Any:
+        if step == self.warm:
+            self.began = now(self.clock)
+        return self.given
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+class Unwritten:
+    """A run that writes nothing, and notes when its only epoch is over."""
+
+    finished, folder, settings, ended = False, Path("benchmark"), SimpleNamespace(), 0.0
+
+    def __init__(self, clock: str) -> None:
+        self.clock = clock
+
+    def load_checkpoint(self) -> None:
+        return None
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        self.ended = now(self.clock)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        pass
+
+    def finish(self, network: nn.Module) -> None:
+        pass
+
+
+def data(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Random images (B, 1, D, H, W) float32 and labels of the same shape, about a tenth of them 1."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(shape, generator=generator)
+    return images, (images > 0.9).float()
+
+
+def our_seconds(network: nn.Module, shape: tuple[int, ...], *, warm: int, steps: int, clock: str) -> float:
+    """Seconds of one of our steps: `fit` with deep supervision, Adam and clipping, in bfloat16."""
+    sampler, run = Slabs(shape, warm=warm, steps=steps, clock=clock), Unwritten(clock)
+    fit(
+        network,
+        sampler,
+        run,
+        accelerator=Accelerator(cpu=not ON_GPU, mixed_precision="bf16"),
+        epochs=1,
+        seed=0,
+        prepare=lambda batch: (batch.images, batch.labels),
+        loss=lambda out, target, epoch: deep_supervision_loss(out, target, soft_dice_loss, supervision_weight(epoch)),
+        optimizer="adam",
+        schedule="constant",
+        lr=1e-4,
+        clip=1.0,
+        log=lambda line: None,
+    )
+    return (run.ended - sampler.began) / steps
+
+
+def plain_step(network: nn.Module, shape: tuple[int, ...], *, autocast: bool, clock: str) -> Callable[[], float]:
+    """One step as a plain loop has it, by one job that returns its seconds."""
+    from monai.losses import DiceLoss
+
+    network = network.to(DEVICE).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    loss = DiceLoss(sigmoid=True, squared_pred=True)
+    images, labels = (x.to(DEVICE) for x in data(shape))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
+            value = loss(network(images), labels)
+        value.backward()
+        optimizer.step()
+        value.item()
+
+    return timed(step, clock)
+
+
+def dynunet() -> nn.Module:
+    """MONAI's DynUNet, instance norm, five levels."""
+    from monai.networks.nets import DynUNet
+
+    levels = len(DYNUNET_WIDTHS)
+    return DynUNet(3, 1, 1, [3] * levels, [1] + [2] * (levels - 1), [2] * (levels - 1), DYNUNET_WIDTHS)
+
+
+def unet() -> nn.Module:
+    """MONAI's UNet, instance norm and PReLU, two residual units a level, the first level at full resolution."""
+    from monai.networks.nets import UNet
+
+    return UNet(3, 1, 1, channels=UNET_WIDTHS, strides=(1, 2, 2, 2), num_res_units=2)
+
+
+PEERS: dict[str, Callable[[], nn.Module]] = {"MONAI DynUNet": dynunet, "MONAI UNet": unet}
+OURS: dict[str, Callable[[], nn.Module]] = {
+    "ours, bfloat16": ResUNet3D,
+    "ours with instance norm, bfloat16": partial(ResUNet3D, norm=True),
+}
+
+
+def contenders(shape: tuple[int, ...], clock: str) -> tuple[dict[str, Callable[[], float]], dict[str, nn.Module]]:
+    """What is measured and its network, by name: each job returns the seconds of one step."""
+    networks = {name: make() for name, make in OURS.items()}
+    jobs: dict[str, Callable[[], float]] = {
+        name: partial(our_seconds, network, shape, warm=1, steps=1, clock=clock) for name, network in networks.items()
+    }
+    for peer, make in PEERS.items() if installed("monai") else ():
+        for precision in ("float32", "bfloat16"):
+            name = f"{peer}, {precision}"
+            networks[name] = make()
+            jobs[name] = plain_step(networks[name], shape, autocast=precision == "bfloat16", clock=clock)
+    return jobs, networks
+
+
+def rows(timings: dict[str, Timing], networks: dict[str, nn.Module], shape: tuple[int, ...]) -> list[dict[str, Cell]]:
+    """One row a contender: size, cost, speed, and how many times the samples per second ours has."""
+    ours = timings["ours, bfloat16"].median
+    found: list[dict[str, Cell]] = [
+        {
+            "contender": name,
+            "parameters, million": count_parameters(networks[name]) / 1e6,
+            "multiply-adds a sample, 10^9": multiply_adds(networks[name], (1, *shape[1:])) / 1e9,
+            "s a step": spread(timing, 1),
+            "samples/s": shape[0] / timing.median,
+            "ours is quicker, times": timing.median / ours,
+        }
+        for name, timing in timings.items()
+    ]
+    return found if installed("monai") else found + [missing(peer, "contender") for peer in PEERS]
+
+
+def bounds(timings: dict[str, Timing]) -> list[str]:
+    """Whether ours is quick enough beside each peer and precision."""
+    found = []
+    for peer in PEERS:
+        for precision, bound in (("float32", FLOAT32_BOUND), ("bfloat16", BFLOAT16_BOUND)):
+            beside = timings.get(f"{peer}, {precision}")
+            ratio = beside.median / timings["ours, bfloat16"].median if beside else None
+            found.append(judged(f"samples/s beside {peer} in {precision}", ratio, bound))
+    return found
+
+
+def product_rate(size: int, clock: str) -> float:
+    """Multiply-adds per second of a bfloat16 matrix product on this device."""
+    a = torch.ones(size, size, dtype=torch.bfloat16, device=DEVICE)
+    timing = interleave({"product": timed(lambda: a @ a, clock)}, 5)["product"]
+    return size**3 / timing.median
+
+
+def full_step(threads: int, clock: str) -> dict[str, float]:
+    """One step of the whole network on the paper's slabs: seconds, memory in GB, multiply-adds a second."""
+    torch.set_num_threads(threads)
+    network, shape = ResUNet3D(), (BATCH, 1, *PAPER_SLAB)
+    cost = 3 * BATCH * multiply_adds(network, (1, 1, *PAPER_SLAB))  # the backward pass takes twice the forward's
+    best = product_rate(8192 if ON_GPU else 2048, clock)
+    warm, steps = (GPU_WARM, GPU_STEPS) if ON_GPU else (0, 1)
+    seconds = our_seconds(network, shape, warm=warm, steps=steps, clock=clock)
+    memory = torch.cuda.max_memory_allocated() / 1e9 if ON_GPU else peak_gb()
+    return {"seconds": seconds, "memory": memory, "rate": cost / seconds, "share": cost / seconds / best}
+
+
+def full_step_row(threads: int, clock: str) -> dict[str, Cell]:
+    """The row of the paper-size step, measured in a process of its own, or why it was not."""
+    device = torch.cuda.get_device_name() if ON_GPU else "CPU"
+    if not ON_GPU and (free := available_gb()) < NEEDED_GB:
+        return {"device": device, "remark": f"not tried: {free:.1f} GB of memory free, {NEEDED_GB:g} needed"}
+    child = [sys.executable, "-m", "benchmarks.training", "--threads", str(threads), "--clock", clock]
+    done = subprocess.run(child, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"device": device, "remark": f"failed with status {done.returncode}: {last[-200:]}"}
+    step = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "device": device,
+        "s a step": step["seconds"],
+        "samples/s": BATCH / step["seconds"],
+        "peak memory, GB": step["memory"],
+        "multiply-adds/s, 10^9": step["rate"] / 1e9,
+        "share of a bfloat16 matrix product's, %": 100 * step["share"],
+        f"hours for {EPOCHS} epochs": step["seconds"] * EPOCHS * CASES / BATCH / 3600,
+    }
+
+
+def full_step_bound(row: dict[str, Cell]) -> str:
+    """Whether the paper-size step keeps to its memory."""
+    memory = row.get("peak memory, GB")
+    what = f"memory of a step on {BATCH} x {' x '.join(map(str, PAPER_SLAB))}"
+    if memory is None:
+        return f"{what}: {row['remark']}"
+    verdict = "met" if float(memory) <= FULL_STEP_GB else "missed"
+    return f"{what}: {float(memory):.1f} GB, at most {FULL_STEP_GB:g} asked: {verdict}"
+
+
+def main(arguments: list[str]) -> int:
+    """Measure steps on small crops in turns, then one of the paper's size; print tables and bounds."""
+    reader = parser("training", __doc__, threads=1, repeats=5)
+    reader.add_argument(
+        "--crop", metavar="N", type=int, nargs=3, default=(32, 64, 64), help="slices, rows, columns (%(default)s)"
+    )
+    reader.add_argument("--full-step", action=argparse.BooleanOptionalAction, default=True, help="the paper's size too")
+    options = reader.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    facts = conditions(options.threads, options.repeats, "monai", clock=options.clock)
+    shape = (BATCH, 1, *options.crop)
+    jobs, networks = contenders(shape, options.clock)
+    timings = interleave(jobs, options.repeats)
+    note = f"Batches of {' x '.join(map(str, shape))}."
+    tables = [Table(title="A step beside peers", note=note, rows=rows(timings, networks, shape))]
+    judgements = bounds(timings)
+    if options.full_step:
+        row = full_step_row(options.threads, options.clock)
+        note = (
+            f"Batch {BATCH} x {' x '.join(map(str, PAPER_SLAB))}, {count_parameters(ResUNet3D()):,} parameters; hours"
+            f" for {CASES} cases an epoch, which the paper trained in 25 h on two TITAN Xp."
+        )
+        tables.append(Table(title="A step at the paper's size", note=note, rows=[row]))
+        judgements.append(full_step_bound(row))
+    Report(
+        name="training",
+        question="How many samples a second does a training step take in, ours beside peers of equal size and cost?",
+        command=command("training", arguments),
+        conditions=facts,
+        tables=tables,
+        bounds=judgements,
+    ).publish(options.out)
+    return 0
+
+
+def _child_main() -> None:
+    reader = argparse.ArgumentParser()
+    reader.add_argument("--threads", type=int, required=True)
+    reader.add_argument("--clock", required=True)
+    options = reader.parse_args()
+    print(json.dumps(full_step(options.threads, options.clock)))
+
+
+if __name__ == "__main__":
+    _child_main()

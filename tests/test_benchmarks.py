@@ -1,0 +1,158 @@
+"""The benchmarks: fair turns, tables that say what they hold, jobs that run without their peers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import benchmarks.__main__ as command
+from benchmarks import augmentation, training, windows
+from benchmarks._measure import Report, Table, Timing, conditions, interleave, judged, missing, spread
+from kitslib.augment import SliceAugment, draw
+from kitslib.networks import ResUNet3D, count_parameters
+
+JOBS = ("augmentation", "preprocessing", "training", "windows")
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> object:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+# The measurement
+
+
+def test_turns_are_interleaved_and_the_first_is_not_counted() -> None:
+    order: list[str] = []
+    clock = itertools.count(1)
+
+    def job(name: str) -> float:
+        order.append(name)
+        return float(next(clock))
+
+    found = interleave({name: lambda name=name: job(name) for name in "abc"}, 2)
+    assert "".join(order) == "abc" + "bca" + "cab"
+    assert found["a"] == Timing.of([6.0, 8.0])
+    assert {timing.repeats for timing in found.values()} == {2}
+
+
+def test_median_and_quartiles_on_paper() -> None:
+    assert Timing.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Timing(3.0, 2.0, 4.0, 5)
+    assert Timing.of([7.0]) == Timing(7.0, 7.0, 7.0, 1)
+    assert spread(Timing(0.5, 0.25, 1.0, 3)) == "500 [250, 1000]"
+
+
+def test_a_bound_is_judged_by_its_number() -> None:
+    assert judged("speed", 5.0, 5) == "speed: 5.00 times, at least 5 asked: met"
+    assert judged("speed", 4.99, 5).endswith("missed")
+    assert "not measured" in judged("speed", None, 5)
+
+
+def test_a_report_is_written_as_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"contender": "ours", "ms": 1.23456}, missing("peer", "contender")]
+    table = Table(title="One", note="A note.", rows=rows)
+    facts = conditions(1, 3, "no_such_package")
+    Report(name="x", question="How?", command="c", conditions=facts, tables=[table], bounds=["b"]).publish(tmp_path)
+    page = (tmp_path / "x.md").read_text(encoding="utf-8")
+    assert page.strip() == capsys.readouterr().out.strip()
+    assert "| ours      | 1.235 |" in page
+    assert "not installed: pip install -r benchmarks/requirements.txt" in page
+    assert f"torch {torch.__version__}" in page and "no_such_package not installed" in page
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["tables"][0]["rows"] == rows
+
+
+# The command
+
+
+def test_every_job_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    listed = capsys.readouterr().out
+    assert tuple(command.jobs()) == JOBS
+    assert all(f"  {name}" in listed for name in JOBS)
+    assert command.main(["nothing"]) == 2
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"python -m benchmarks {name}" in capsys.readouterr().out
+
+
+# The jobs in small, without peers
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for job in (augmentation, training, windows):
+        monkeypatch.setattr(job, "installed", lambda module: False)
+
+
+def contents(folder: Path, name: str) -> dict[str, object]:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_augmentation_runs(alone: None, tmp_path: Path) -> None:
+    assert augmentation.main(["--size", "32", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)]) == 0
+    for table in contents(tmp_path, "augmentation")["tables"]:
+        mine = [row for row in table["rows"] if "remark" not in row]
+        assert mine[0]["contender"] == "ours" and mine[0]["samples/s"] > 0
+        assert {row["contender"] for row in table["rows"] if "remark" in row} == set(augmentation.PEERS)
+
+
+def test_windows_agree_where_the_network_sees_no_further_than_the_halo(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = windows.networks()
+    monkeypatch.setattr(windows, "networks", lambda: {"dilated stack": found["dilated stack"]})
+    assert windows.main(["--depth", "100", "--plane", "8", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    rows = contents(tmp_path, "windows")["tables"][0]["rows"]
+    seen = {row["contender"]: row["slices seen"] for row in rows if "remark" not in row}
+    assert list(seen.values()) == [192, 256, 176, 132]
+    hu = windows.volume(100, 8)
+    halves, larger = (windows.ours(found["dilated stack"], hu, windows.Setting("padded", size))() for size in (64, 128))
+    assert halves.std() > 0.1
+    np.testing.assert_allclose(larger, halves, atol=windows.CLOSE)
+
+
+def test_a_volume_of_less_than_a_window_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        windows.main(["--depth", "63"])
+    assert "--depth: expected at least 64" in capsys.readouterr().err
+
+
+def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"ours, bfloat16": lambda: ResUNet3D(widths=(2, 2, 2, 2, 2))}
+    monkeypatch.setattr(training, "OURS", small)
+    options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--out", str(tmp_path)]
+    assert training.main(options) == 0
+    table = contents(tmp_path, "training")["tables"][0]
+    assert table["rows"][0]["parameters, million"] == count_parameters(small["ours, bfloat16"]()) / 1e6
+    assert table["rows"][0]["samples/s"] > 0
+    assert len(contents(tmp_path, "training")["bounds"]) == 4
+
+
+def test_the_paper_size_step_is_left_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "available_gb", lambda: 3.0)
+    row = training.full_step_row(1, "wall")
+    assert row["remark"] == "not tried: 3.0 GB of memory free, 17 needed"
+    assert str(row["remark"]) in training.full_step_bound(row)
+
+
+def test_the_paper_size_step_is_judged_by_its_memory() -> None:
+    assert training.full_step_bound({"peak memory, GB": 15.9}).endswith("met")
+    assert training.full_step_bound({"peak memory, GB": 16.1}).endswith("missed")
+
+
+def test_peers_resample_the_same_share_of_the_samples() -> None:
+    drawn = draw(4000, key=(1,), settings=SliceAugment())
+    moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
+    assert moved.mean() == pytest.approx(augmentation.moved_share(SliceAugment()), abs=0.02)
