@@ -153,7 +153,8 @@ def descendants(pid: int) -> list[int]:
 
 def test_the_study_ends_after_a_kill_with_a_page_per_stage(study: Path) -> None:
     arms = [f"03_tumor-{a}-s{s}" for a in PROFILES["smoke"].arms for s in PROFILES["smoke"].seeds]
-    wanted = {"index", "01_data", "02_kidney", *arms, "04_ablations", "05_evaluation"}
+    kidney_arms = [f"02_kidney-{name}" for name in PROFILES["smoke"].kidney_arms]
+    wanted = {"index", "01_data", "02_kidney", *kidney_arms, *arms, "04_ablations", "05_evaluation"}
     assert {page.stem for page in study.glob("*.html")} == wanted
     assert not list(study.glob("work/cache/*/.part-*"))
 

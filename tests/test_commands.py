@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.__main__ import label_files, main, output_path
 from kitslib.cases import CaseError, canonical_affine, read_labels, write_imaging, write_labels
+from kitslib.commands import main
+from kitslib.commands.scans import Outputs, Scan, find_scans, scan_name
+from kitslib.commands.score import label_files
 
 AFFINE = canonical_affine((5.0, 1.0, 1.0))
 
@@ -36,7 +38,7 @@ def test_wrong_arguments_are_one_line_and_status_2(words: list[str], capsys: pyt
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["check", "phantom", "predict", "score", "report"])
+@pytest.mark.parametrize("command", ["check", "phantom", "preflight", "predict", "score", "report"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     assert status(command, "--help") == 0
     assert "usage" in capsys.readouterr().out
@@ -110,13 +112,31 @@ def test_known_disagreement_of_the_two_label_versions(shared: Path, tmp_path: Pa
 
 
 def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
+    def labels(path: Path, out: Path, *, several: bool = False) -> Path:
+        return Outputs.of(Scan(name=scan_name(path), path=path), out, several=several).labels
+
     scan = tmp_path / "case_00210" / "imaging.nii.gz"
-    write_imaging(scan, np.zeros((2, 2, 2), np.int16), AFFINE)
-    assert output_path(scan, tmp_path / "o", False) == tmp_path / "o" / "prediction_00210.nii.gz"
-    assert output_path(tmp_path / "abdomen.nii", tmp_path / "o", True).name == "prediction_abdomen.nii.gz"
-    assert output_path(scan, tmp_path / "mine.nii.gz", False) == tmp_path / "mine.nii.gz"
+    assert labels(scan, tmp_path / "o") == tmp_path / "o" / "prediction_00210.nii.gz"
+    assert labels(tmp_path / "case_00210_0000.nii.gz", tmp_path / "o").name == "prediction_00210.nii.gz"
+    assert labels(tmp_path / "abdomen.nii", tmp_path / "o", several=True).name == "prediction_abdomen.nii.gz"
+    assert labels(scan, tmp_path / "mine.nii.gz") == tmp_path / "mine.nii.gz"
     with pytest.raises(CaseError, match="folder"):
-        output_path(scan, tmp_path / "mine.nii.gz", True)
+        labels(scan, tmp_path / "mine.nii.gz", several=True)
+
+
+def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
+    for number in (7, 8):
+        write_imaging(
+            tmp_path / "kits" / f"case_0000{number}" / "imaging.nii.gz", np.zeros((2, 2, 2), np.int16), AFFINE
+        )
+    write_imaging(tmp_path / "flat" / "abdomen.nii", np.zeros((2, 2, 2), np.int16), AFFINE)
+    write_imaging(tmp_path / "flat" / "prediction_abdomen.nii.gz", np.zeros((2, 2, 2), np.int16), AFFINE)
+    (tmp_path / "empty").mkdir()
+    scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
+    assert [scan.name for scan in scans] == ["00007", "00008", "abdomen"]
+    assert [path for path, _ in empty] == [tmp_path / "empty"]
+    with pytest.raises(CaseError, match="both be called abdomen"):
+        find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
 
 
 def test_label_files_are_found_by_case(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""`report`: pages of executed notebooks, and the index page of a profile."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kitslib.commands.line import command
+
+ASKS = {  # what each notebook asks, as the index page says it
+    "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
+    "02_kidney": "Does the 3D ResUNet find the kidneys, and in a real CT too?",
+    "03_tumor": "What does this arm find inside the kidneys?",
+    "04_ablations": "What is each mechanism worth?",
+    "05_evaluation": "What does the cascade score, and which claims hold?",
+}
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's words."""
+    made = command(commands, "report", run)
+    made.add_argument("notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook")
+    made.add_argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
+    made.add_argument("--index", type=Path, metavar="FOLDER", help="write the index page of reports/<profile>")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Turn an executed notebook into an offline page, or a profile's records into its index page."""
+    from kitslib.cases import CaseError
+    from kitslib.reports import to_html
+
+    if args.index:
+        print(_index(args.index))
+        return 0
+    if not (args.notebook and args.html):
+        raise CaseError("report needs NOTEBOOK and HTML, or --index FOLDER")
+    print(to_html(args.notebook, args.html))
+    return 0
+
+
+def _index(folder: Path) -> Path:
+    from kitslib.reports import Page, write_index
+    from kitslib.runs import summary, write_json
+
+    found = summary(folder)
+    names = sorted(path.stem for path in (folder / "work" / "stages").glob("*.json"))
+    pages = [
+        Page(title=name.replace("_", " ", 1), href=f"{name}.html", about=ASKS[name.partition("-")[0]]) for name in names
+    ]
+    data = "Synthetic CT, rendered for this study" if found["synthetic"] else "The cases of the folder given"
+    write_json(folder / "summary.json", found)
+    picture = folder / "picture.jpg"
+    return write_index(
+        folder,
+        found,
+        pages,
+        data=f"{data}: {found['cases']} cases, {found['cascade']['n']} of them seen by neither network.",
+        picture=picture if picture.is_file() else None,
+        picture_alt="CT slices of the worst, median and best test case with labels and predictions.",
+        picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
+    )
