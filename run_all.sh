@@ -4,15 +4,16 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [--profile smoke|demo|paper] [--data DIR] [--out DIR] [--jobs N]
+usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N] [--anyway]
        ./run_all.sh lab     JupyterLab in the study's environment
        ./run_all.sh test    set-up, then the tests (further words go to pytest)
 
   --profile  smoke: minutes, only to see that it runs; demo (the default): the study in small;
-             paper: the paper's sizes and epochs, for a GPU
+             release: the networks that predict uses; paper: the paper's sizes and epochs, for a GPU
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
   --jobs     stages run at a time (default: the number of cores)
+  --anyway   start even where preflight finds that disk or memory will not do
 
 Run inside an active virtual environment to use that one; otherwise .venv is made here.
 TEXT
@@ -24,13 +25,14 @@ started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-command=study profile=demo data="" out="$root/reports" jobs="" rest=()
+command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=()
 case "${1:-}" in
   lab|test) command=$1; shift; rest=("$@"); set -- ;;
 esac
 while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) usage; exit 0 ;;
+    --anyway) anyway=yes; shift; continue ;;
     --profile|--data|--out|--jobs) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
     *) fail "unknown argument '$1'" ;;
   esac
@@ -42,7 +44,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-case "$profile" in smoke|demo|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, paper" ;; esac
+case "$profile" in smoke|demo|release|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, release, paper" ;; esac
 case "$jobs" in ""|[1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "--jobs: '$jobs' is not a number from 1 to 999" ;; esac
 absolute() { case "$1" in /*) echo "$1" ;; *) echo "$started_in/$1" ;; esac; }
 if [ -n "$data" ]; then
@@ -107,6 +109,10 @@ esac
 
 work="$out/$profile/work"
 mkdir -p "$work"
+if [ ! -f "$out/$profile/index.html" ]; then  # before anything long starts
+  python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} ||
+    [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
+fi
 gpus=()
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
 status=0

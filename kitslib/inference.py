@@ -122,6 +122,21 @@ def slab_probability(
     return total
 
 
+def predict_maps(
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, autocast: Autocast = _no_autocast
+) -> np.ndarray:
+    """Return the foreground probability of each supervised map (4, D, H, W) float16, coarsest first, in one pass.
+
+    `network` has `maps`, as ResUNet3D has; `volume` is int16 HU (D, H, W).
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    images = hu(torch.from_numpy(np.ascontiguousarray(volume)))[None, None].to(device)
+    with torch.inference_mode(), autocast():
+        maps = network.maps(images.contiguous(memory_format=torch.channels_last_3d))
+    return np.stack([logits[0, 0].float().sigmoid().cpu().numpy() for logits in maps]).astype(np.float16)
+
+
 def predict_stacks(
     network: nn.Module,
     volume: np.ndarray,

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from kitslib.config import ROOT, RunConfig, as_dict, key
 
+WEIGHTS = Path(__file__).resolve().parent / "weights"  # of the networks that come with the package
 PACKAGES = ("torch", "accelerate", "numpy", "scipy", "nibabel", "papermill")
 DEAD_S = 3600  # a half-written file of this age has no writer any more
 
@@ -226,6 +228,19 @@ class Run:
         network.load_state_dict(load_file(str(path)))
         return about["entry"]
 
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Write arrays beside the weights, for figures; whole or not at all."""
+        with replacing(self.folder / f"{name}.npz") as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Return the arrays of that name; none where they were not written."""
+        path = self.folder / f"{name}.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path) as found:
+            return dict(found)
+
     def _save_weights(self, name: str, network: torch.nn.Module, **more: Any) -> None:
         """Write weights beside one text that says where they come from: of several, the order in the file varies."""
         tensors = {key: t.detach().contiguous().cpu() for key, t in network.state_dict().items()}
@@ -255,26 +270,31 @@ def differing(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def models_folder(folder: Path | None = None) -> Path:
-    """Return the folder with the trained stages, kidney/ and tumor/: the one named, or the largest study's here."""
-    if folder is None:
-        found = [ROOT / "reports" / name / "models" for name in ("paper", "demo", "smoke")]
-        folder = next((f for f in found if (f / "tumor").is_dir()), found[1])
+    """Return the folder with the trained stages, kidney/ and tumor/: the one named, or the package's own."""
+    folder = WEIGHTS if folder is None else folder
     for stage in ("kidney", "tumor"):
         if not (folder / stage / "weights.safetensors").is_file():
             raise RunError(
-                f"{folder / stage}: no trained network is there; run ./run_all.sh, or name a folder"
-                " that holds kidney/ and tumor/ with --models"
+                f"{folder / stage}: no trained network is there; name a folder that holds kidney/ and tumor/ with"
+                " --models, such as the reports/demo/models of ./run_all.sh"
             )
     return folder
 
 
 def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
-    """Copy the weights and settings of two finished runs to where `predict` looks for them."""
+    """Copy weights and settings of two finished runs to where `--models` finds them, with what made them."""
     folder = config.reports / "models"
     for name, run in (("kidney", kidney), ("tumor", tumor)):
         for file in ("settings.json", "weights.safetensors"):
             with replacing(folder / name / file) as part:
                 shutil.copyfile(run.folder / file, part)
+    data = "" if config.synthetic else " --data DIR"
+    made = {
+        "command": f"./run_all.sh --profile {config.profile}{data}",
+        **provenance(config),
+        "settings": _shareable(config),
+    }
+    write_json(folder / "made.json", made)
     return folder
 
 

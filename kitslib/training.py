@@ -88,18 +88,20 @@ def memory_format(network: nn.Module) -> torch.memory_format:
 
 
 def mend_thin_convolutions(network: nn.Module) -> None:
-    """Let 3D convolutions over two slices compute in float32 where a CPU would take bfloat16.
+    """Let 3D convolutions over fewer slices than their kernel has compute in float32 where a CPU would take bfloat16.
 
     Their bfloat16 weight gradients there depend on memory that was never written (seen with torch 2.13 and AVX-512
-    on (2, 16, 2, 6, 6) and a kernel of 3³): other weights in each run, sometimes NaN. Other depths are sound.
+    with 2 slices under a kernel of 3³ and 2 to 4 under one of 5³, whatever channels and stride; dilated kernels and
+    thicker inputs are sound): other weights in each run, often NaN.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
+        if isinstance(module, nn.Conv3d) and max(module.kernel_size) > 1 and max(module.dilation) == 1:
             module.forward = partial(_thin_in_float32, module)
 
 
 def _thin_in_float32(module: nn.Conv3d, x: Tensor) -> Tensor:
-    if x.shape[2] != 2 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    thin = any(size < kernel for size, kernel in zip(x.shape[2:], module.kernel_size, strict=True))
+    if not thin or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return nn.Conv3d.forward(module, x)
     with torch.autocast("cpu", enabled=False):
         y = nn.Conv3d.forward(module, x.float())

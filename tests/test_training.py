@@ -271,9 +271,10 @@ def test_a_run_resumed_under_other_versions_says_so(tmp_path: Path, monkeypatch:
     assert len(lines) == 2 + EPOCHS - 2
 
 
-def test_convolutions_over_two_slices_have_the_gradient_of_float32() -> None:
+@pytest.mark.parametrize(("kernel", "depth"), [(3, 2), (5, 2), (5, 3), (5, 4)])
+def test_convolutions_over_few_slices_have_the_gradient_of_float32(kernel: int, depth: int) -> None:
     seed_everything(0)
-    conv, x = nn.Conv3d(16, 16, 3, padding=1), torch.randn(2, 16, 2, 6, 6)
+    conv, x = nn.Conv3d(16, 16, kernel, padding=kernel // 2), torch.randn(2, 16, depth, 6, 6)
     conv(x).square().mean().backward()
     truth, conv.weight.grad = conv.weight.grad, None
     mend_thin_convolutions(conv)

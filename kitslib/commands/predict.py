@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     made.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file")
     made.add_argument(
-        "--models", type=Path, metavar="DIR", help="folder with kidney/ and tumor/ (default: the study's)"
+        "--models", type=Path, metavar="DIR", help="folder with kidney/ and tumor/ (default: the package's own)"
     )
     made.add_argument("--probabilities", action="store_true", help="also write both networks' probability maps")
     made.add_argument("--submission", type=Path, metavar="FILE.zip", help="pack OUT's test cases as KiTS19 wants them")
@@ -93,7 +93,7 @@ class Models:
 
     @classmethod
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
-        """Load the stages from a folder with kidney/ and tumor/; None: the study's own. Raises RunError."""
+        """Load the stages from a folder with kidney/ and tumor/; None: the package's own. Raises RunError."""
         from safetensors import SafetensorError
 
         from kitslib.cascade import KidneyStage, TumorStage

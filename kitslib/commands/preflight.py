@@ -15,7 +15,7 @@ from kitslib.commands.line import command, positive, write_text
 if TYPE_CHECKING:
     from kitslib.preflight import Estimate, Machine, Sizes
 
-PROFILES = ("smoke", "demo", "paper")
+PROFILES = ("smoke", "demo", "release", "paper")
 
 
 def add(commands: argparse._SubParsersAction) -> None:

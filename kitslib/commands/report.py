@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kitslib.commands.line import command
+from kitslib.commands.line import command, write_text
 
 ASKS = {  # what each notebook asks, as the index page says it
     "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
@@ -22,18 +22,24 @@ def add(commands: argparse._SubParsersAction) -> None:
     made.add_argument("notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook")
     made.add_argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
     made.add_argument("--index", type=Path, metavar="FOLDER", help="write the index page of reports/<profile>")
+    made.add_argument("--readme", type=Path, metavar="SUMMARY", help="write the findings of a summary.json into README")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Turn an executed notebook into an offline page, or a profile's records into its index page."""
+    """Turn an executed notebook into an offline page, a profile's records into its index page or the README's table."""
     from kitslib.cases import CaseError
-    from kitslib.reports import to_html
+    from kitslib.reports import to_html, with_findings
+    from kitslib.runs import ROOT, read_json
 
     if args.index:
         print(_index(args.index))
         return 0
+    if args.readme:
+        text = with_findings((ROOT / "README.md").read_text(encoding="utf-8"), read_json(args.readme))
+        write_text(ROOT / "README.md", text)
+        return 0
     if not (args.notebook and args.html):
-        raise CaseError("report needs NOTEBOOK and HTML, or --index FOLDER")
+        raise CaseError("report needs NOTEBOOK and HTML, --index FOLDER or --readme SUMMARY")
     print(to_html(args.notebook, args.html))
     return 0
 

@@ -1,7 +1,8 @@
-"""Every number we chose: smoke, demo and paper."""
+"""Every number we chose: smoke, demo, release and paper."""
 
 from __future__ import annotations
 
+from kitslib.config.arms import ARM_GROUPS, ARMS
 from kitslib.config.sections import (
     CohortConfig,
     KidneyConfig,
@@ -56,6 +57,31 @@ PROFILES: dict[str, RunConfig] = {
                 oversample_every=5, oversample_stride=4, validate_every=15,
             ),
         ),
-        RunConfig(profile="paper", seeds=(0, 1, 2), threads=8),
+        RunConfig(  # the networks that `predict` uses where none are named: they must hold on CT of any scanner
+            profile="release",
+            arms=("full",),
+            kidney_arms=(),
+            cohort=CohortConfig(cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16),
+            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
+            tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
+            kidney=KidneyConfig(
+                widths=(8, 12, 24, 48, 96), norm=True, dropout=0.0,
+                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
+                batch=1, kidney_share=0.6, jitter=True,
+                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=32, arm_epochs=5, validate_every=8,
+            ),
+            tumor=TumorConfig(
+                patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=60, steps=100,
+                oversample_every=12, oversample_stride=6, validate_every=20,
+            ),
+        ),
+        RunConfig(
+            profile="paper",
+            seeds=(0, 1, 2),
+            arms=tuple(ARMS),
+            once=tuple(name for name in ARMS if name not in ARM_GROUPS["cumulative"]),
+            threads=8,
+        ),
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ from kitslib.figures.panels import (
     three_planes,
 )
 from kitslib.figures.style import NAMES, PALETTE, WORDS, FigureError, figure_html, show, use_style
+from kitslib.figures.supervision import maps_over_training, supervision_terms
 
 __all__ = [
     "ABDOMEN",
@@ -51,10 +52,12 @@ __all__ = [
     "hu_distributions",
     "kidney_network",
     "learning_curves",
+    "maps_over_training",
     "overlay_panel",
     "plane_slice",
     "plane_spacing",
     "show",
+    "supervision_terms",
     "three_planes",
     "tumor_network",
     "use_style",

@@ -49,7 +49,7 @@ def attention_maps(
     for ax, (factor, found) in zip(axes.flat[1:], maps.items(), strict=False):
         picture = ax.imshow(found, cmap="cividis", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
         if labels is not None:
-            _outlines(ax, labels)
+            outline_labels(ax, labels)
         ax.set(xticks=[], yticks=[], title=_gate_title(factor, found))
         ax.grid(False)
     for ax in axes.flat:
@@ -105,7 +105,8 @@ def _coverage(ax: Axes, paths: np.ndarray, most: int) -> AxesImage:
     return picture
 
 
-def _outlines(ax: Axes, labels: np.ndarray) -> None:
+def outline_labels(ax: Axes, labels: np.ndarray) -> None:
+    """Outline each label of a slice (H, W) in its colour, with a white halo."""
     for value, name in NAMES.items():
         if (labels == value).any():
             lines = ax.contour(labels == value, [0.5], colors=[PALETTE[name]], linewidths=1.3)

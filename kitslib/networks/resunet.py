@@ -81,8 +81,27 @@ class ResUNet3D(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
-        check_input(x, dims=3, channels=self.in_channels, network="ResUNet3D")
+        if self.training and self.deep_supervision:
+            return self.maps(x)
+        return crop_to(self.map4(self._levels(x)[-1]), x.shape[2:])
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the logits of the four maps at the input's size, coarsest first, in training or not.
+
+        Raises ValueError for a network without deep supervision.
+        """
+        if not self.deep_supervision:
+            raise ValueError("ResUNet3D: a network without deep supervision has its finest map alone")
         size = x.shape[2:]
+        layers = (self.map1, self.map2, self.map3, self.map4)
+        logits = [layer(level) for layer, level in zip(layers, self._levels(x), strict=True)]
+        whole = logits[-1].shape[2:]
+        one, two, three, four = (crop_to(part if part is logits[-1] else resize(part, whole), size) for part in logits)
+        return one, two, three, four
+
+    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the four decoder stages give, coarsest first, for the padded input."""
+        check_input(x, dims=3, channels=self.in_channels, network="ResUNet3D")
         x = pad_to_multiple(x, DIVISOR)
 
         shortcut = x if self.in_channels == 1 else x.mean(dim=1, keepdim=True)
@@ -100,13 +119,7 @@ class ResUNet3D(nn.Module):
         up = self.up2(level2)
         level3 = self._drop(self._sum(self.decode3(torch.cat([up, skip2], dim=1)), up))
         up = self.up3(level3)
-        level4 = self._sum(self.decode4(torch.cat([up, skip1], dim=1)), up)
-
-        finest = crop_to(self.map4(level4), size)
-        if not (self.training and self.deep_supervision):
-            return finest
-        coarse = (self.map1(level1), self.map2(level2), self.map3(level3))
-        return (*(crop_to(resize(logits, x.shape[2:]), size) for logits in coarse), finest)
+        return level1, level2, level3, self._sum(self.decode4(torch.cat([up, skip1], dim=1)), up)
 
     def _sum(self, x: Tensor, shortcut: Tensor) -> Tensor:
         return x + shortcut if self.residual else x

@@ -4,6 +4,7 @@ from kitslib.reports.index import Page, write_index
 from kitslib.reports.offline import RemoteRequestError, remote_requests
 from kitslib.reports.outputs import ANSWER_MIME, PROVENANCE_MIME, answer_output, provenance_output
 from kitslib.reports.page import ReportError, to_html
+from kitslib.reports.readme import findings_markdown, with_findings
 
 __all__ = [
     "ANSWER_MIME",
@@ -12,8 +13,10 @@ __all__ = [
     "RemoteRequestError",
     "ReportError",
     "answer_output",
+    "findings_markdown",
     "provenance_output",
     "remote_requests",
     "to_html",
+    "with_findings",
     "write_index",
 ]
