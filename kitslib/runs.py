@@ -289,12 +289,9 @@ def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
             with replacing(folder / name / file) as part:
                 shutil.copyfile(run.folder / file, part)
     data = "" if config.synthetic else " --data DIR"
-    made = {
-        "command": f"./run_all.sh --profile {config.profile}{data}",
-        **provenance(config),
-        "settings": _shareable(config),
-    }
-    write_json(folder / "made.json", made)
+    made = {"command": f"./run_all.sh --profile {config.profile}{data}", **provenance(config)}
+    settings = {name: value for name, value in as_dict(config).items() if name not in ("data", "out")}
+    write_json(folder / "made.json", made | {"data": data or "synthetic cohort", "settings": settings})
     return folder
 
 
