@@ -131,7 +131,7 @@ def predict_maps(
     """
     network.eval()
     device = next(network.parameters()).device
-    images = hu(torch.from_numpy(np.ascontiguousarray(volume)))[None, None].to(device)
+    images = hu(torch.from_numpy(np.array(volume)))[None, None].to(device)
     with torch.inference_mode(), autocast():
         maps = network.maps(images.contiguous(memory_format=torch.channels_last_3d))
     return np.stack([logits[0, 0].float().sigmoid().cpu().numpy() for logits in maps]).astype(np.float16)

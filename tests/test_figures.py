@@ -242,3 +242,17 @@ def test_a_cohort_is_drawn_beside_its_reference():
     assert len(figures.cohort_comparison(cases, [], {"ml": [2.0]}, scans, labels={"ml": "ml"}).axes) == 1
     with pytest.raises(FigureError, match="ml: expected positive values"):
         figures.cohort_comparison(cases, [], {"ml": [0.0]}, scans, labels={"ml": "ml"})
+
+
+def test_false_positives_are_split_by_cyst_where_cysts_are_known() -> None:
+    rows = [
+        {"case": "case_00001", "fp_ml": 5.0, "cyst_fp_ml": 2.0},
+        {"case": "case_00002", "fp_ml": 9.0, "cyst_fp_ml": None},
+        {"case": "case_00003", "fp_ml": 1.0, "cyst_fp_ml": 0.0},
+    ]
+    ax = figures.false_positive_split(rows)
+    widths = [[bar.get_width() for bar in group] for group in ax.containers]
+    assert widths == [[0, 2, 0], [1, 3, 0], [0, 0, 9]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["00003", "00001", "00002"]
+    with pytest.raises(figures.FigureError, match="cyst_fp_ml"):
+        figures.false_positive_split([{"case": "a", "fp_ml": 1.0}])

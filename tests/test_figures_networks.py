@@ -167,3 +167,44 @@ def test_coverage_fills_the_holes_and_counts_what_is_reached() -> None:
 def test_coverage_of_no_square_is_refused(wrong: dict) -> None:
     with pytest.raises(FigureError, match="coverage"):
         figures.coverage_panels(wrong)
+
+
+def test_the_four_maps_over_a_training_have_a_row_per_epoch() -> None:
+    rng = np.random.default_rng(0)
+    image, truth = rng.integers(-100, 200, (20, 24)).astype(np.int16), np.zeros((20, 24), np.uint8)
+    truth[5:12, 6:14] = 1
+    maps = {40: rng.random((4, 20, 24)), 1: rng.random((4, 20, 24))}
+    fig = figures.maps_over_training(image, maps, truth, spacing=(5.0, 5.0))
+    assert [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel().startswith("epoch")] == ["epoch 1", "epoch 40"]
+    assert [ax.get_title() for ax in fig.axes[:6]] == [
+        "CT",
+        "map at 1/8",
+        "map at 1/4",
+        "map at 1/2",
+        "map at full",
+        "",
+    ]
+    shown = [ax.images[0].get_array() for ax in fig.axes[1:5]]
+    np.testing.assert_allclose(np.stack(shown), maps[1])
+    with pytest.raises(FigureError, match="epoch 3: expected maps of"):
+        figures.maps_over_training(image, {3: rng.random((3, 20, 24))}, truth, spacing=(5.0, 5.0))
+    with pytest.raises(FigureError, match="got none"):
+        figures.maps_over_training(image, {}, truth, spacing=(5.0, 5.0))
+
+
+def test_supervision_terms_show_each_loss_and_p() -> None:
+    history = [{"epoch": 1, "maps": [0.9, 0.8, 0.7, 0.6]}, {"epoch": 2}, {"epoch": 3, "maps": [0.5, 0.4, 0.3, 0.2]}]
+    fig = figures.supervision_terms(history, [0.33, 0.33, 0.264])
+    left, right = fig.axes
+    assert [line.get_ydata().tolist() for line in left.lines] == [[0.9, 0.5], [0.8, 0.4], [0.7, 0.3], [0.6, 0.2]]
+    assert right.lines[0].get_ydata().tolist() == [0.33, 0.33, 0.264]
+    with pytest.raises(FigureError, match="got none"):
+        figures.supervision_terms([{"epoch": 1}], [0.33])
+
+
+def test_the_reliability_diagram_shows_the_bins_that_hold_voxels() -> None:
+    counts = np.array([[4, 0, 2], [0.4, 0, 1.8], [1, 0, 2]])
+    ax = figures.reliability_diagram(counts)
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0.1, 0.25], [0.9, 1.0]])
+    with pytest.raises(FigureError, match="got none"):
+        figures.reliability_diagram(np.zeros((3, 5)))

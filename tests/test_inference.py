@@ -11,13 +11,15 @@ from torch import nn
 
 from kitslib.inference import (
     largest_components,
+    predict_maps,
     predict_slabs,
     predict_stacks,
     predict_tiles,
     tile_starts,
     windows,
 )
-from kitslib.transforms import HuWindow
+from kitslib.networks import build
+from kitslib.transforms import HU_WINDOWS, HuWindow
 
 PLAIN = HuWindow(low=-1000, high=1000, shift=0, scale=1)
 
@@ -150,3 +152,14 @@ def test_tiles_without_mask_are_left_out_and_others_take_their_context() -> None
     found = predict_tiles(predict, volume, mask, patch=(8, 8), context=2, fill=0)
     assert depths == [6]
     np.testing.assert_array_equal(found, mask)
+
+
+def test_the_maps_of_a_slab_are_the_networks_and_the_last_is_what_it_answers() -> None:
+    torch.manual_seed(0)
+    network = build(name="resunet3d", widths=(2, 2, 4, 4, 4), dropout=0.3)
+    volume = np.random.default_rng(0).integers(-200, 300, (8, 12, 10)).astype(np.int16)
+    maps = predict_maps(network, volume, HU_WINDOWS["soft_tissue"])
+    assert maps.shape == (4, 8, 12, 10) and maps.dtype == np.float16
+    alone = predict_slabs(network, volume, HU_WINDOWS["soft_tissue"], size=8, reading="overlap_average")
+    np.testing.assert_allclose(maps[-1], alone, atol=2e-3)
+    assert np.abs(maps[0].astype(float) - maps[-1]).max() > 1e-3

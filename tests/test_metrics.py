@@ -20,6 +20,8 @@ from kitslib.metrics import (
     KITS23_TOLERANCE_MM,
     ScoreError,
     bootstrap_interval,
+    calibration_counts,
+    calibration_error,
     compare_arms,
     cyst_false_positive_ml,
     dice,
@@ -28,6 +30,7 @@ from kitslib.metrics import (
     format_rows,
     hd95_mm,
     holm,
+    in_words,
     kits19_scores,
     kits23_scores,
     match_cases,
@@ -38,6 +41,7 @@ from kitslib.metrics import (
     summarise,
     surface_dice,
     surface_distances,
+    tumor_losses,
     volumes_ml,
     wilson_interval,
 )
@@ -428,3 +432,29 @@ def test_summary_and_formats_agree():
     assert "only 2 cases" in table
     with pytest.raises(ValueError, match="at least one"):
         summarise([])
+
+
+def test_a_network_that_says_what_is_true_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(200_000)
+    honest = calibration_counts(p, rng.random(p.size) < p)
+    assert honest.shape == (3, 10) and honest[0].sum() == p.size
+    assert calibration_error(honest) < 0.01
+    boastful = calibration_counts(p, rng.random(p.size) < p / 2)
+    assert calibration_error(boastful) == pytest.approx(0.25, abs=0.01)
+    assert calibration_error(calibration_counts(np.ones(4), np.array([True, True, False, False]))) == 0.5
+    assert math.isnan(calibration_error(np.zeros((3, 10))))
+
+
+def test_every_lost_voxel_of_a_tumour_has_its_one_cause() -> None:
+    truth = volume(0, 2, 2, 2, 2, 2, 1, 1)
+    kidney = volume(0, 0, 1, 1, 1, 1, 1, 1)
+    tumor = volume(0, 0, 0, 1, 1, 1, 1, 0)
+    labels = volume(0, 0, 1, 1, 2, 2, 2, 1)
+    found = tumor_losses(truth, kidney, tumor, labels, (10.0, 10.0, 10.0))
+    assert found == {"outside_kidney": 0.2, "not_seen": 0.2, "dropped": 0.2, "found": 0.4, "false_ml": 1.0}
+    said = in_words({"case": "case_00001", "tumor_dice": 0.5, "tumor_truth_ml": 5.0, **found})
+    assert "Of 5.0 ml of tumour 20% lie outside" in said and "1.0 ml were called tumour in vain" in said
+    none = tumor_losses(volume(0, 1), volume(0, 1), volume(0, 1), volume(0, 2), SPACING)
+    assert math.isnan(none["found"]) and none["false_ml"] > 0
+    assert "no tumour is labelled" in in_words({"case": "a", "tumor_dice": 0.0, "tumor_truth_ml": 0.0, **none})

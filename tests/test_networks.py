@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from kitslib.networks import (
+    ResUNet3D,
+    Together,
     build,
     count_parameters,
     gate_maps,
@@ -449,3 +451,45 @@ def test_the_probe_names_the_levels_of_a_vnet() -> None:
     network = build("vnet", **TINY, **dict.fromkeys(MECHANISMS, True))
     names = [name for name, _, _ in shape_probe(network, (1, 5, 16, 16))]
     assert names == ["stem", "encoder.1", "encoder.2", "decoder.1", "decoder.2", "map"]
+
+
+# Several networks together -----------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """Gives the logit of its first channel's mean over the right half, everywhere, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        right = x[..., x.shape[-1] // 2 :].mean()
+        return (self.factor * right * torch.ones_like(x[:, :1])) + x[:, :1]
+
+
+def test_networks_together_give_the_mean_probability() -> None:
+    x = torch.randn(2, 3, 6, 8)
+    one, two = Fixed(1.0), Fixed(-2.0)
+    expected = (torch.sigmoid(one(x)) + torch.sigmoid(two(x))) / 2
+    torch.testing.assert_close(torch.sigmoid(Together([one, two])(x)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Together([one])(x), one(x), rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="at least one"):
+        Together([])
+
+
+def test_a_network_and_its_mirror_image_do_not_tell_left_from_right() -> None:
+    x = torch.randn(1, 1, 4, 6, 8)
+    assert not torch.allclose(Fixed(1.0)(x.flip(-1)).flip(-1), Fixed(1.0)(x))
+    mirrored = Together([Fixed(1.0)], mirror=True)
+    torch.testing.assert_close(mirrored(x.flip(-1)).flip(-1), mirrored(x))
+
+
+def test_the_four_maps_are_those_of_training() -> None:
+    network = ResUNet3D(widths=(2, 2, 4, 4, 4), dropout=0.0)
+    x = torch.randn(1, 1, 9, 12, 10)
+    for asked, trained in zip(network.eval().maps(x), network.train()(x), strict=True):
+        torch.testing.assert_close(asked, trained)
+    torch.testing.assert_close(network.eval()(x), network.maps(x)[-1])
+    with pytest.raises(ValueError, match="without deep supervision"):
+        ResUNet3D(widths=(2, 2, 4, 4, 4), deep_supervision=False).maps(x)

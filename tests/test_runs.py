@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -159,3 +160,12 @@ def test_fp16_on_a_cpu_is_refused() -> None:
 def test_a_second_start_may_ask_for_another_precision() -> None:
     assert start(device="cpu", precision="bf16").mixed_precision == "bf16"
     assert start(device="cpu", precision="no").mixed_precision == "no"
+
+
+def test_arrays_beside_the_weights_come_back_and_missing_ones_are_none(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, "r", {"a": 1})
+    run.save_arrays("maps", one=np.arange(6).reshape(2, 3), two=np.ones(2, np.float16))
+    found = run.load_arrays("maps")
+    np.testing.assert_array_equal(found["one"], [[0, 1, 2], [3, 4, 5]])
+    assert found["two"].dtype == np.float16 and run.load_arrays("others") == {}
+    assert not list(run.folder.glob(".maps*"))

@@ -49,12 +49,12 @@ PROFILES: dict[str, RunConfig] = {
                 widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
                 loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
                 batch=1, kidney_share=0.6, jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=40, arm_epochs=5, validate_every=20,
+                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=40, arm_epochs=3, validate_every=20,
             ),
             tumor=TumorConfig(
                 patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=15, steps=100,
-                oversample_every=5, oversample_stride=4, validate_every=15,
+                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=13, steps=100,
+                oversample_every=4, oversample_stride=4, validate_every=13,
             ),
         ),
         RunConfig(  # the networks that `predict` uses where none are named: they must hold on CT of any scanner

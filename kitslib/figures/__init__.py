@@ -6,9 +6,11 @@ from kitslib.figures.charts import (
     dice_against_volume,
     dice_strip,
     difficulty_over_time,
+    false_positive_split,
     forest,
     hu_distributions,
     learning_curves,
+    reliability_diagram,
 )
 from kitslib.figures.distributions import GLANCE, cohort_at_a_glance, cohort_comparison
 from kitslib.figures.mechanisms import attention_maps, coverage_panels
@@ -46,6 +48,7 @@ __all__ = [
     "dice_against_volume",
     "dice_strip",
     "difficulty_over_time",
+    "false_positive_split",
     "figure_html",
     "focus_voxel",
     "forest",
@@ -56,6 +59,7 @@ __all__ = [
     "overlay_panel",
     "plane_slice",
     "plane_spacing",
+    "reliability_diagram",
     "show",
     "supervision_terms",
     "three_planes",

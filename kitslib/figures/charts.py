@@ -241,3 +241,49 @@ def difficulty_over_time(table: Any, *, value: str = "difficulty", ax: Axes | No
     ax.grid(False)
     ax.figure.colorbar(picture, ax=ax, label=_word(value), fraction=0.04, pad=0.02)
     return ax
+
+
+def false_positive_split(table: Any, *, ax: Axes | None = None) -> Axes:
+    """Bars of the volume called tumour in vain, a case each: inside cysts, and elsewhere; most at the top.
+
+    ``table`` has ``case``, ``fp_ml`` and ``cyst_fp_ml`` in ml; where the latter is missing, cysts are not known and
+    the bar is of one colour of its own. Raises FigureError on a missing column or without cases.
+    """
+    frame = _table(table, ["case", "fp_ml", "cyst_fp_ml"], "false positives").sort_values("fp_ml")
+    if frame.empty:
+        raise FigureError("false positives: expected at least one case, got none")
+    ax = _axes(ax, (6.4, 1.0 + 0.24 * len(frame)))
+    inside = pd.to_numeric(frame["cyst_fp_ml"])
+    known = inside.notna().to_numpy()
+    names = [str(case)[-5:] for case in frame["case"]]
+    elsewhere = np.where(known, frame["fp_ml"] - inside.fillna(0), 0)
+    ax.barh(names, np.where(known, inside.fillna(0), 0), color=PALETTE["cyst"], label="inside cysts")
+    ax.barh(names, elsewhere, left=inside.fillna(0), color=PALETTE["tumor"], label="elsewhere")
+    if not known.all():
+        ax.barh(names, np.where(known, 0, frame["fp_ml"]), color="grey", label="cysts not labelled")
+    ax.set(xlabel="called tumour in vain, ml")
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower right")
+    return ax
+
+
+def reliability_diagram(counts: Any, *, ax: Axes | None = None) -> Axes:
+    """How often what is given a probability is true, bin by bin, against the diagonal; the bars count the voxels.
+
+    ``counts`` is (3, bins): number of voxels, sums of probabilities and of truths. Raises FigureError without voxels.
+    """
+    number, claimed, true = np.asarray(counts, float)
+    filled = number > 0
+    if not filled.any():
+        raise FigureError("reliability diagram: expected voxels, got none")
+    ax = _axes(ax, (4.6, 4.2))
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as often as claimed")
+    ax.plot(claimed[filled] / number[filled], true[filled] / number[filled], marker="o", color=CYCLE[0], label="found")
+    ax.set(xlabel="probability given", ylabel="share that is tumour", xlim=(0, 1), ylim=(0, 1))
+    other = ax.twinx()
+    width = 1 / len(number)
+    other.bar((np.arange(len(number)) + 0.5) * width, number, width=0.9 * width, color="grey", alpha=0.2)
+    other.set(yscale="log", ylabel="voxels")
+    other.grid(False)
+    ax.legend(loc="upper left")
+    return ax

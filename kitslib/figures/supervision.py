@@ -40,13 +40,13 @@ def maps_over_training(
     tall = image.shape[0] * spacing[0] / (image.shape[1] * spacing[1])
     height = len(maps) * (8.8 / columns * tall + 0.12) + 0.8
     fig, axes = plt.subplots(len(maps), columns, figsize=(8.8, height), squeeze=False)
-    for row, (epoch, found) in zip(axes, sorted(maps.items()), strict=True):
-        overlay_panel(row[0], image, None, truth, spacing=spacing, window=window, title="CT" if row is axes[0] else "")
+    for index, (row, (epoch, found)) in enumerate(zip(axes, sorted(maps.items()), strict=True)):
+        overlay_panel(row[0], image, None, truth, spacing=spacing, window=window, title="" if index else "CT")
         row[0].set_ylabel(f"epoch {epoch}")
         for ax, one, scale in zip(row[1:], found, COARSER, strict=True):
             picture = ax.imshow(one, cmap="cividis", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
             outline_labels(ax, truth)
-            ax.set(xticks=[], yticks=[], title=f"map at {scale}" if row is axes[0] else "")
+            ax.set(xticks=[], yticks=[], title="" if index else f"map at {scale}")
             ax.grid(False)
     for ax in axes.flat:
         ax.title.set(fontsize=9)

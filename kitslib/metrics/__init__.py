@@ -1,5 +1,7 @@
 """Scores of label maps as KiTS19 and KiTS23 define them, and the statistics that compare them."""
 
+from kitslib.metrics.calibration import calibration_counts, calibration_error
+from kitslib.metrics.causes import in_words, tumor_losses
 from kitslib.metrics.overlap import histogram_overlap
 from kitslib.metrics.scores import (
     KITS23_CLASSES,
@@ -41,6 +43,8 @@ __all__ = [
     "ScoreError",
     "SurfaceDistances",
     "bootstrap_interval",
+    "calibration_counts",
+    "calibration_error",
     "compare_arms",
     "cyst_false_positive_ml",
     "dice",
@@ -50,6 +54,7 @@ __all__ = [
     "hd95_mm",
     "histogram_overlap",
     "holm",
+    "in_words",
     "kits19_scores",
     "kits23_scores",
     "match_cases",
@@ -61,6 +66,7 @@ __all__ = [
     "summarise",
     "surface_dice",
     "surface_distances",
+    "tumor_losses",
     "volumes_ml",
     "wilson_interval",
 ]

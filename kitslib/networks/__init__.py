@@ -10,6 +10,7 @@ from kitslib.networks.blocks import hdc_coverage, hole_free_reach
 from kitslib.networks.deeplab import DeepLabV3Plus
 from kitslib.networks.measure import count_parameters, gate_maps, multiply_adds, shape_probe
 from kitslib.networks.resunet import ResUNet3D
+from kitslib.networks.together import Together
 from kitslib.networks.unet import UNet
 from kitslib.networks.vnet import VNet
 
@@ -17,6 +18,7 @@ __all__ = [
     "NETWORKS",
     "DeepLabV3Plus",
     "ResUNet3D",
+    "Together",
     "UNet",
     "VNet",
     "build",
