@@ -156,3 +156,17 @@ def test_peers_resample_the_same_share_of_the_samples() -> None:
     drawn = draw(4000, key=(1,), settings=SliceAugment())
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
     assert moved.mean() == pytest.approx(augmentation.moved_share(SliceAugment()), abs=0.02)
+
+
+def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:
+    def runs(cyst_fp: float, dice: float) -> list[list[dict]]:
+        cases = [{"case": str(i), "cyst_fp_ml": cyst_fp * (1 + i % 3), "fp_ml": 9.0, "dice": dice} for i in range(8)]
+        return [cases, cases]
+
+    found = {"focal_dice": runs(2.0, 0.5), "full": runs(1.0, 0.6), "oversample_cysts": runs(1.8, 0.4)}
+    assert verdict("full", found).endswith("met") and "50% less" in verdict("full", found)
+    assert verdict("oversample_cysts", found).endswith("missed") and "10% less" in verdict("oversample_cysts", found)
+    means, changes = tables(found)
+    assert [row["arm"] for row in means.rows] == list(found)
+    (row,) = [r for r in changes.rows if r["arm"] == "full" and r["measure"].startswith("false positives in cysts")]
+    assert row["of the mean, %"] == -50.0
