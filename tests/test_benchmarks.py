@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import augmentation, training, windows
+from benchmarks import augmentation, oversampling, training, windows
 from benchmarks._measure import Report, Table, Timing, conditions, interleave, judged, missing, spread
 from kitslib.augment import SliceAugment, draw
 from kitslib.networks import ResUNet3D, count_parameters
 
-JOBS = ("augmentation", "preprocessing", "training", "windows")
+JOBS = ("augmentation", "oversampling", "preprocessing", "training", "windows")
 
 
 @pytest.fixture(autouse=True)
@@ -164,9 +164,10 @@ def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:
         return [cases, cases]
 
     found = {"focal_dice": runs(2.0, 0.5), "full": runs(1.0, 0.6), "oversample_cysts": runs(1.8, 0.4)}
-    assert verdict("full", found).endswith("met") and "50% less" in verdict("full", found)
-    assert verdict("oversample_cysts", found).endswith("missed") and "10% less" in verdict("oversample_cysts", found)
-    means, changes = tables(found)
+    met, missed = oversampling.verdict("full", found), oversampling.verdict("oversample_cysts", found)
+    assert met.endswith("met") and "50% less" in met
+    assert missed.endswith("missed") and "10% less" in missed
+    means, changes = oversampling.tables(found)
     assert [row["arm"] for row in means.rows] == list(found)
     (row,) = [r for r in changes.rows if r["arm"] == "full" and r["measure"].startswith("false positives in cysts")]
     assert row["of the mean, %"] == -50.0
