@@ -49,11 +49,20 @@ def learning_curves(
         for index, (name, frame) in enumerate(frames.items()):
             if column in frame:
                 _curve(ax, frame.dropna(subset=[column]), x, column, name, CYCLE[index % len(CYCLE)])
-        ax.set(xlabel=x, title=_word(column))
+        ax.set(xlabel=x, title=_word(column), xlim=_whole(frames, x))
+        if "dice" in column:
+            ax.set_ylim(0, 1)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(frames) > 1:
         axes[0][-1].legend()
     return fig
+
+
+def _whole(frames: Mapping[str, pd.DataFrame], x: str) -> tuple[float, float]:
+    """From the first to the last ``x`` of all runs, so that panels agree, with a little room on either side."""
+    values = pd.concat([frame[x] for frame in frames.values()])
+    room = max(0.03 * (values.max() - values.min()), 0.5)
+    return values.min() - room, values.max() + room
 
 
 def _curve(ax: Axes, frame: pd.DataFrame, x: str, column: str, name: str, color: str) -> None:
