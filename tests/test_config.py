@@ -12,7 +12,7 @@ import torch
 
 from kitslib import config
 from kitslib.config import ARMS, MECHANISMS, PROFILES, ConfigError, arm, as_dict, configure, key
-from kitslib.config.arms import ARM_GROUPS, FORMS, KIDNEY_ARMS, Arm, KidneyArm, by_name, kidney_arm
+from kitslib.config.arms import ARM_GROUPS, FORMS, KIDNEY_ARMS, Arm, KidneyArm, by_name, compared_pairs, kidney_arm
 from kitslib.networks import build, count_parameters, multiply_adds
 
 PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
@@ -220,3 +220,14 @@ def test_a_parameter_that_the_notebook_does_not_have_is_refused_by_name() -> Non
     config.check_parameters(["", declared, "x = 1"])
     with pytest.raises(ConfigError, match=r"'sed' .* did you mean 'seed'"):
         config.check_parameters(["", declared, "# Parameters\nsed = 3\n"])
+
+
+def test_an_arm_is_compared_with_the_nearest_that_was_trained() -> None:
+    assert compared_pairs(["baseline", "full"]) == [("baseline", "full")]
+    assert compared_pairs(["full"]) == []
+    pairs = compared_pairs(["baseline", "se", "hdc", "plain_dilation", "full"])
+    assert pairs == [
+        ("baseline", "se"), ("se", "hdc"), ("hdc", "plain_dilation"), ("hdc", "full"), ("baseline", "full"),
+    ]  # fmt: skip
+    every = compared_pairs(list(ARMS))
+    assert {arm for _, arm in every} == set(ARMS) - {"baseline"} and len(every) == len(ARMS)

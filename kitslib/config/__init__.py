@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
-from kitslib.config.arms import ARM_GROUPS, ARMS, KIDNEY_ARMS, MECHANISMS, Arm, KidneyArm, arm, kidney_arm
+from kitslib.config.arms import (
+    ARM_GROUPS,
+    ARMS,
+    KIDNEY_ARMS,
+    MECHANISMS,
+    Arm,
+    KidneyArm,
+    arm,
+    compared_pairs,
+    kidney_arm,
+)
 from kitslib.config.checked import ConfigError, closest, typed
 from kitslib.config.code import ROOT, code_key, key, notebook_key, rooms_used
 from kitslib.config.profiles import PROFILES
@@ -41,6 +51,7 @@ __all__ = [
     "as_dict",
     "check_parameters",
     "code_key",
+    "compared_pairs",
     "configure",
     "key",
     "kidney_arm",

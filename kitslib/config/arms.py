@@ -138,6 +138,25 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
 ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])
 ARM_GROUPS: dict[str, tuple[str, ...]] = {title: tuple(row.name for row in rows) for title, rows in _GROUPS.items()}
 
+
+def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The comparisons among the arms `names`, (reference, arm): each with the nearest one it builds on that is there.
+
+    The paper's whole, the last of the cumulative arms, is compared with the first as well.
+    """
+    first, *_, last = ARM_GROUPS["cumulative"]
+    pairs = []
+    for name in names:
+        reference = ARMS[name].against
+        while reference and reference not in names:
+            reference = ARMS[reference].against
+        if reference:
+            pairs.append((reference, name))
+    if first in names and last in names and (first, last) not in pairs:
+        pairs.append((first, last))
+    return pairs
+
+
 KIDNEY_ARMS: dict[str, KidneyArm] = by_name(
     (
         KidneyArm(name="standard", says="residual sums, four supervised maps, left-right mirroring"),
