@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kitslib.config.arms import ARM_GROUPS, ARMS
 from kitslib.config.sections import (
     CohortConfig,
@@ -10,6 +12,44 @@ from kitslib.config.sections import (
     RunConfig,
     TumorConfig,
     TumorGridConfig,
+)
+
+DEMO = RunConfig(
+    profile="demo",
+    seeds=(0, 1),
+    arms=(
+        "baseline", "multi_scale", "se", "attention", "hdc", "focal_dice", "full",
+        "unet", "deeplab", "vnet_3d",
+    ),
+    kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
+    once=("multi_scale", "se", "attention", "hdc", "focal_dice", "unet", "deeplab", "vnet_3d"),
+    cohort=CohortConfig(cases=88, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=16),
+    # slabs from the paper's 100 mm around the kidneys never show a bladder, which is then taken for one
+    kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
+    tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
+    kidney=KidneyConfig(
+        widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
+        loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
+        batch=1, kidney_share=0.6, jitter=True,
+        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=40, arm_epochs=3, validate_every=20,
+    ),
+    tumor=TumorConfig(
+        patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
+        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=13, steps=100,
+        oversample_every=4, oversample_stride=4, validate_every=13,
+    ),
+)  # fmt: skip
+
+RELEASE = replace(  # the networks that `predict` uses where none are named: they must hold on CT of any scanner
+    DEMO,
+    profile="release",
+    seeds=(0,),
+    arms=("full",),
+    once=(),
+    kidney_arms=(),
+    cohort=CohortConfig(cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16),
+    kidney=replace(DEMO.kidney, widths=(8, 12, 24, 48, 96), epochs=32, arm_epochs=5, validate_every=8),
+    tumor=replace(DEMO.tumor, epochs=60, oversample_every=12, oversample_stride=6, validate_every=20),
 )
 
 PROFILES: dict[str, RunConfig] = {
@@ -32,50 +72,8 @@ PROFILES: dict[str, RunConfig] = {
                 oversample_every=1, oversample_stride=2, validate_every=3,
             ),
         ),
-        RunConfig(
-            profile="demo",
-            seeds=(0, 1),
-            arms=(
-                "baseline", "multi_scale", "se", "attention", "hdc", "focal_dice", "full",
-                "unet", "deeplab", "vnet_3d",
-            ),
-            kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
-            once=("multi_scale", "se", "attention", "hdc", "focal_dice", "unet", "deeplab", "vnet_3d"),
-            cohort=CohortConfig(cases=88, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=16),
-            # slabs from the paper's 100 mm around the kidneys never show a bladder, which is then taken for one
-            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
-            tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
-            kidney=KidneyConfig(
-                widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
-                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
-                batch=1, kidney_share=0.6, jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=40, arm_epochs=3, validate_every=20,
-            ),
-            tumor=TumorConfig(
-                patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=13, steps=100,
-                oversample_every=4, oversample_stride=4, validate_every=13,
-            ),
-        ),
-        RunConfig(  # the networks that `predict` uses where none are named: they must hold on CT of any scanner
-            profile="release",
-            arms=("full",),
-            kidney_arms=(),
-            cohort=CohortConfig(cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16),
-            kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
-            tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
-            kidney=KidneyConfig(
-                widths=(8, 12, 24, 48, 96), norm=True, dropout=0.0,
-                loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
-                batch=1, kidney_share=0.6, jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=32, arm_epochs=5, validate_every=8,
-            ),
-            tumor=TumorConfig(
-                patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-                optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=60, steps=100,
-                oversample_every=12, oversample_stride=6, validate_every=20,
-            ),
-        ),
+        DEMO,
+        RELEASE,
         RunConfig(
             profile="paper",
             seeds=(0, 1, 2),
