@@ -399,7 +399,7 @@ SUMMARY = {
             "cyst_fp_ml": 0.4, "parameters": 1300000, "train_s": 290,
         },
     },
-    "cascade": {"tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "n": 6},
+    "cascade": {"tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "composite_ci": [0.6, 0.82], "n": 6},
     "claims": [
         {"claim": "SE helps <to some extent>", "verdict": "undecided", "value": 0.02, "ci": [-0.01, 0.05], "n": 6},
         {"claim": "VNet beats UNet", "verdict": "not testable here", "value": None, "ci": None, "n": None},
@@ -429,6 +429,7 @@ def test_the_index_shows_what_the_summary_says(tmp_path):
     values = [box.text for box in page.select(".headline .value")]
     assert values == ["0.912", "0.610", "0.730"]
     assert "95 % interval 0.880 to 0.940 · n = 6" in page.select_one(".headline .kidney").text
+    assert "95 % interval 0.600 to 0.820 · n = 6" in page.select(".headline > *")[-1].text
     assert "SYNTHETIC DATA" in page.text and "24 synthetic cases." in page.text and "21 min 52 s" in page.text
     arms, ledger = page.select("table")
     assert rows(arms)[0][:2] + rows(arms)[0][3:] == [

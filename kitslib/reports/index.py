@@ -159,7 +159,7 @@ def _box(
         "label": label,
         "kind": kind,
         "value": {"text": text, "reason": reason, "note": None},
-        "ci": interval(source.get("dice_ci")) if field == "dice" else None,
+        "ci": interval(source.get(f"{field}_ci")),
         "n": number(source.get("n")),
         "about": about,
     }
