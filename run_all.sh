@@ -88,7 +88,7 @@ install() {
   stamp="$VIRTUAL_ENV/.kitslib-stamp"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
     echo "installing requirements.txt into $VIRTUAL_ENV (log: $VIRTUAL_ENV/kitslib-install.log)"
-    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check -r requirements.txt \
+    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt \
       >"$VIRTUAL_ENV/kitslib-install.log" 2>&1 ||
       { tail -n 5 "$VIRTUAL_ENV/kitslib-install.log" >&2; echo "run_all.sh: the installation failed" >&2; exit 1; }
     wanted >"$stamp"

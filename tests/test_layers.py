@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"runs", "memory", "progress"},
     "inference": {"transforms"},
     "cascade": {"inference", "cases", "transforms"},
+    "ceilings": {"cases", "inference", "metrics", "transforms"},
     "claims": {"metrics", "runs"},
     "figures": set(),
     "viewer": {"figures"},

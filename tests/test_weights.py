@@ -1,0 +1,55 @@
+"""The networks that come with the package: small, made by a command that is told, and of use on a real CT."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+from safetensors import safe_open
+
+from kitslib.commands import main
+from kitslib.metrics import dice
+from kitslib.runs import WEIGHTS, models_folder
+
+FILES = [WEIGHTS / stage / "weights.safetensors" for stage in ("kidney", "tumor")]
+
+
+def test_they_are_used_where_none_are_named_and_small() -> None:
+    assert models_folder() == WEIGHTS
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 8e6
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.parent.name)
+def test_each_tells_what_it_was_trained_with(file: Path) -> None:
+    with safe_open(str(file), framework="pt") as found:
+        about = json.loads(found.metadata()["about"])
+    assert about["settings"] == json.loads((file.parent / "settings.json").read_text())
+    assert {"torch", "numpy"} <= set(about["versions"]) and "seed" in about["settings"]
+
+
+def test_the_command_the_commit_and_the_data_are_told_and_no_folder_of_a_machine() -> None:
+    text = (WEIGHTS / "made.json").read_text()
+    made = json.loads(text)
+    assert made["command"] == "./run_all.sh --profile release" and made["data"] == "synthetic cohort"
+    assert made["synthetic"] is True and made["commit"] and not made["commit"].endswith("+")
+    assert "/" not in text.replace("./run_all.sh", "").replace("AMD/", "")
+
+
+@pytest.mark.parametrize(("case", "least"), [("ircad01", 0.7), ("ts_example_ct_sm", 0.5), ("crlm1004", None)])
+def test_a_real_ct_is_segmented_in_its_geometry(shared: Path, tmp_path: Path, case: str, least: float | None) -> None:
+    folder = shared / "realct" / "data" / case
+    began = time.perf_counter()
+    assert main(["predict", str(folder / "imaging.nii.gz"), "-o", str(tmp_path)]) == 0
+    assert time.perf_counter() - began < 180 and psutil.Process().memory_info().rss < 4e9
+    given = nib.load(folder / "imaging.nii.gz")
+    made = nib.load(tmp_path / f"prediction_{case}.nii.gz")
+    assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
+    assert nib.aff2axcodes(made.affine) == nib.aff2axcodes(given.affine)
+    if least is not None:
+        truth = np.asarray(nib.load(folder / "segmentation.nii.gz").dataobj) > 0
+        assert dice(np.asarray(made.dataobj) > 0, truth) > least
