@@ -35,8 +35,8 @@ DEMO = RunConfig(
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=13, steps=100,
-        oversample_every=4, oversample_stride=4, validate_every=13,
+        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=12, steps=100,
+        oversample_every=4, oversample_stride=4, validate_every=12,
     ),
 )  # fmt: skip
 
