@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kitslib.commands.line import command, write_text
+
+if TYPE_CHECKING:
+    from kitslib.reports import Page
+
+TITLES = {
+    "01_data": "01 Data",
+    "02_kidney": "02 Kidneys",
+    "03_tumor": "03 Tumours",
+    "04_ablations": "04 Ablations",
+    "05_evaluation": "05 Verdict",
+}
 
 ASKS = {  # what each notebook asks, as the index page says it
     "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
@@ -45,14 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _index(folder: Path) -> Path:
-    from kitslib.reports import Page, write_index
+    from kitslib.reports import write_index
     from kitslib.runs import summary, write_json
 
     found = summary(folder)
-    names = sorted(path.stem for path in (folder / "work" / "stages").glob("*.json"))
-    pages = [
-        Page(title=name.replace("_", " ", 1), href=f"{name}.html", about=ASKS[name.partition("-")[0]]) for name in names
-    ]
+    names = {path.stem for path in (folder / "work" / "stages").glob("*.json")}
+    arms = list(found["tumor"])
+    pages = [_page(name) for name in sorted(names, key=lambda name: _place(name, arms))]
     data = "Synthetic CT, rendered for this study" if found["synthetic"] else "The cases of the folder given"
     write_json(folder / "summary.json", found)
     picture = folder / "picture.jpg"
@@ -65,3 +76,24 @@ def _index(folder: Path) -> Path:
         picture_alt="CT slices of the worst, median and best test case with labels and predictions.",
         picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
     )
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Notebook, arm and seed of a page: `03_tumor-full-s1` is 03_tumor, full, 1; "" where there is none."""
+    notebook, _, rest = name.partition("-")
+    arm, dash, seed = rest.rpartition("-s")
+    return (notebook, arm, seed) if dash and seed.isdigit() else (notebook, rest, "")
+
+
+def _place(name: str, arms: list[str]) -> tuple[str, int, str, str]:
+    """Sorts the pages by notebook, then by arm as the summary has them, then by seed."""
+    notebook, arm, seed = _parts(name)
+    return notebook, arms.index(arm) if arm in arms else -1, arm, seed
+
+
+def _page(name: str) -> Page:
+    from kitslib.reports import Page
+
+    notebook, arm, seed = _parts(name)
+    title = TITLES[notebook] + (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")
+    return Page(title=title, href=f"{name}.html", about=ASKS[notebook])

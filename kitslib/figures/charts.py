@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from kitslib.figures.style import CYCLE, NAMES, PALETTE, WORDS, FigureError
+
+LINES = ("-", "--", ":")  # one after the other once all colours are used
 
 
 def _table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
@@ -48,13 +50,16 @@ def learning_curves(
     for ax, column in zip(axes[0], columns, strict=True):
         for index, (name, frame) in enumerate(frames.items()):
             if column in frame:
-                _curve(ax, frame.dropna(subset=[column]), x, column, name, CYCLE[index % len(CYCLE)])
+                turn, place = divmod(index, len(CYCLE))
+                style = {"color": CYCLE[place], "linestyle": LINES[turn % len(LINES)]}
+                _curve(ax, frame.dropna(subset=[column]), x, column, name, style)
         ax.set(xlabel=x, title=_word(column), xlim=_whole(frames, x))
         if "dice" in column:
             ax.set_ylim(0, 1)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(frames) > 1:
-        axes[0][-1].legend()
+        crowded = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(frames) > 5 else {}
+        axes[0][-1].legend(**crowded)
     return fig
 
 
@@ -65,12 +70,12 @@ def _whole(frames: Mapping[str, pd.DataFrame], x: str) -> tuple[float, float]:
     return values.min() - room, values.max() + room
 
 
-def _curve(ax: Axes, frame: pd.DataFrame, x: str, column: str, name: str, color: str) -> None:
+def _curve(ax: Axes, frame: pd.DataFrame, x: str, column: str, name: str, style: Mapping[str, str]) -> None:
     if "seed" in frame and frame["seed"].nunique() > 1:
         for _, one in frame.groupby("seed"):
-            ax.plot(one[x], one[column], color=color, linewidth=0.8, alpha=0.45)
+            ax.plot(one[x], one[column], **style, linewidth=0.8, alpha=0.45)
         frame = frame.groupby(x, as_index=False)[column].mean()
-    ax.plot(frame[x], frame[column], color=color, label=name, marker="o" if len(frame) < 3 else None)
+    ax.plot(frame[x], frame[column], **style, label=name, marker="o" if len(frame) < 3 else None)
 
 
 def dice_strip(
@@ -190,8 +195,9 @@ def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
         for one in frame.to_dict("records"):
             ax.annotate(one["arm"], (one[column], one["dice"]), (5, 4), textcoords="offset points", fontsize=7.5)
         ax.set(xscale="log", xlabel=words)
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        ax.xaxis.set_minor_formatter(lambda x, _: "")
+        ax.xaxis.set_major_locator(MaxNLocator(5))  # arms differ by less than a decade
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.margins(x=0.18)
     axes[0, 0].set_ylabel(_word("dice"))
     return fig

@@ -25,6 +25,8 @@ from kitslib.reports.words import duration, interval, moment, number, setting, t
 CHIPS = 14
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _VISIBLE_TAGS = {"parameters", "injected-parameters"}
+_NUMERIC = re.compile(r"[−+-]?[\d.,]+(e[+-]?\d+)?\s?%?|–|NaN|None|")
+_LONG = 24  # letters in a cell of words from which its column is kept wide
 _HEADING = re.compile(r"^h[1-6]$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -274,9 +276,41 @@ def _finish(html: str) -> str:
         box["tabindex"] = "0"
     for box in soup.select(".jp-OutputArea-output[tabindex]"):
         del box["tabindex"]
-    for table in soup.select("table[border]"):
+    for style in soup.select("main style[scoped]"):  # what pandas writes beside each of its tables
+        style.decompose()
+    for table in soup.select("table.dataframe"):
         del table["border"]
+        _name_index_in_one_row(table)
+        _align_words(table)
     return str(soup)
+
+
+def _name_index_in_one_row(table: Tag) -> None:
+    """Put the index's name, to which pandas gives a row of its own, before the columns' names."""
+    rows = table.select("thead > tr")
+    if len(rows) != 2:
+        return
+    upper, lower = (row.find_all("th") for row in rows)
+    named = [cell for cell in lower if cell.get_text(strip=True)]
+    if len(upper) != len(lower) or any(cell.get_text(strip=True) for cell in upper[: len(named)]):
+        return
+    for cell, name in zip(upper, named, strict=False):
+        cell.string = name.get_text()
+    rows[1].decompose()
+
+
+def _align_words(table: Tag) -> None:
+    """Mark the columns that hold words, which read from the left; numbers stand flush right."""
+    head = table.select("thead > tr:last-child > th")
+    body = [row.find_all(["th", "td"]) for row in table.select("tbody > tr")]
+    for back, title in enumerate(reversed(head), start=1):  # from the right: cells on the left may span rows
+        column = [cells[-back] for cells in body if len(cells) >= back]
+        texts = [cell.get_text(strip=True) for cell in column]
+        if all(_NUMERIC.fullmatch(text) for text in texts):
+            continue
+        kind = "words long" if max(map(len, texts)) > _LONG else "words"
+        for cell in (title, *column):
+            cell["class"] = [*cell.get("class", []), *kind.split()]
 
 
 def _order_headings(soup: BeautifulSoup) -> None:
