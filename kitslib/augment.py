@@ -114,6 +114,21 @@ def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
     return replace(settings, **shares, mirror_share=float(name == "mirror"))
 
 
+def contact_sheet(
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, key: Sequence[int]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A batch as it is, under each transform that `settings` has on alone, and under all of them, by name.
+
+    Shapes as in `apply`; "all together" is what `augment_slices` makes of the same key where every share is 1.
+    """
+    on = [n for n in TRANSFORMS if getattr(settings, "mirror_share" if n == "mirror" else n) > 0]
+    on = [n for n in on if n != "mirror" or settings.mirror != "none"]
+    sheet = {"as it is": (images, labels)}
+    sheet |= {name: augment_slices(images, labels, only(name, settings), key=key) for name in on}
+    every = replace(settings, **{"mirror_share" if n == "mirror" else n: 1.0 for n in on})
+    return sheet | {"all together": augment_slices(images, labels, every, key=key)}
+
+
 def draw(batch_size: int, *, key: Sequence[int], settings: SliceAugment) -> Draw:
     """Random numbers of a batch from `key` (non-negative integers) alone.
 

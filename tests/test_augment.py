@@ -19,6 +19,7 @@ from kitslib.augment import (
     apply,
     augment_slabs,
     augment_slices,
+    contact_sheet,
     draw,
     only,
 )
@@ -52,6 +53,17 @@ def test_the_key_alone_decides() -> None:
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
     assert torch.equal(images, before)
+
+
+def test_the_contact_sheet_has_each_transform_that_is_on_alone_and_all_together() -> None:
+    images, labels = batch(1, 3, 32, 32)
+    sheet = contact_sheet(images, labels, SliceAugment(blur=0.0, mirror="none"), key=(4,))
+    assert list(sheet) == ["as it is", "rotate", "translate", "cut", "equalise", "all together"]
+    assert torch.equal(sheet["as it is"][0], images)
+    alone = augment_slices(images, labels, only("rotate"), key=(4,))
+    assert torch.equal(sheet["rotate"][0], alone[0]) and torch.equal(sheet["rotate"][1], alone[1])
+    assert all(not torch.equal(shown, images) for name, (shown, _) in sheet.items() if name != "as it is")
+    assert torch.equal(sheet["equalise"][1], labels)
 
 
 def test_a_sampler_with_the_same_key_draws_other_numbers() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -108,15 +110,26 @@ def test_augmentation_runs(alone: None, tmp_path: Path) -> None:
         assert {row["contender"] for row in table["rows"] if "remark" in row} == set(augmentation.PEERS)
 
 
+class Here(Executor):
+    """Does at once and in this process what is given to it."""
+
+    def submit(self, do: Callable, /, *given: object) -> Future:
+        done: Future = Future()
+        done.set_result(do(*given))
+        return done
+
+
 def test_windows_agree_where_the_network_sees_no_further_than_the_halo(
     alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = windows.networks()
     monkeypatch.setattr(windows, "networks", lambda: {"dilated stack": found["dilated stack"]})
+    monkeypatch.setattr(windows, "process", Here)
     assert windows.main(["--depth", "100", "--plane", "8", "--repeats", "1", "--out", str(tmp_path)]) == 0
     rows = contents(tmp_path, "windows")["tables"][0]["rows"]
     seen = {row["contender"]: row["slices seen"] for row in rows if "remark" not in row}
     assert list(seen.values()) == [192, 256, 176, 132]
+    assert [row["freed memory"] for row in rows if "remark" not in row] == [windows.PLAIN] * 4 + [windows.KEPT] * 4
     hu = windows.volume(100, 8)
     halves, larger = (windows.ours(found["dilated stack"], hu, windows.Setting("padded", size))() for size in (64, 128))
     assert halves.std() > 0.1

@@ -10,6 +10,7 @@ import pytest
 
 from kitslib.cases import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 from kitslib.commands import main
+from kitslib.commands.report import _page, _place
 from kitslib.commands.scans import Outputs, Scan, find_scans, scan_name
 from kitslib.commands.score import label_files
 
@@ -56,6 +57,15 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
         assert status(*words) == 1, words
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and lines[0].startswith(f"kitslib {words[0]}: "), lines
+
+
+def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names() -> None:
+    names = ["05_evaluation", "03_tumor-full-s1", "03_tumor-baseline-s0", "02_kidney-no_residual", "02_kidney"]
+    found = sorted(names, key=lambda name: _place(name, ["baseline", "full"]))
+    assert found == ["02_kidney", "02_kidney-no_residual", "03_tumor-baseline-s0", "03_tumor-full-s1", "05_evaluation"]
+    assert [_page(name).title for name in found[1:4]] == [
+        "02 Kidneys: no_residual", "03 Tumours: baseline, seed 0", "03 Tumours: full, seed 1",
+    ]  # fmt: skip
 
 
 def test_phantom_then_check_then_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

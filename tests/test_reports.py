@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
@@ -248,6 +249,31 @@ def test_headings_are_in_order_and_all_in_the_contents(soup):
     assert targets == ["the-answer", "Training", "Too-deep", "Another-top", "Training-2", "provenance"]
     ids = [tag["id"] for tag in soup.select("[id]")]
     assert len(ids) == len(set(ids)) and set(targets) <= set(ids)
+
+
+def test_tables_name_their_index_in_one_row_and_words_read_from_the_left(folder):
+    frame = pd.DataFrame(
+        {
+            "Dice": [0.5, -0.25],
+            "says": ["short", "a sentence of more than two dozen letters"],
+            "ci": ["–", "0.1 to 0.2"],
+        },
+        index=pd.Index(["one", "two"], name="arm"),
+    )
+    page = convert(folder, short(code("table", html_output(frame.to_html()))), "tables")
+    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one("table.dataframe")
+    (head,) = table.select("thead tr")
+    assert [th.get_text(strip=True) for th in head.find_all("th")] == ["arm", "Dice", "says", "ci"]
+    classes = [cell.get("class", []) for cell in table.select("tbody tr")[0].find_all(["th", "td"])]
+    assert classes == [["words"], [], ["words", "long"], ["words"]]
+
+
+def test_a_table_with_cells_over_several_rows_keeps_them(folder):
+    index = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")], names=[None, None])
+    frame = pd.DataFrame({"cases": [1, 2], "numbers": ["00001", "00002-00005"]}, index=index)
+    page = convert(folder, short(code("table", html_output(frame.to_html()))), "spans")
+    rows = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("table.dataframe tbody tr")
+    assert [row.find_all(["th", "td"])[-1]["class"] for row in rows] == [["words"], ["words"]]
 
 
 def test_formulas_become_mathml_and_code_keeps_its_dollars(soup):

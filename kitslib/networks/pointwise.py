@@ -22,7 +22,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
-            return torch.cat([self._normalise(sample) for sample in x.split(1)])
+            return self._normalise(x) if len(x) == 1 else torch.cat([self._normalise(one) for one in x.split(1)])
         return F.instance_norm(x, weight=self.weight, bias=self.bias)
 
     def _normalise(self, sample: Tensor) -> Tensor:

@@ -278,8 +278,9 @@ def _finish(html: str) -> str:
         del box["tabindex"]
     for style in soup.select("main style[scoped]"):  # what pandas writes beside each of its tables
         style.decompose()
-    for table in soup.select("table.dataframe"):
+    for table in soup.select("table[border]"):
         del table["border"]
+    for table in soup.select("table.dataframe"):
         _name_index_in_one_row(table)
         _align_words(table)
     return str(soup)
