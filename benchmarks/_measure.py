@@ -6,12 +6,14 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,11 @@ def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
             if turn:
                 seconds[name].append(taken)
     return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+def process() -> Executor:
+    """A process of its own for what is submitted to it, free of what other contenders set in theirs."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def installed(module: str) -> bool:

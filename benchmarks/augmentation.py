@@ -33,6 +33,7 @@ from benchmarks._measure import (
     timed,
 )
 from kitslib.augment import SliceAugment, augment_slices
+from kitslib.runs import start
 
 BATCH, SLICES, SIZE = 16, 5, 256
 LOADED_BATCHES = 4  # that the workers make in one measurement
@@ -228,7 +229,7 @@ def main(arguments: list[str]) -> int:
     options = reader.parse_args(arguments)
     if options.clock != "wall":
         reader.error("--clock: expected wall, since workers are processes of their own")
-    torch.set_num_threads(options.threads)
+    start(threads=options.threads)  # as a training does, for all contenders: freed memory is used again
     facts = conditions(options.threads, options.repeats, *PEERS.values())
     tables, judgements = [], []
     for setting, shares in SETTINGS.items():

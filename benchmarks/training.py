@@ -1,8 +1,9 @@
 """Training steps a second: the kidney network in our loop beside MONAI's DynUNet and UNet in plain PyTorch loops.
 
 Batch and crop are the same, and the peers' widths are such that parameters and multiply-adds are too. Ours runs
-through `kitslib.training.fit` in bfloat16, with its deep supervision; a peer's step is forward, MONAI's Dice loss,
-backward and Adam, in float32 and under bfloat16 autocast. Beside them one optimiser step of the network at the
+through `kitslib.training.fit` in bfloat16, with its deep supervision, in a process that `kitslib.runs.start` set up
+as a notebook does; a peer's step is forward, MONAI's Dice loss, backward and Adam, in float32 and under bfloat16
+autocast, in a plain process. Beside them one optimiser step of the network at the
 paper's size, in a process of its own, and what 500 epochs of it would take.
 """
 
@@ -13,13 +14,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks._measure import (
@@ -37,11 +38,13 @@ from benchmarks._measure import (
     now,
     parser,
     peak_gb,
+    process,
     spread,
     timed,
 )
 from kitslib.losses import deep_supervision_loss, soft_dice_loss, supervision_weight
 from kitslib.networks import ResUNet3D, count_parameters, multiply_adds
+from kitslib.runs import start
 from kitslib.training import fit
 
 BATCH = 2
@@ -109,7 +112,7 @@ def our_seconds(network: nn.Module, shape: tuple[int, ...], *, warm: int, steps:
         network,
         sampler,
         run,
-        accelerator=Accelerator(cpu=not ON_GPU, mixed_precision="bf16"),
+        accelerator=start(precision="bf16", threads=torch.get_num_threads()),
         epochs=1,
         seed=0,
         prepare=lambda batch: (batch.images, batch.labels),
@@ -165,28 +168,57 @@ OURS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def contenders(shape: tuple[int, ...], clock: str) -> tuple[dict[str, Callable[[], float]], dict[str, nn.Module]]:
-    """What is measured and its network, by name: each job returns the seconds of one step."""
-    networks = {name: make() for name, make in OURS.items()}
-    jobs: dict[str, Callable[[], float]] = {
-        name: partial(our_seconds, network, shape, warm=1, steps=1, clock=clock) for name, network in networks.items()
-    }
-    for peer, make in PEERS.items() if installed("monai") else ():
-        for precision in ("float32", "bfloat16"):
-            name = f"{peer}, {precision}"
+class Loops:
+    """In a process: the loops that are measured there, each a step at a time when asked for."""
+
+    jobs: ClassVar[dict[str, Callable[[], float]]] = {}
+
+    @classmethod
+    def prepare(cls, mine: bool, shape: tuple[int, ...], threads: int, clock: str) -> dict[str, tuple[int, int]]:
+        """Build our loops or the peers'; return parameters and multiply-adds a sample of each by name."""
+        torch.set_num_threads(threads)
+        networks: dict[str, nn.Module] = {}
+        for name, make in (OURS if mine else {}).items():
             networks[name] = make()
-            jobs[name] = plain_step(networks[name], shape, autocast=precision == "bfloat16", clock=clock)
-    return jobs, networks
+            cls.jobs[name] = partial(our_seconds, networks[name], shape, warm=1, steps=1, clock=clock)
+        for peer, make in ({} if mine or not installed("monai") else PEERS).items():
+            for precision in ("float32", "bfloat16"):
+                networks[name := f"{peer}, {precision}"] = make()
+                cls.jobs[name] = plain_step(networks[name], shape, autocast=precision == "bfloat16", clock=clock)
+        return {name: (count_parameters(n), multiply_adds(n, (1, *shape[1:]))) for name, n in networks.items()}
+
+    @classmethod
+    def seconds(cls, name: str) -> float:
+        """What one step takes."""
+        return cls.jobs[name]()
 
 
-def rows(timings: dict[str, Timing], networks: dict[str, nn.Module], shape: tuple[int, ...]) -> list[dict[str, Cell]]:
+def measure(
+    shape: tuple[int, ...], threads: int, clock: str, repeats: int
+) -> tuple[dict[str, Timing], dict[str, tuple[int, int]]]:
+    """Timings of a step by contender, taken in turns, and each one's parameters and multiply-adds a sample."""
+    jobs: dict[str, Callable[[], float]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    with ExitStack() as stack:
+        for mine in (True, False):
+            worker = stack.enter_context(process())
+            found = worker.submit(Loops.prepare, mine, shape, threads, clock).result()
+            for name in found:
+                jobs[name] = lambda worker=worker, name=name: worker.submit(Loops.seconds, name).result()
+            sizes |= found
+        return interleave(jobs, repeats), sizes
+
+
+def rows(
+    timings: dict[str, Timing], sizes: dict[str, tuple[int, int]], shape: tuple[int, ...]
+) -> list[dict[str, Cell]]:
     """One row a contender: size, cost, speed, and how many times the samples per second ours has."""
     ours = timings["ours, bfloat16"].median
     found: list[dict[str, Cell]] = [
         {
             "contender": name,
-            "parameters, million": count_parameters(networks[name]) / 1e6,
-            "multiply-adds a sample, 10^9": multiply_adds(networks[name], (1, *shape[1:])) / 1e9,
+            "parameters, million": sizes[name][0] / 1e6,
+            "multiply-adds a sample, 10^9": sizes[name][1] / 1e9,
             "s a step": spread(timing, 1),
             "samples/s": shape[0] / timing.median,
             "ours is quicker, times": timing.median / ours,
@@ -266,13 +298,11 @@ def main(arguments: list[str]) -> int:
     )
     reader.add_argument("--full-step", action=argparse.BooleanOptionalAction, default=True, help="the paper's size too")
     options = reader.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     facts = conditions(options.threads, options.repeats, "monai", clock=options.clock)
     shape = (BATCH, 1, *options.crop)
-    jobs, networks = contenders(shape, options.clock)
-    timings = interleave(jobs, options.repeats)
+    timings, sizes = measure(shape, options.threads, options.clock, options.repeats)
     note = f"Batches of {' x '.join(map(str, shape))}."
-    tables = [Table(title="A step beside peers", note=note, rows=rows(timings, networks, shape))]
+    tables = [Table(title="A step beside peers", note=note, rows=rows(timings, sizes, shape))]
     judgements = bounds(timings)
     if options.full_step:
         row = full_step_row(options.threads, options.clock)

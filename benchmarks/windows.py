@@ -13,9 +13,7 @@ process of either kind, and ours as it ships is held against MONAI in a plain pr
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -36,6 +34,7 @@ from benchmarks._measure import (
     judged,
     missing,
     parser,
+    process,
     spread,
     timed,
 )
@@ -155,11 +154,6 @@ class Ways:
     def prediction(cls, name: str) -> np.ndarray:
         """The probabilities (D, H, W) float32."""
         return cls.jobs[name]()
-
-
-def process() -> Executor:
-    """A process of its own for what is given to it."""
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def measure(

@@ -214,29 +214,35 @@ def _lowest(stacks: Tensor) -> Tensor:
 def _placed(x: Tensor, drawn: Draw, *, mode: Literal["bilinear", "nearest"]) -> Tensor:
     """A copy (B, K, H, W), each sample mirrored, then moved; the slices of (B, 1, D, H, W) become K.
 
-    Rotation, shift and cut are one affine map, so that the pixels are interpolated once. Images become float32.
+    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once. Images become float32.
     """
     stacks = x.flatten(1, 2) if x.ndim == 5 else x
     out = torch.empty(stacks.shape, dtype=torch.float32 if mode == "bilinear" else x.dtype, device=x.device)
     axes = [2] if drawn.mirror == "sagittal" else [0, 1, 2]
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
     for sample, (stack, place) in enumerate(zip(stacks, out, strict=True)):
-        if drawn.mirrored[sample]:
-            stack = stack.flip(axes)
+        mirrored = drawn.mirrored[sample]
         if moved[sample]:
-            stack = _moved(stack.float(), _grid(drawn, sample, stack), mode)
-        place.copy_(stack)
+            stack = stack.flip(0) if mirrored and 0 in axes else stack  # rows and columns: by the grid
+            _move(stack.float(), _grid(drawn, sample, stack), mode, into=place)
+        else:
+            place.copy_(stack.flip(axes) if mirrored else stack)
     return out
 
 
-def _moved(stack: Tensor, grid: Tensor, mode: str) -> Tensor:
+def _move(stack: Tensor, grid: Tensor, mode: str, *, into: Tensor) -> None:
     """(K, H, W) sampled at `grid` (H, W, 2), with the lowest value, of labels 0, coming in from outside."""
-    low = stack.amin() if mode == "bilinear" else 0
     height, width = stack.shape[1:]
     bands = math.gcd(height, torch.get_num_threads())  # of rows: torch gives each thread whole samples
-    source = (stack - low).expand(bands, -1, -1, -1)
-    sampled = F.grid_sample(source, grid.view(bands, -1, width, 2), mode=mode, align_corners=False)
-    return sampled.add_(low).transpose(0, 1).reshape(stack.shape)
+    places = into.view(len(into), bands, -1, width).transpose(0, 1)
+    low = stack.amin() if mode == "bilinear" else None
+    source = stack if low is None else stack - low
+    grids = grid.view(bands, -1, width, 2)
+    sampled = F.grid_sample(source.expand(bands, -1, -1, -1), grids, mode=mode, align_corners=False)
+    if low is None:
+        places.copy_(sampled)
+    else:
+        torch.add(sampled, low, out=places)
 
 
 def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
@@ -252,6 +258,8 @@ def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
     x, y = ((2 * np.arange(size) + 1) / size - 1 for size in (width, height))
     column = (cos + 1j * sin * width / height) * x
     row = (1j * cos - sin * height / width) * y + right + 1j * down
+    if drawn.mirrored[sample]:  # the place across the middle column, or across the centre
+        column, row = (-column.conj(), -row.conj()) if drawn.mirror == "sagittal" else (-column, -row)
     columns, rows = (torch.from_numpy(part.astype(np.complex64)).to(like.device) for part in (column, row))
     return torch.view_as_real(columns + rows[:, None])
 

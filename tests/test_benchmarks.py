@@ -145,6 +145,7 @@ def test_a_volume_of_less_than_a_window_is_refused(capsys: pytest.CaptureFixture
 def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"ours, bfloat16": lambda: ResUNet3D(widths=(2, 2, 2, 2, 2))}
     monkeypatch.setattr(training, "OURS", small)
+    monkeypatch.setattr(training, "process", Here)
     options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--out", str(tmp_path)]
     assert training.main(options) == 0
     table = contents(tmp_path, "training")["tables"][0]
