@@ -36,6 +36,7 @@ def test_the_findings_follow_the_numbers(summary: dict) -> None:
         claim["verdict"] = "undecided"
     text = findings_markdown(other)
     assert "| 0.123 | 0.100 to 0.200 |" in text and f"{len(other['claims'])} undecided" in text
+    assert all(f"| {claim['claim']} | undecided |" in text for claim in other["claims"])
     assert findings_markdown(summary) != text
 
 

@@ -34,6 +34,10 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
     ]
     tally = Counter(claim["verdict"] for claim in summary["claims"])
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in tally.most_common())
+    ledger = [
+        [str(place), claim["claim"], claim["verdict"], *_score(claim["value"], claim["ci"], claim["n"])]
+        for place, claim in enumerate(summary["claims"], start=1)
+    ]
     return "\n\n".join(
         [
             head,
@@ -41,6 +45,7 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
             "Tumour Dice inside the true kidneys, arm by arm:",
             _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
             f"Of the paper's {len(summary['claims'])} claims: {verdicts}.",
+            _table(["", "claim", "verdict", "our number", "95 %", "n"], ledger, words=3),
         ]
     )
 
@@ -58,6 +63,7 @@ def _score(value: float | None, ci: Sequence[float] | None, n: int) -> list[str]
     return [number(value) or "–", (interval(ci) if ci else None) or "–", str(n)]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """A table whose first `words` columns read from the left."""
+    lines = [head, [*["---"] * words, *["--:"] * (len(head) - words)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
