@@ -50,6 +50,8 @@ def test_the_figures_are_those_of_the_public_label_maps(shared: Path) -> None:
     first_last = [(int(row["kidney_first_slice"]), int(row["kidney_last_slice"])) for row in rows]
     extent = [(b - a + 1) * float(row["spacing_z_mm"]) for (a, b), row in zip(first_last, rows, strict=True)]
     np.testing.assert_allclose(ours["extent_mm"], extent, atol=0.06)
+    share = [(b - a + 1) / int(row["slices"]) for (a, b), row in zip(first_last, rows, strict=True)]
+    np.testing.assert_allclose(ours["kidney_slices"], share, atol=6e-4)
 
 
 def test_the_figures_have_sources_and_travel_with_the_package() -> None:

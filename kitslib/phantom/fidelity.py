@@ -30,7 +30,8 @@ CELL_MM, ABOVE_MM, FEWEST = 4.0, 40.0, 20  # cells that tissue is sought on, mm 
 class Reference:
     """Published figures: per-case geometry of KiTS19, median HU per real scan, Dice between label versions.
 
-    geometry maps kidney_ml, tumor_ml, extent_mm, cyst_ml to one value per case; hu maps a scan to its tissues.
+    geometry maps kidney_ml, tumor_ml, extent_mm, cyst_ml and kidney_slices (the share of slices from the first to the
+    last with kidney) to one value per case; hu maps a scan to its tissues.
     """
 
     geometry: Mapping[str, np.ndarray]
