@@ -22,7 +22,7 @@ STAGES = ["01_data", "02_kidney", *KIDNEY, *TUMOR, "04_ablations", "05_evaluatio
 COHORT = ("data", "cohort", "kidney_grid", "tumor_grid")
 READS = {
     "01_data": COHORT,
-    "02_kidney": (*COHORT, "kidney", "device", "precision", "kidney_threads"),
+    "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
     "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
     "04_ablations": (*COHORT, "arms", "seeds", "once", "kidney_arms"),
     "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "once", "kidney_arms", "device", "precision", "threads"),
@@ -92,7 +92,7 @@ rule kidney:
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
-    threads: study.kidney_threads
+    threads: study.threads
     resources: gpu=1
     priority: 10
     shell: execute("02_kidney", "02_kidney")
@@ -103,7 +103,7 @@ rule kidney_arm:
     output: stage("02_kidney-{arm}")
     log: **logs("02_kidney-{arm}")
     params: identity=lambda wildcards: key(identity("02_kidney"), as_dict(kidney_arm(wildcards.arm)))
-    threads: study.kidney_threads
+    threads: study.threads
     resources: gpu=1
     shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
 

@@ -16,7 +16,6 @@ from kitslib.config.sections import (
 
 DEMO = RunConfig(
     profile="demo",
-    kidney_threads=2,
     seeds=(0, 1),
     arms=(
         "baseline", "multi_scale", "se", "attention", "hdc", "focal_dice", "full",
@@ -29,9 +28,9 @@ DEMO = RunConfig(
     tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
     kidney=KidneyConfig(
         widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
-        loss="dice_cross_entropy", foreground_weight=2.0, slab=32, window_slices=64,
-        batch=1, kidney_share=0.6,
-        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=22, arm_epochs=2, validate_every=11,
+        loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
+        batch=1, kidney_share=0.35,
+        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=26, arm_epochs=3, validate_every=13,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
@@ -43,14 +42,19 @@ DEMO = RunConfig(
 RELEASE = replace(  # the networks that `predict` uses where none are named: they must hold on CT of any scanner
     DEMO,
     profile="release",
-    kidney_threads=1,
     seeds=(0,),
     arms=("full",),
     once=(),
     kidney_arms=(),
     cohort=CohortConfig(cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16),
     kidney=replace(
-        DEMO.kidney, widths=(8, 12, 24, 48, 96), patch=64, jitter=True, epochs=32, arm_epochs=5, validate_every=8
+        DEMO.kidney,
+        widths=(8, 12, 24, 48, 96),
+        kidney_share=0.6,
+        jitter=True,
+        epochs=32,
+        arm_epochs=5,
+        validate_every=8,
     ),
     tumor=replace(DEMO.tumor, epochs=60, oversample_every=12, oversample_stride=6, validate_every=20),
 )
@@ -83,7 +87,6 @@ PROFILES: dict[str, RunConfig] = {
             arms=tuple(ARMS),
             once=tuple(name for name in ARMS if name not in ARM_GROUPS["cumulative"]),
             threads=8,
-            kidney_threads=8,
         ),
     )
 }  # fmt: skip

@@ -126,8 +126,7 @@ class RunConfig(Checked):
     data: str | None = None  # folder of a KiTS cohort; None: the synthetic one
     out: str = str(ROOT / "reports")
     seed: int = number(0, 0)
-    threads: int = number(1, 1)  # of a stage on a CPU; as many stages run side by side as the cores allow
-    kidney_threads: int = number(1, 1)  # of the kidney network, on which the cascade waits
+    threads: int = number(1, 1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     seeds: tuple[int, ...] = (0,)

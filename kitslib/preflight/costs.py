@@ -249,9 +249,7 @@ def _whole(
 ) -> Estimate:
     data, *trainings, tables, verdict = costs
     slots = 1 if machine.gpu else max(1, machine.cores // config.threads)
-    wide = min(slots, -(-config.kidney_threads // config.threads))  # slots that a kidney network takes
-    tasks = [c.seconds for c in trainings for _ in range(wide if c.stage == "02_kidney" else 1)]
-    seconds = data.seconds + _side_by_side(tasks, slots) + tables.seconds + verdict.seconds
+    seconds = data.seconds + _side_by_side([c.seconds for c in trainings], slots) + tables.seconds + verdict.seconds
     busiest = sorted((c.memory for c in trainings), reverse=True)[:slots]
     found = Estimate(
         costs=tuple(costs),

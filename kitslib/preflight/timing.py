@@ -73,7 +73,7 @@ class Speed:
 def time_here(config: RunConfig, sizes: Sizes, accelerator: Accelerator, *, start: float) -> Speed:
     """Time this machine's parts of a study; `start` is the seconds that starting this process took."""
     torch.set_num_threads(1)
-    cores = 1 if accelerator.device.type == "cuda" else os.cpu_count() or 1
+    threads = 1 if accelerator.device.type == "cuda" else min(config.threads, os.cpu_count() or 1)
     render, packed, unpack = _render(config)
     chosen = usual_arm(config)
     kidney, tumor = build(**kidney_network(config)), build(**tumor_network(config, chosen))
@@ -84,12 +84,8 @@ def time_here(config: RunConfig, sizes: Sizes, accelerator: Accelerator, *, star
         render=render,
         **_handling(config, sizes.typical, accelerator),
         networks={
-            "kidney": _network(
-                kidney, kidney_batch(config), accelerator, _slab_augment(config), min(config.kidney_threads, cores)
-            ),
-            "tumor": _network(
-                tumor, tumor_batch(config, chosen), accelerator, _slice_augment(config), min(config.threads, cores)
-            ),
+            "kidney": _network(kidney, kidney_batch(config), accelerator, _slab_augment(config), threads),
+            "tumor": _network(tumor, tumor_batch(config, chosen), accelerator, _slice_augment(config), threads),
         },
     )
 
