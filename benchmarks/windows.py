@@ -214,7 +214,10 @@ def main(arguments: list[str]) -> int:
     reader = parser("windows", __doc__, threads=1, repeats=3)
     reader.add_argument("--depth", type=int, default=192, help="slices of the volume, at least 64 (%(default)s)")
     reader.add_argument(
-        "--plane", type=int, default=48, help="half the side of the network's slices, a third of the stack's (%(default)s)"
+        "--plane",
+        type=int,
+        default=48,
+        help="half the side of the network's slices, a third of the stack's (%(default)s)",
     )
     options = reader.parse_args(arguments)
     if options.depth < SIZE:
