@@ -219,7 +219,8 @@ def case_grid(views: Sequence[CaseView], *, columns: int = 3, window: tuple[floa
     rows = -(-len(views) // columns)
     tall = [view.image.shape[0] * view.spacing[0] / (view.image.shape[1] * view.spacing[1]) for view in views]
     wide = 8.8 if columns > 1 else 5.0
-    height = min(rows * (wide / columns * max(tall) + 0.4), 11.0)
+    lines = max(view.title.count("\n") + 1 for view in views)
+    height = min(rows * (wide / columns * max(tall) + 0.2 + 0.2 * lines), 11.0)
     fig, axes = plt.subplots(rows, columns, figsize=(wide, height), squeeze=False)
     for ax in axes.flat[len(views) :]:
         ax.set_visible(False)
