@@ -6,9 +6,13 @@ them. The random draw is apart from the deterministic `apply`.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from threading import Barrier
 from typing import Literal
 
 import numpy as np
@@ -19,6 +23,7 @@ from torch.nn import functional as F
 Mirror = Literal["none", "sagittal", "central"]
 TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
 BINS = 64  # of the histogram that equalisation flattens
+WORTH_A_THREAD = 100_000  # values of a sample; smaller ones are done before a thread has taken them
 STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same key
 
 
@@ -65,9 +70,10 @@ class SliceAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class SlabAugment:
-    """Augmentation of the kidney stage: the mirror reading, and `jitter` for trainings on synthetic CT."""
+    """Augmentation of the kidney stage: mirror, `move` (rotation, shift, zoom), and `jitter`, which is more."""
 
     mirror: Mirror = "sagittal"
+    move: bool = False
     jitter: bool = False
 
 
@@ -167,11 +173,17 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
     """
     _check(images, labels, drawn)
-    stacks = _placed(images, drawn, mode="bilinear")
-    masks = _placed(labels, drawn, mode="nearest")
-    for change in (_equalise, _blur, _intensity):
-        change(stacks, drawn)
-    return stacks.reshape(images.shape).to(images.dtype), masks.reshape(labels.shape)
+    stacks, masks = (x.flatten(1, 2) if x.ndim == 5 else x for x in (images, labels))
+    done = torch.empty(stacks.shape, dtype=torch.float32, device=images.device), torch.empty_like(masks)
+
+    def one(sample: int) -> None:
+        _place((stacks[sample], masks[sample]), drawn, sample, into=(done[0][sample], done[1][sample]))
+        _equalise(done[0][sample], drawn.equalise[sample])
+        _blur(done[0][sample], drawn.sigma[sample])
+
+    _each(one, len(images), alone=images.device.type != "cpu" or images[0].numel() < WORTH_A_THREAD)
+    _intensity(done[0], drawn)
+    return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape)
 
 
 def augment_slices(
@@ -184,8 +196,12 @@ def augment_slices(
 def augment_slabs(
     images: Tensor, labels: Tensor, settings: SlabAugment, *, key: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """`apply` the mirror and, where asked, the jitter to slabs (B, 1, D, H, W): the kidney stage."""
-    strengths = JITTER if settings.jitter else only("mirror", replace(JITTER, mirror="sagittal"))
+    """`apply` the mirror and, where asked, movement or jitter to slabs (B, 1, D, H, W): the kidney stage."""
+    strengths = JITTER
+    if not settings.jitter:
+        strengths = replace(JITTER, blur=0.0, intensity=0.0, noise=0.0)
+    if not (settings.jitter or settings.move):
+        strengths = only("mirror", replace(JITTER, mirror="sagittal"))
     return augment_slices(images, labels, replace(strengths, mirror=settings.mirror, mirror_share=0.5), key=key)
 
 
@@ -211,38 +227,42 @@ def _lowest(stacks: Tensor) -> Tensor:
     return stacks.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def _placed(x: Tensor, drawn: Draw, *, mode: Literal["bilinear", "nearest"]) -> Tensor:
-    """A copy (B, K, H, W), each sample mirrored, then moved; the slices of (B, 1, D, H, W) become K.
-
-    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once. Images become float32.
-    """
-    stacks = x.flatten(1, 2) if x.ndim == 5 else x
-    out = torch.empty(stacks.shape, dtype=torch.float32 if mode == "bilinear" else x.dtype, device=x.device)
-    axes = [2] if drawn.mirror == "sagittal" else [0, 1, 2]
-    moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
-    for sample, (stack, place) in enumerate(zip(stacks, out, strict=True)):
-        mirrored = drawn.mirrored[sample]
-        if moved[sample]:
-            stack = stack.flip(0) if mirrored and 0 in axes else stack  # rows and columns: by the grid
-            _move(stack.float(), _grid(drawn, sample, stack), mode, into=place)
-        else:
-            place.copy_(stack.flip(axes) if mirrored else stack)
-    return out
-
-
-def _move(stack: Tensor, grid: Tensor, mode: str, *, into: Tensor) -> None:
-    """(K, H, W) sampled at `grid` (H, W, 2), with the lowest value, of labels 0, coming in from outside."""
-    height, width = stack.shape[1:]
-    bands = math.gcd(height, torch.get_num_threads())  # of rows: torch gives each thread whole samples
-    places = into.view(len(into), bands, -1, width).transpose(0, 1)
-    low = stack.amin() if mode == "bilinear" else None
-    source = stack if low is None else stack - low
-    grids = grid.view(bands, -1, width, 2)
-    sampled = F.grid_sample(source.expand(bands, -1, -1, -1), grids, mode=mode, align_corners=False)
-    if low is None:
-        places.copy_(sampled)
+def _each(work: Callable[[int], None], count: int, *, alone: bool) -> None:
+    """`work` on every sample, shared out to threads: a part of one operation would not keep a thread busy."""
+    threads = 1 if alone else min(torch.get_num_threads(), count)
+    if threads == 1:
+        for sample in range(count):
+            work(sample)
     else:
-        torch.add(sampled, low, out=places)
+        deque(_threads(torch.get_num_threads()).map(work, range(count)), maxlen=0)
+
+
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch's operations stay on that thread."""
+    pool, all_there = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)), Barrier(count)
+    deque(pool.map(lambda _: all_there.wait(), range(count)), maxlen=0)
+    torch.set_num_threads(count)  # the threads that start later
+    return pool
+
+
+def _place(pair: tuple[Tensor, Tensor], drawn: Draw, sample: int, *, into: tuple[Tensor, Tensor]) -> None:
+    """Image and label (K, H, W) mirrored, then moved.
+
+    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once.
+    """
+    axes = [2] if drawn.mirror == "sagittal" else [0, 1, 2]
+    mirrored = bool(drawn.mirrored[sample])
+    if not (drawn.degrees[sample] or drawn.shift[sample].any() or drawn.share[sample] != 1):
+        for stack, place in zip(pair, into, strict=True):
+            place.copy_(stack.flip(axes) if mirrored else stack)
+        return
+    grid = _grid(drawn, sample, pair[0])[None]
+    image, label = (x.flip(0) if mirrored and 0 in axes else x for x in pair)  # rows and columns: by the grid
+    low = image.amin()  # what comes in from outside; of labels 0
+    moved = F.grid_sample((image - low)[None].float(), grid, mode="bilinear", align_corners=False)[0]
+    torch.add(moved, low, out=into[0])
+    into[1].copy_(F.grid_sample(label[None].float(), grid, mode="nearest", align_corners=False)[0])
 
 
 def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
@@ -264,10 +284,9 @@ def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
     return torch.view_as_real(columns + rows[:, None])
 
 
-def _equalise(stacks: Tensor, drawn: Draw) -> None:
-    for stack, strength in zip(stacks, drawn.equalise.tolist(), strict=True):
-        if strength > 0:
-            stack.lerp_(_flattened(stack), strength)
+def _equalise(stack: Tensor, strength: float) -> None:
+    if strength > 0:
+        stack.lerp_(_flattened(stack), float(strength))
 
 
 def _flattened(x: Tensor) -> Tensor:
@@ -275,19 +294,19 @@ def _flattened(x: Tensor) -> Tensor:
     low, high = x.aminmax()
     span = (high - low).clamp(min=1e-6)
     position = (x - low).mul_(BINS / span).flatten()
-    level = position.int().clamp_(max=BINS - 1)
-    counted = torch.bincount(level, minlength=BINS)
-    counted[0] -= x.numel() - position.sign().sum().long()
-    share = counted * (span / counted.sum().clamp(min=1))
-    below = share.cumsum(0) - share + low
-    slope = share.index_select(0, level)
-    return below.index_select(0, level).addcmul_(slope, position.sub_(level)).view_as(x)
+    level = position.int()  # BINS itself for the highest value
+    counted = torch.bincount(level, minlength=BINS + 1)
+    counted[0] -= x.numel() - position.count_nonzero()
+    counted[BINS - 1] += counted[BINS]
+    counted[BINS] = 0
+    slope = counted * (span / counted.sum().clamp(min=1))
+    start = slope.cumsum(0) - slope + low - slope * torch.arange(BINS + 1, device=x.device)
+    return start.index_select(0, level).addcmul_(slope.index_select(0, level), position).view_as(x)
 
 
-def _blur(stacks: Tensor, drawn: Draw) -> None:
-    for stack, sigma in zip(stacks, drawn.sigma.tolist(), strict=True):
-        if sigma > 0:
-            stack.copy_(_blurred(_blurred(stack, sigma, axis=1), sigma, axis=2))
+def _blur(stack: Tensor, sigma: float) -> None:
+    if sigma > 0:
+        stack.copy_(_blurred(_blurred(stack, sigma, axis=1), sigma, axis=2))
 
 
 def _blurred(x: Tensor, sigma: float, *, axis: int) -> Tensor:

@@ -45,6 +45,7 @@ def cut(volume: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...], fil
 
 class SlabSampler:
     """Consecutive slices of random cases for the kidney network: every case `samples_per_case` times an epoch.
+    With `volume_power` above 0 a case comes in proportion to its kidney and tumour volume to that power instead.
 
     A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random place.
     `kidney_share` of the slabs have a slice with kidney in their middle half, the others lie anywhere in the range.
@@ -60,17 +61,17 @@ class SlabSampler:
         seed: int,
         samples_per_case: int = 1,
         kidney_share: float = 0.0,
+        volume_power: float = 0.0,
     ) -> None:
         self.cohort, self.slab, self.patch, self.size, self.seed = cohort, slab, patch, batch, seed
         self.samples_per_case, self.kidney_share = samples_per_case, kidney_share
         self.steps = -(-len(cohort.case_ids) * samples_per_case // batch)
+        volumes = np.array([sum(cohort[name].meta["volumes_ml"].values()) for name in cohort.case_ids])
+        self.drawn_until = np.cumsum(volumes**volume_power) / np.sum(volumes**volume_power)
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
         """Return images (B, 1, slab, patch, patch) and labels of the same shape."""
-        count = len(self.cohort.case_ids)
-        order = np.concatenate(
-            [_generator(self.seed, epoch, turn).permutation(count) for turn in range(self.samples_per_case)]
-        )
+        order = np.concatenate([self._turn(epoch, turn) for turn in range(self.samples_per_case)])
         images, labels, names = [], [], []
         for index in _share(self.size, rank, world):
             position = step * self.size + index
@@ -86,6 +87,12 @@ class SlabSampler:
             tuple(names),
             key,
         )
+
+    def _turn(self, epoch: int, turn: int) -> np.ndarray:
+        """As many case indices as there are cases: each once, or a large one more often and a small one less."""
+        rng, count = _generator(self.seed, epoch, turn), len(self.cohort.case_ids)
+        places = (rng.permutation(count) + rng.uniform(0.01, 0.99)) / count
+        return np.searchsorted(self.drawn_until, places)
 
     def _slab(self, case_id: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         entry = self.cohort[case_id]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kitslib.augment import (
     JITTER,
     TRANSFORMS,
+    WORTH_A_THREAD,
     Draw,
     SlabAugment,
     SliceAugment,
@@ -281,6 +282,20 @@ def test_the_noise_has_its_strength_in_shares_of_the_range() -> None:
     assert noise.mean().item() == pytest.approx(0, abs=0.01)
 
 
+def test_threads_give_the_bits_that_one_gives() -> None:
+    images, labels = batch(5, 5, 150, 160)
+    before, done = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3, 3):
+            torch.set_num_threads(threads)
+            done.append(augment_slices(images, labels, EVERYTHING, key=(4,)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert images[0].numel() > WORTH_A_THREAD
+    assert all(torch.equal(a, b) for one in done[1:] for a, b in zip(done[0], one, strict=True))
+
+
 # The two stages
 
 
@@ -297,6 +312,10 @@ def test_the_kidney_stage_mirrors_or_jitters() -> None:
     assert not torch.allclose(jittered, images)
     drawn = draw(16, key=(1,), settings=JITTER)
     assert (drawn.gain != 1).any()
+    steps = torch.where(images > images.mean(), 1.0, 0.0)
+    moved, _ = augment_slabs(steps, labels, SlabAugment(mirror="none", move=True), key=(1,))
+    assert not torch.equal(moved, steps)
+    assert moved.min() == 0 and moved.max() == 1, "neither gain nor offset nor noise"
     assert not drawn.equalise.any()
 
 

@@ -29,7 +29,10 @@ def cohort() -> Few:
         imaging = np.full(labels.shape, 100 * (number + 1), np.int16) + np.arange(20, dtype=np.int16)[:, None, None]
         mask = (labels > 0).astype(np.uint8)
         cases[f"case_{number}"] = SimpleNamespace(
-            imaging=imaging, labels=labels, mask=mask, meta={"train_range": [2, 18], "kidney_range": [4, 16]}
+            imaging=imaging,
+            labels=labels,
+            mask=mask,
+            meta={"train_range": [2, 18], "kidney_range": [4, 16], "volumes_ml": {"kidney": 90.0, "tumor": 10.0}},
         )
     return cases
 
@@ -81,6 +84,14 @@ def test_kidney_slabs_have_kidney_in_their_middle_half(cohort: Few) -> None:
     assert 0.5 < middle < 0.75, "half of them on purpose, and some of the others by chance"
     sampler = SlabSampler(cohort, slab=4, patch=10, batch=50, seed=0, kidney_share=1.0)
     assert (sampler.batch(0, 0).labels[:, 0, 1:4] > 0).flatten(1).any(1).all()
+
+
+def test_large_organs_come_more_often_by_the_power_of_their_volume(cohort: Few) -> None:
+    cohort["case_1"].meta["volumes_ml"]["tumor"] = 310.0  # 400 ml in all, the others 100
+    for power, shares in ((0.0, [1 / 3, 1 / 3, 1 / 3]), (0.5, [1 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 6, 2 / 3, 1 / 6])):
+        sampler = SlabSampler(cohort, slab=4, patch=10, batch=3, seed=0, volume_power=power)
+        names = [name for epoch in range(200) for name in sampler.batch(epoch, 0).case_ids]
+        assert [names.count(name) / len(names) for name in cohort] == pytest.approx(shares, abs=0.04)
 
 
 def test_a_range_shorter_than_the_slab_is_filled(cohort: Few) -> None:

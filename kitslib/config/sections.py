@@ -68,13 +68,15 @@ class KidneyConfig(Checked):
     patch: int | None = number(None, 16)  # rows and columns of a sample; None: the whole matrix
     batch: int = number(2, 1)
     mirror: Literal["none", "sagittal", "central"] = "sagittal"
-    jitter: bool = False  # random rotation, zoom, gain, offset, blur and noise of a batch
+    move: bool = False  # random rotation, shift and zoom of a batch
+    jitter: bool = False  # those, and random gain, offset, blur and noise
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["constant", "one_cycle"] = "constant"
     lr: float = number(1e-4, 0)
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
-    samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch
+    samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch, on average
+    volume_power: float = number(0.0, 0, 2)  # a case is drawn in proportion to its organ volume to this power
     kidney_share: float = number(0.0, 0, 1)  # of the slabs that are centred on a kidney; the paper's are not
     arm_epochs: int = number(500, 1)  # of each arm that is compared with the others
     accumulate: int = number(1, 1)  # parts that a batch is taken in, one after the other

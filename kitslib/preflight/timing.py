@@ -230,7 +230,7 @@ def _plain() -> torch.autocast:
 
 
 def _slab_augment(config: RunConfig) -> Callable[[Tensor, int], object]:
-    settings = SlabAugment(mirror=config.kidney.mirror, jitter=config.kidney.jitter)
+    settings = SlabAugment(mirror=config.kidney.mirror, move=config.kidney.move, jitter=config.kidney.jitter)
     return lambda images, turn: augment_slabs(images, torch.zeros_like(images), settings, key=(0, 0, turn, 0))
 
 
