@@ -13,19 +13,14 @@ import numpy as np
 import pytest
 
 from kitslib import cohort as room
-from kitslib.cases import CaseFiles, apply_policy, canonical_affine, find_cases, write_imaging, write_labels
+from kitslib.cases import CaseFiles, canonical_affine, find_cases, write_imaging, write_labels
 from kitslib.cohort import (
     Cohort,
     CohortError,
     KidneyGrid,
     TumorGrid,
-    case_list,
     prepare,
-    split_rows,
-    store_split,
-    study_split,
 )
-from kitslib.config import configure
 from kitslib.transforms import Grid, kidney_input, restore_labels, stage_labels, tumor_input
 
 SPACING = (3.0, 1.0, 1.0)
@@ -281,49 +276,3 @@ def test_meta_is_plain_json(files: list[CaseFiles], tmp_path: Path) -> None:
         "margin_mm": 6.0,
         "mask_dilation_mm": 5.0,
     }
-
-
-def numbered(tmp_path: Path, numbers: list[int]) -> list[CaseFiles]:
-    """KiTS19 cases of which nothing is read."""
-    path = tmp_path / "file.nii.gz"
-    ids = [f"case_{n:05d}" for n in numbers]
-    return [CaseFiles(case_id=i, imaging=path, segmentation=path, source="kits19") for i in ids]
-
-
-def test_the_split_is_stored_with_the_run(tmp_path: Path) -> None:
-    found = numbered(tmp_path, list(range(210)))
-    config = configure(profile="paper", out=str(tmp_path), options={"cohort.defects": "exclude"})
-    used, _ = apply_policy(found, "exclude")
-    stored = store_split(config, found, used)
-    assert json.loads((config.work / "split.json").read_text()) == json.loads(json.dumps(stored))
-    assert sorted(int(case[-5:]) for case in stored["left_out"]) == [23, 68, 125, 133]
-    assert all(reason.startswith("policy exclude: ") for reason in stored["left_out"].values())
-    assert (stored["policy"], stored["labels"], len(stored["used"])) == ("exclude", "kits19", 206)
-    held_out = [case for part in stored["folds"] for case in part["held_out"]]
-    assert sorted(held_out) == sorted(stored["used"]) and len(stored["folds"]) == 5 and stored["note"] == ""
-    run = study_split(config, used)
-    assert stored["run"]["tumor_held_out"] == run.tumor_held_out and stored["paper"]["rule"] == "paper"
-    assert not list(config.work.glob(".split*"))
-
-
-def test_the_papers_rule_on_its_210_cases_is_the_papers_split(tmp_path: Path) -> None:
-    found = numbered(tmp_path, list(range(210)))
-    rows = split_rows(store_split(configure(profile="paper", out=str(tmp_path)), found, found))
-    paper = {row["part"]: row for row in rows if row["split"] == "the paper's rule"}
-    assert {part: row["cases"] for part, row in paper.items()}["kidney train"] == 190
-    assert paper["tumour train"]["numbers"] == "00000-00194"
-    assert (paper["tumour held out"]["cases"], paper["tumour held out"]["numbers"]) == (15, "00195-00209")
-    assert [row["cases"] for row in rows if row["split"] == "5 folds"] == [42] * 5
-
-
-def test_too_few_cases_for_folds_are_said_and_the_unusable_are_named(tmp_path: Path) -> None:
-    found = numbered(tmp_path, [0, 1, 2, 3, 9])
-    stored = store_split(configure(profile="smoke", out=str(tmp_path)), found, found[:4])
-    assert stored["folds"] == [] and "use fewer folds" in stored["note"]
-    assert stored["left_out"] == {"case_00009": "image or labels are missing or unusable"}
-
-
-def test_case_lists_are_short() -> None:
-    ids = ["case_00001", "case_00002", "case_00003", "case_00007", "ircad", "case_00009", "case_00010"]
-    assert case_list(ids) == "00001-00003, 00007, ircad, 00009-00010"
-    assert case_list([]) == ""

@@ -10,10 +10,10 @@ import numpy as np
 
 from kitslib.cases import CaseError
 from kitslib.cases.nifti import open_volume
-from kitslib.cohort import study_files
 from kitslib.config import RunConfig
 from kitslib.phantom import render_label_map
 from kitslib.phantom.scene import draw_case
+from kitslib.study import study_files
 from kitslib.transforms import KidneyGrid, TumorGrid, bounding_box, kidney_mapping
 
 Triple = tuple[float, float, float]
