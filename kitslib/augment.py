@@ -6,13 +6,9 @@ them. The random draw is apart from the deterministic `apply`.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from threading import Barrier
 from typing import Literal
 
 import numpy as np
@@ -23,7 +19,6 @@ from torch.nn import functional as F
 Mirror = Literal["none", "sagittal", "central"]
 TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
 BINS = 64  # of the histogram that equalisation flattens
-WORTH_A_THREAD = 100_000  # values of a sample; smaller ones are done before a thread has taken them
 STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same key
 
 
@@ -175,13 +170,10 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     _check(images, labels, drawn)
     stacks, masks = (x.flatten(1, 2) if x.ndim == 5 else x for x in (images, labels))
     done = torch.empty(stacks.shape, dtype=torch.float32, device=images.device), torch.empty_like(masks)
-
-    def one(sample: int) -> None:
+    for sample in range(len(images)):
         _place((stacks[sample], masks[sample]), drawn, sample, into=(done[0][sample], done[1][sample]))
         _equalise(done[0][sample], drawn.equalise[sample])
         _blur(done[0][sample], drawn.sigma[sample])
-
-    _each(one, len(images), alone=images.device.type != "cpu" or images[0].numel() < WORTH_A_THREAD)
     _intensity(done[0], drawn)
     return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape)
 
@@ -227,25 +219,6 @@ def _lowest(stacks: Tensor) -> Tensor:
     return stacks.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def _each(work: Callable[[int], None], count: int, *, alone: bool) -> None:
-    """`work` on every sample, shared out to threads: a part of one operation would not keep a thread busy."""
-    threads = 1 if alone else min(torch.get_num_threads(), count)
-    if threads == 1:
-        for sample in range(count):
-            work(sample)
-    else:
-        deque(_threads(torch.get_num_threads()).map(work, range(count)), maxlen=0)
-
-
-@functools.cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch's operations stay on that thread."""
-    pool, all_there = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)), Barrier(count)
-    deque(pool.map(lambda _: all_there.wait(), range(count)), maxlen=0)
-    torch.set_num_threads(count)  # the threads that start later
-    return pool
-
-
 def _place(pair: tuple[Tensor, Tensor], drawn: Draw, sample: int, *, into: tuple[Tensor, Tensor]) -> None:
     """Image and label (K, H, W) mirrored, then moved.
 
@@ -257,12 +230,21 @@ def _place(pair: tuple[Tensor, Tensor], drawn: Draw, sample: int, *, into: tuple
         for stack, place in zip(pair, into, strict=True):
             place.copy_(stack.flip(axes) if mirrored else stack)
         return
-    grid = _grid(drawn, sample, pair[0])[None]
+    grid = _grid(drawn, sample, pair[0])
     image, label = (x.flip(0) if mirrored and 0 in axes else x for x in pair)  # rows and columns: by the grid
     low = image.amin()  # what comes in from outside; of labels 0
-    moved = F.grid_sample((image - low)[None].float(), grid, mode="bilinear", align_corners=False)[0]
-    torch.add(moved, low, out=into[0])
-    into[1].copy_(F.grid_sample(label[None].float(), grid, mode="nearest", align_corners=False)[0])
+    _sample((image - low).float(), grid, "bilinear", into=into[0])
+    into[0].add_(low)
+    _sample(label.float(), grid, "nearest", into=into[1])
+
+
+def _sample(stack: Tensor, grid: Tensor, mode: str, *, into: Tensor) -> None:
+    """(K, H, W) at `grid` (H, W, 2), in bands of rows: torch gives each thread whole samples."""
+    height, width = stack.shape[1:]
+    bands = math.gcd(height, torch.get_num_threads())
+    grids = grid.view(bands, -1, width, 2)
+    sampled = F.grid_sample(stack.expand(bands, -1, -1, -1), grids, mode=mode, align_corners=False)
+    into.view(len(into), bands, -1, width).transpose(0, 1).copy_(sampled)
 
 
 def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from kitslib.augment import (
     JITTER,
     TRANSFORMS,
-    WORTH_A_THREAD,
     Draw,
     SlabAugment,
     SliceAugment,
@@ -292,7 +291,6 @@ def test_threads_give_the_bits_that_one_gives() -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert images[0].numel() > WORTH_A_THREAD
     assert all(torch.equal(a, b) for one in done[1:] for a, b in zip(done[0], one, strict=True))
 
 
