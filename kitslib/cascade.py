@@ -15,6 +15,7 @@ from kitslib.transforms import (
     TumorGrid,
     hide_outside,
     kidney_input,
+    mirror,
     restore_mask,
     tumor_input,
 )
@@ -24,7 +25,10 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class KidneyStage:
-    """A trained kidney network and how it is applied: grid, HU reading, windows, components kept."""
+    """A trained kidney network and how it is applied: grid, HU reading, windows, components kept.
+
+    `mirrored` averages what is found with what is found in the left-right mirrored scan (test-time augmentation).
+    """
 
     network: nn.Module
     grid: KidneyGrid
@@ -32,6 +36,7 @@ class KidneyStage:
     window: Reading
     window_slices: int
     components: int
+    mirrored: bool = False
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
@@ -41,18 +46,16 @@ class KidneyStage:
             network=network,
             grid=KidneyGrid(**settings["grid"]),
             **{n: settings["training"][n] for n in names},
+            mirrored=settings["training"].get("mirrored", False),  # older networks do not say
         )
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
         """Return the kidney probability (D, H, W) float16 on the stage grid, zero outside the kept components."""
-        found = predict_slabs(
-            self.network,
-            volume,
-            HU_WINDOWS[self.hu],
-            size=self.window_slices,
-            reading=self.window,
-            autocast=autocast,
-        )
+        window, how = HU_WINDOWS[self.hu], {"size": self.window_slices, "reading": self.window, "autocast": autocast}
+        found = predict_slabs(self.network, volume, window, **how)
+        if self.mirrored:
+            other = predict_slabs(self.network, mirror(volume, "sagittal").copy(), window, **how)
+            found = (found + mirror(other, "sagittal")) / 2
         surely = found > 0.5
         dropped = surely & ~largest_components(surely, self.components)
         found[dropped] = 0

@@ -59,14 +59,20 @@ def focal_dice_loss(
     return dice + lam * focal_loss(logits, target, gamma=gamma, alpha=alpha)
 
 
-def dice_cross_entropy_loss(logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0) -> Tensor:
+def dice_cross_entropy_loss(
+    logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
     """Soft Dice + cross-entropy with the foreground's term weighted: for trainings of few steps.
 
-    Shapes: both (B, 1, ...); returns a float32 scalar.
+    `weight` is that of each voxel in the cross-entropy. Shapes: all (B, 1, ...); returns a float32 scalar.
     """
     z, g = _flat_pair(logits, target)
-    weight = torch.tensor(foreground_weight, device=z.device)
-    entropy = F.binary_cross_entropy_with_logits(z, g, pos_weight=weight)
+    entropy = F.binary_cross_entropy_with_logits(
+        z,
+        g,
+        weight=None if weight is None else weight.flatten(1),
+        pos_weight=torch.tensor(foreground_weight, device=z.device),
+    )
     return _dice_loss(torch.sigmoid(z), g).mean() + entropy
 
 

@@ -100,3 +100,24 @@ def test_a_stage_is_rebuilt_from_the_settings_of_its_run() -> None:
     stage = TumorStage.of(nn.Identity(), settings)
     assert (stage.dims, stage.hu, stage.slab, stage.patch) == ("3d", "literal", 16, (64, 48))
     assert stage.grid.region == "slice"
+
+
+def test_a_mirrored_kidney_stage_answers_alike_for_both_sides() -> None:
+    class Ramp(nn.Module):
+        """A logit that grows from left to right."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * x + self.slope * torch.linspace(-3, 3, x.shape[-1])
+
+    training = {"hu": "soft_tissue", "window": "padded", "window_slices": 16, "components": 9}
+    volume = np.full((8, 16, 16), 50, np.int16)
+    found = {}
+    for mirrored in (False, True):
+        settings = {"grid": {"spacing_z": 3.0, "matrix": 16}, "training": training | {"mirrored": mirrored}}
+        found[mirrored] = KidneyStage.of(Ramp().eval(), settings).probability(volume, contextlib.nullcontext)
+    assert not np.allclose(found[False], found[False][..., ::-1], atol=1e-2)
+    np.testing.assert_allclose(found[True], found[True][..., ::-1], atol=1e-2)

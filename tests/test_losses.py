@@ -138,3 +138,11 @@ def test_bf16_logits_are_summed_in_float32(loss) -> None:
 def test_another_target_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 1, 4\) and \(2, 4\)"):
         soft_dice_loss(torch.zeros(2, 1, 4), torch.zeros(2, 4))
+
+
+def test_a_voxels_weight_counts_in_the_cross_entropy_alone() -> None:
+    logits, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    weight = torch.tensor([[[[5.0, 1.0], [1.0, 1.0]]]])
+    plain = dice_cross_entropy_loss(logits, target, foreground_weight=2.0)
+    heavy = dice_cross_entropy_loss(logits, target, foreground_weight=2.0, weight=weight)
+    assert (heavy - plain).item() == pytest.approx(4 * 2 * math.log(2) / 4)  # 4 more, twice as foreground, mean of 4

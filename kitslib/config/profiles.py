@@ -29,13 +29,13 @@ DEMO = RunConfig(
     kidney=KidneyConfig(
         widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
-        batch=1, kidney_share=0.35, volume_power=1.0, move=True,
+        batch=1, kidney_share=0.35, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
         optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=26, arm_epochs=3, validate_every=13,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=12, steps=100,
-        oversample_every=4, oversample_stride=4, validate_every=6,
+        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=14, steps=100,
+        oversample_every=4, oversample_stride=4, validate_every=7,
     ),
 )  # fmt: skip
 
@@ -53,6 +53,8 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         kidney_share=0.6,
         volume_power=0.0,
         move=False,
+        tumor_weight=1.0,
+        mirrored=False,
         jitter=True,
         epochs=32,
         arm_epochs=5,

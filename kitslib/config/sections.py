@@ -64,6 +64,7 @@ class KidneyConfig(Checked):
     supervision_every: int = number(15, 1)  # epochs
     loss: Literal["dice", "dice_cross_entropy"] = "dice"
     foreground_weight: float = number(4.0, 0)  # of kidney voxels in the cross-entropy
+    tumor_weight: float = number(1.0, 0)  # of tumour voxels there, times the weight of the kidney
     slab: int = number(64, 8)  # consecutive slices in a sample
     patch: int | None = number(None, 16)  # rows and columns of a sample; None: the whole matrix
     batch: int = number(2, 1)
@@ -84,6 +85,7 @@ class KidneyConfig(Checked):
     validate_every: int = number(10, 1)  # epochs
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
+    mirrored: bool = False  # at test each window is also seen mirrored, and the mean probability taken
     components: int = number(2, 1)  # largest connected components kept
 
 
