@@ -85,7 +85,7 @@ class KidneyConfig(Checked):
     validate_every: int = number(10, 1)  # epochs
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
-    mirrored: bool = False  # at test each window is also seen mirrored, and the mean probability taken
+    mirrored: bool = False  # at test the scan is also seen mirrored, and the mean probability taken
     components: int = number(2, 1)  # largest connected components kept
 
 
