@@ -100,6 +100,7 @@ export root
 export -f install wanted
 with_lock "$root/.install.lock" bash -euc install
 export VIRTUAL_ENV="${VIRTUAL_ENV:-$root/.venv}"
+unset PYTHONDONTWRITEBYTECODE  # dozens of processes import the same modules: compiled by the first, not by each
 export PATH="$VIRTUAL_ENV/bin:$PATH"
 
 case "$command" in

@@ -36,13 +36,12 @@ from kitslib.reports import (
     PROVENANCE_MIME,
     Page,
     RemoteRequestError,
-    ReportError,
     answer_output,
     provenance_output,
     remote_requests,
-    to_html,
     write_index,
 )
+from kitslib.reports.page import ReportError, to_html
 
 RECORD = {
     "parameters": {"arm": "full", "seed": 0, "rate": 1e-4},

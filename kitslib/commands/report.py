@@ -40,7 +40,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Turn an executed notebook into an offline page, a profile's records into its index page or the README's table."""
     from kitslib.cases import CaseError
-    from kitslib.reports import to_html, with_findings
+    from kitslib.reports import with_findings
+    from kitslib.reports.page import to_html
     from kitslib.runs import ROOT, read_json
 
     if args.index:
