@@ -122,7 +122,7 @@ class ResUNet3D(nn.Module):
         return level1, level2, level3, self._sum(self.decode4(torch.cat([up, skip1], dim=1)), up)
 
     def _sum(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        return x + shortcut if self.residual else x
+        return x + shortcut.to(x.dtype) if self.residual else x  # the float32 input would make the sum float32
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
