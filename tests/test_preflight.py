@@ -53,6 +53,12 @@ def test_twice_the_epochs_take_twice_the_training() -> None:
     assert (twice.seconds - fixed) / (once.seconds - fixed) == pytest.approx(2.0, rel=0.01)
 
 
+def test_looking_at_mirrored_scans_takes_time() -> None:
+    once, twice = found(), found(**{"kidney.mirrored": True})
+    assert twice.costs[1].seconds > once.costs[1].seconds and twice.costs[-1].seconds > once.costs[-1].seconds
+    assert twice.costs[2].seconds == once.costs[2].seconds  # the arms do without
+
+
 @pytest.mark.parametrize(
     ("less", "said"),
     [({"disk": 10**6}, "disk:"), ({"memory": 10**9}, "memory:"), ({"gpu": 10**6}, "GPU memory:")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,10 @@ def estimate(
     kidney = _kidney(config, sizes)
     tumors = {name: _tumor(config, sizes, name) for name in config.arms}
     costs = [_data(config, sizes, speed, machine, jobs)]
-    for epochs in (config.kidney.epochs, *[config.kidney.arm_epochs] * len(config.kidney_arms)):
-        costs.append(_train_kidney(config, kidney, epochs, split, sizes, speed, machine))
+    costs.append(_train_kidney(config, kidney, split, sizes, speed, machine))
+    compared = replace(config.kidney, epochs=config.kidney.arm_epochs, mirrored=False)
+    arms = _train_kidney(replace(config, kidney=compared), kidney, split, sizes, speed, machine)
+    costs += [arms] * len(config.kidney_arms)
     for name, stage in tumors.items():
         cost = _train_tumor(config, name, stage, split, sizes, speed, machine)
         costs += [cost] * len(config.seeds_of(name))
@@ -156,18 +158,16 @@ def _data(config: RunConfig, sizes: Sizes, speed: Speed, machine: Machine, jobs:
     )  # fmt: skip
 
 
-def _train_kidney(
-    config: RunConfig, stage: Stage, epochs: int, split: Any, sizes: Sizes, speed: Speed, machine: Machine
-) -> Cost:
-    """The cascade's network, or with the arms' epochs one of the comparison's, which are taken to be as large."""
+def _train_kidney(config: RunConfig, stage: Stage, split: Any, sizes: Sizes, speed: Speed, machine: Machine) -> Cost:
+    """The cascade's network, or with their settings one of the comparison's, which are taken to be as large."""
     kidney, network = config.kidney, speed.networks["kidney"]
     steps = -(-len(split.kidney_train) * kidney.samples_per_case // kidney.batch)
-    looks = -(-epochs // kidney.validate_every) * len(split.kidney_held_out)
-    seconds = _training(stage, network, steps=epochs * steps)
-    seconds += looks * stage.case_adds * network.infer
-    seconds += len(split.kidney_held_out) * (_through(config, sizes, speed) + stage.case_adds * network.infer)
+    looks = -(-kidney.epochs // kidney.validate_every) * len(split.kidney_held_out)
+    seconds = _training(stage, network, steps=kidney.epochs * steps)
+    seconds += looks * _look(config, stage, speed)
+    seconds += len(split.kidney_held_out) * (_through(config, sizes, speed) + _look(config, stage, speed))
     scan = _largest_bytes(config, sizes, speed)
-    words = f"{epochs} epochs of {steps} steps"
+    words = f"{kidney.epochs} epochs of {steps} steps"
     return _trained("02_kidney", words, stage, STARTS * speed.start + seconds, network, scan, machine)
 
 
@@ -190,15 +190,20 @@ def _train_tumor(
 def _evaluate(
     config: RunConfig, cascade: Sequence[Stage], cases: int, sizes: Sizes, speed: Speed, machine: Machine
 ) -> Cost:
-    parts = list(zip(cascade, speed.networks.values(), strict=True))
-    kidney, tumor = (stage.case_adds * network.infer for stage, network in parts)
+    kidney = _look(config, cascade[0], speed)
+    tumor = cascade[1].case_adds * speed.networks["tumor"].infer
     once = 2 * _through(config, sizes, speed) + kidney + 2 * tumor  # with the kidneys found, and with the true ones
     seconds = STARTS * speed.start + cases * once
-    gpu = max(_window_bytes(stage, network) for stage, network in parts)
+    gpu = max(_window_bytes(stage, network) for stage, network in zip(cascade, speed.networks.values(), strict=True))
     return Cost(
         stage="05_evaluation", what=f"{cases} cases through the cascade, twice", seconds=seconds, disk=0,
         memory=machine.base + _largest_bytes(config, sizes, speed), gpu=gpu if machine.gpu else 0,
     )  # fmt: skip
+
+
+def _look(config: RunConfig, stage: Stage, speed: Speed) -> float:
+    """Seconds in which the kidney network looks through a usual case."""
+    return (2 if config.kidney.mirrored else 1) * stage.case_adds * speed.networks["kidney"].infer
 
 
 def _training(stage: Stage, speed: NetworkSpeed, *, steps: int) -> float:
