@@ -28,6 +28,7 @@ class KidneyStage:
     """A trained kidney network and how it is applied: grid, HU reading, windows, components kept.
 
     `mirrored` averages what is found with what is found in the left-right mirrored scan (test-time augmentation).
+    A voxel whose probability exceeds `threshold` is kidney.
     """
 
     network: nn.Module
@@ -37,6 +38,7 @@ class KidneyStage:
     window_slices: int
     components: int
     mirrored: bool = False
+    threshold: float = 0.5
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
@@ -46,7 +48,9 @@ class KidneyStage:
             network=network,
             grid=KidneyGrid(**settings["grid"]),
             **{n: settings["training"][n] for n in names},
-            mirrored=settings["training"].get("mirrored", False),  # older networks do not say
+            # older networks do not say
+            mirrored=settings["training"].get("mirrored", False),
+            threshold=settings["training"].get("threshold", 0.5),
         )
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -56,7 +60,7 @@ class KidneyStage:
         if self.mirrored:
             other = predict_slabs(self.network, mirror(volume, "sagittal").copy(), window, **how)
             found = (found + mirror(other, "sagittal")) / 2
-        surely = found > 0.5
+        surely = found > self.threshold
         dropped = surely & ~largest_components(surely, self.components)
         found[dropped] = 0
         return found
@@ -64,7 +68,7 @@ class KidneyStage:
     def mask(self, imaging: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
         """Return the kidneys (with what grows in them) as uint8 0/1 in the scan's own grid."""
         volume, mapping = kidney_input(imaging, spacing, self.grid)
-        native = restore_mask(self.probability(volume, autocast), mapping)
+        native = restore_mask(self.probability(volume, autocast), mapping, threshold=self.threshold)
         return largest_components(native > 0, self.components).astype(np.uint8)
 
 

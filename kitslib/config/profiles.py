@@ -29,7 +29,7 @@ DEMO = RunConfig(
     kidney=KidneyConfig(
         widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
-        batch=1, kidney_share=0.35, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
+        batch=1, kidney_share=0.35, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True, threshold=0.4,
         optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=26, arm_epochs=3, validate_every=13,
     ),
     tumor=TumorConfig(
@@ -55,6 +55,7 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         move=False,
         tumor_weight=1.0,
         mirrored=False,
+        threshold=0.5,
         jitter=True,
         epochs=32,
         arm_epochs=5,

@@ -86,6 +86,7 @@ class KidneyConfig(Checked):
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
     mirrored: bool = False  # at test the scan is also seen mirrored, and the mean probability taken
+    threshold: float = number(0.5, 0.01, 0.99)  # probability above which a voxel is kidney
     components: int = number(2, 1)  # largest connected components kept
 
 
