@@ -28,7 +28,6 @@ class KidneyStage:
     """A trained kidney network and how it is applied: grid, HU reading, windows, components kept.
 
     `mirrored` averages what is found with what is found in the left-right mirrored scan (test-time augmentation).
-    A voxel whose probability exceeds `threshold` is kidney.
     """
 
     network: nn.Module
@@ -38,7 +37,6 @@ class KidneyStage:
     window_slices: int
     components: int
     mirrored: bool = False
-    threshold: float = 0.5
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
@@ -48,9 +46,7 @@ class KidneyStage:
             network=network,
             grid=KidneyGrid(**settings["grid"]),
             **{n: settings["training"][n] for n in names},
-            # older networks do not say
-            mirrored=settings["training"].get("mirrored", False),
-            threshold=settings["training"].get("threshold", 0.5),
+            mirrored=settings["training"].get("mirrored", False),  # older networks do not say
         )
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -60,7 +56,7 @@ class KidneyStage:
         if self.mirrored:
             other = predict_slabs(self.network, mirror(volume, "sagittal").copy(), window, **how)
             found = (found + mirror(other, "sagittal")) / 2
-        surely = found > self.threshold
+        surely = found > 0.5
         dropped = surely & ~largest_components(surely, self.components)
         found[dropped] = 0
         return found
@@ -68,13 +64,16 @@ class KidneyStage:
     def mask(self, imaging: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
         """Return the kidneys (with what grows in them) as uint8 0/1 in the scan's own grid."""
         volume, mapping = kidney_input(imaging, spacing, self.grid)
-        native = restore_mask(self.probability(volume, autocast), mapping, threshold=self.threshold)
+        native = restore_mask(self.probability(volume, autocast), mapping)
         return largest_components(native > 0, self.components).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TumorStage:
-    """A trained tumour network and how it is applied: grid, HU reading, pixels and slices seen at a time."""
+    """A trained tumour network and how it is applied: grid, HU reading, pixels and slices seen at a time.
+
+    `mirrored` averages what is found with what is found in the left-right mirrored kidneys (test-time augmentation).
+    """
 
     network: nn.Module
     grid: TumorGrid
@@ -83,6 +82,7 @@ class TumorStage:
     patch: tuple[int, int]
     slices: int
     slab: int
+    mirrored: bool = False
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
@@ -95,10 +95,19 @@ class TumorStage:
             dims=settings["arm"]["dims"],
             patch=(rows, cols),
             **{n: settings["training"][n] for n in names},
+            mirrored=settings["training"].get("mirrored", False),  # older networks do not say
         )
 
-    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1) -> np.ndarray:
-        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask.
+    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
+        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask."""
+        found = self.look(volume, mask, autocast)
+        if self.mirrored:
+            other = self.look(mirror(volume, "sagittal").copy(), mirror(mask, "sagittal").copy(), autocast)
+            found = (found + mirror(other, "sagittal")) / 2
+        return found
+
+    def look(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1) -> np.ndarray:
+        """Return the probability that one look gives, whatever `mirrored` says.
 
         With `every` above 1, a 2D or 2.5D network looks at each n-th slice only, and those between are interpolated.
         """

@@ -27,15 +27,15 @@ DEMO = RunConfig(
     kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
     tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
     kidney=KidneyConfig(
-        widths=(8, 8, 16, 32, 64), norm=True, dropout=0.0,
+        widths=(8, 8, 16, 64, 128), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
-        batch=1, kidney_share=0.35, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True, threshold=0.4,
-        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=26, arm_epochs=3, validate_every=13,
+        batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
+        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=23, arm_epochs=3, validate_every=12,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
         optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=14, steps=100,
-        oversample_every=4, oversample_stride=4, validate_every=7,
+        oversample_every=4, oversample_stride=4, validate_every=7, mirrored=True,
     ),
 )  # fmt: skip
 
@@ -55,13 +55,12 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         move=False,
         tumor_weight=1.0,
         mirrored=False,
-        threshold=0.5,
         jitter=True,
         epochs=32,
         arm_epochs=5,
         validate_every=8,
     ),
-    tumor=replace(DEMO.tumor, epochs=60, oversample_every=12, oversample_stride=6, validate_every=20),
+    tumor=replace(DEMO.tumor, epochs=60, oversample_every=12, oversample_stride=6, validate_every=20, mirrored=False),
 )
 
 PROFILES: dict[str, RunConfig] = {

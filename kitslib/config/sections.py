@@ -86,7 +86,6 @@ class KidneyConfig(Checked):
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
     mirrored: bool = False  # at test the scan is also seen mirrored, and the mean probability taken
-    threshold: float = number(0.5, 0.01, 0.99)  # probability above which a voxel is kidney
     components: int = number(2, 1)  # largest connected components kept
 
 
@@ -121,6 +120,7 @@ class TumorConfig(Checked):
     oversample_gain: float = number(3.0, 0)
     oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
     validate_every: int = number(10, 1)
+    mirrored: bool = False  # at test the kidneys are also seen mirrored, and the mean probability taken
 
 
 @dataclass(frozen=True, kw_only=True)

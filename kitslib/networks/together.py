@@ -1,4 +1,4 @@
-"""Several trained networks, or one and its mirror image, that give one answer together."""
+"""Several trained networks that give one answer together."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ CLAMP = 1e-4  # of a mean probability: its logit stays finite
 class Together(nn.Module):
     """The mean probability of networks of one kind (an ensemble of seeds), as the logit of that mean.
 
-    Input and output are those of each network, (B, C, …, W) to (B, 1, …, W). With `mirror` each also looks at the
-    left-right mirrored input, and its answer is mirrored back: test-time augmentation. Raises ValueError without
-    networks.
+    Input and output are those of each network, (B, C, …) to (B, 1, …). Raises ValueError without networks.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], *, mirror: bool = False) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         if not networks:
             raise ValueError("Together: expected at least one network, got none")
         self.networks = nn.ModuleList(networks)
-        self.mirror = mirror
 
     def forward(self, x: Tensor) -> Tensor:
         answers = [torch.sigmoid(network(x).float()) for network in self.networks]
-        if self.mirror:
-            answers += [torch.sigmoid(network(x.flip(-1)).float()).flip(-1) for network in self.networks]
         return torch.logit(torch.stack(answers).mean(dim=0), eps=CLAMP)

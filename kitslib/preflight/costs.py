@@ -180,8 +180,9 @@ def _train_tumor(
     if chosen.oversample and chosen.oversample_by == "difficulty":
         times = (tumor.epochs - 1) // tumor.oversample_every
         looks += times * len(split.tumor_train) / tumor.oversample_stride
-    seconds += looks * stage.case_adds * network.infer
-    seconds += len(split.tumor_held_out) * (_through(config, sizes, speed) + stage.case_adds * network.infer)
+    once = stage.case_adds * network.infer
+    seconds += looks * once
+    seconds += len(split.tumor_held_out) * (_through(config, sizes, speed) + (2 if tumor.mirrored else 1) * once)
     scan = _largest_bytes(config, sizes, speed)
     words = f"{name}: {tumor.epochs} epochs of {tumor.steps} steps"
     return _trained("03_tumor", words, stage, STARTS * speed.start + seconds, network, scan, machine)
@@ -191,7 +192,7 @@ def _evaluate(
     config: RunConfig, cascade: Sequence[Stage], cases: int, sizes: Sizes, speed: Speed, machine: Machine
 ) -> Cost:
     kidney = _look(config, cascade[0], speed)
-    tumor = cascade[1].case_adds * speed.networks["tumor"].infer
+    tumor = (2 if config.tumor.mirrored else 1) * cascade[1].case_adds * speed.networks["tumor"].infer
     once = 2 * _through(config, sizes, speed) + kidney + 2 * tumor  # with the kidneys found, and with the true ones
     seconds = STARTS * speed.start + cases * once
     gpu = max(_window_bytes(stage, network) for stage, network in zip(cascade, speed.networks.values(), strict=True))
