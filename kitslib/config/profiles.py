@@ -33,9 +33,9 @@ DEMO = RunConfig(
         optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=23, arm_epochs=3, validate_every=12,
     ),
     tumor=TumorConfig(
-        patch=(48, 48), widths=(8, 16, 32, 64), jitter=True,
-        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=14, steps=100,
-        oversample_every=4, oversample_stride=4, validate_every=7, mirrored=True,
+        patch=(48, 48), widths=(8, 16, 48, 96), jitter=True,
+        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=16, steps=100,
+        oversample_every=4, oversample_stride=4, validate_every=8, mirrored=True,
     ),
 )  # fmt: skip
 
@@ -60,7 +60,15 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         arm_epochs=5,
         validate_every=8,
     ),
-    tumor=replace(DEMO.tumor, epochs=60, oversample_every=12, oversample_stride=6, validate_every=20, mirrored=False),
+    tumor=replace(
+        DEMO.tumor,
+        widths=(8, 16, 32, 64),
+        epochs=60,
+        oversample_every=12,
+        oversample_stride=6,
+        validate_every=20,
+        mirrored=False,
+    ),
 )
 
 PROFILES: dict[str, RunConfig] = {
