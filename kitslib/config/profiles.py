@@ -30,12 +30,12 @@ DEMO = RunConfig(
         widths=(8, 8, 16, 64, 128), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
         batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
-        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=23, arm_epochs=3, validate_every=12,
+        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=22, arm_epochs=3, validate_every=11,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 48, 96), jitter=True,
-        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=16, steps=100,
-        oversample_every=4, oversample_stride=4, validate_every=8, mirrored=True,
+        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=14, steps=100,
+        oversample_every=4, oversample_stride=6, validate_every=7, mirrored=True,
     ),
 )  # fmt: skip
 

@@ -164,7 +164,7 @@ def _train_kidney(config: RunConfig, stage: Stage, split: Any, sizes: Sizes, spe
     steps = -(-len(split.kidney_train) * kidney.samples_per_case // kidney.batch)
     looks = -(-kidney.epochs // kidney.validate_every) * len(split.kidney_held_out)
     seconds = _training(stage, network, steps=kidney.epochs * steps)
-    seconds += looks * _look(config, stage, speed)
+    seconds += looks * stage.case_adds * network.infer
     seconds += len(split.kidney_held_out) * (_through(config, sizes, speed) + _look(config, stage, speed))
     scan = _largest_bytes(config, sizes, speed)
     words = f"{kidney.epochs} epochs of {steps} steps"
