@@ -115,6 +115,7 @@ rule tumor:
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
     threads: study.threads
     resources: gpu=1
+    priority: 5  # the kidney arms are the shortest: kept for last, so that all cores end at about the same time
     shell: execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
 
 
