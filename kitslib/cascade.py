@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +23,12 @@ from kitslib.transforms import (
 )
 
 Triple = tuple[float, float, float]
+
+
+def _both_ways(look: Callable[..., np.ndarray], *volumes: np.ndarray) -> np.ndarray:
+    """The mean of what `look` finds and of what it finds in the left-right mirrored volumes, mirrored back."""
+    other = look(*(mirror(volume, "sagittal").copy() for volume in volumes))
+    return (look(*volumes) + mirror(other, "sagittal")) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +59,12 @@ class KidneyStage:
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
         """Return the kidney probability (D, H, W) float16 on the stage grid, zero outside the kept components."""
-        window, how = HU_WINDOWS[self.hu], {"size": self.window_slices, "reading": self.window, "autocast": autocast}
-        found = predict_slabs(self.network, volume, window, **how)
-        if self.mirrored:
-            other = predict_slabs(self.network, mirror(volume, "sagittal").copy(), window, **how)
-            found = (found + mirror(other, "sagittal")) / 2
+
+        def look(volume: np.ndarray) -> np.ndarray:
+            how = {"size": self.window_slices, "reading": self.window, "autocast": autocast}
+            return predict_slabs(self.network, volume, HU_WINDOWS[self.hu], **how)
+
+        found = _both_ways(look, volume) if self.mirrored else look(volume)
         surely = found > 0.5
         dropped = surely & ~largest_components(surely, self.components)
         found[dropped] = 0
@@ -100,11 +109,8 @@ class TumorStage:
 
     def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
         """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask."""
-        found = self.look(volume, mask, autocast)
-        if self.mirrored:
-            other = self.look(mirror(volume, "sagittal").copy(), mirror(mask, "sagittal").copy(), autocast)
-            found = (found + mirror(other, "sagittal")) / 2
-        return found
+        look = partial(self.look, autocast=autocast)
+        return _both_ways(look, volume, mask) if self.mirrored else look(volume, mask)
 
     def look(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1) -> np.ndarray:
         """Return the probability that one look gives, whatever `mirrored` says.
