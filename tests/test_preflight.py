@@ -57,6 +57,8 @@ def test_looking_at_mirrored_scans_takes_time() -> None:
     once, twice = found(), found(**{"kidney.mirrored": True})
     assert twice.costs[1].seconds > once.costs[1].seconds and twice.costs[-1].seconds > once.costs[-1].seconds
     assert twice.costs[2].seconds == once.costs[2].seconds  # the arms do without
+    tumor = 1 + len(configure(profile="paper").kidney_arms) + 1
+    assert found(**{"tumor.mirrored": True}).costs[tumor].seconds > once.costs[tumor].seconds
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kitslib.cases import split_cases
-from kitslib.config import RunConfig, arm, as_dict
+from kitslib.config import KidneyConfig, RunConfig, TumorConfig, arm, as_dict
 from kitslib.inference import tile_starts, windows
 from kitslib.memory import what_to_lower
 from kitslib.networks import build, multiply_adds
@@ -165,7 +165,7 @@ def _train_kidney(config: RunConfig, stage: Stage, split: Any, sizes: Sizes, spe
     looks = -(-kidney.epochs // kidney.validate_every) * len(split.kidney_held_out)
     seconds = _training(stage, network, steps=kidney.epochs * steps)
     seconds += looks * stage.case_adds * network.infer
-    seconds += len(split.kidney_held_out) * (_through(config, sizes, speed) + _look(config, stage, speed))
+    seconds += len(split.kidney_held_out) * (_through(config, sizes, speed) + _look(kidney, stage, network))
     scan = _largest_bytes(config, sizes, speed)
     words = f"{kidney.epochs} epochs of {steps} steps"
     return _trained("02_kidney", words, stage, STARTS * speed.start + seconds, network, scan, machine)
@@ -180,9 +180,8 @@ def _train_tumor(
     if chosen.oversample and chosen.oversample_by == "difficulty":
         times = (tumor.epochs - 1) // tumor.oversample_every
         looks += times * len(split.tumor_train) / tumor.oversample_stride
-    once = stage.case_adds * network.infer
-    seconds += looks * once
-    seconds += len(split.tumor_held_out) * (_through(config, sizes, speed) + (2 if tumor.mirrored else 1) * once)
+    seconds += looks * stage.case_adds * network.infer
+    seconds += len(split.tumor_held_out) * (_through(config, sizes, speed) + _look(tumor, stage, network))
     scan = _largest_bytes(config, sizes, speed)
     words = f"{name}: {tumor.epochs} epochs of {tumor.steps} steps"
     return _trained("03_tumor", words, stage, STARTS * speed.start + seconds, network, scan, machine)
@@ -191,8 +190,8 @@ def _train_tumor(
 def _evaluate(
     config: RunConfig, cascade: Sequence[Stage], cases: int, sizes: Sizes, speed: Speed, machine: Machine
 ) -> Cost:
-    kidney = _look(config, cascade[0], speed)
-    tumor = (2 if config.tumor.mirrored else 1) * cascade[1].case_adds * speed.networks["tumor"].infer
+    kidney = _look(config.kidney, cascade[0], speed.networks["kidney"])
+    tumor = _look(config.tumor, cascade[1], speed.networks["tumor"])
     once = 2 * _through(config, sizes, speed) + kidney + 2 * tumor  # with the kidneys found, and with the true ones
     seconds = STARTS * speed.start + cases * once
     gpu = max(_window_bytes(stage, network) for stage, network in zip(cascade, speed.networks.values(), strict=True))
@@ -202,9 +201,9 @@ def _evaluate(
     )  # fmt: skip
 
 
-def _look(config: RunConfig, stage: Stage, speed: Speed) -> float:
-    """Seconds in which the kidney network looks through a usual case."""
-    return (2 if config.kidney.mirrored else 1) * stage.case_adds * speed.networks["kidney"].infer
+def _look(settings: KidneyConfig | TumorConfig, stage: Stage, speed: NetworkSpeed) -> float:
+    """Seconds in which a network looks through a usual case, and through its mirror image where that is asked for."""
+    return (2 if settings.mirrored else 1) * stage.case_adds * speed.infer
 
 
 def _training(stage: Stage, speed: NetworkSpeed, *, steps: int) -> float:
