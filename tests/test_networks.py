@@ -21,7 +21,7 @@ from kitslib.networks import (
     shape_probe,
 )
 from kitslib.networks.blocks import AdditiveGate, ConcatGate, HybridDilated, PyramidJoin, SqueezeExcite, resize
-from kitslib.networks.pointwise import InstanceNorm, PReLU
+from kitslib.networks.quick import InstanceNorm, PReLU, UpConv, dropout, join
 
 MECHANISMS = ("multi_scale", "se", "attention", "hdc")
 SHAPES = {"2d": (2, 1, 19, 12), "2.5d": (2, 5, 19, 12), "3d": (1, 1, 9, 19, 12)}
@@ -415,6 +415,70 @@ def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(shape: tup
         assert got[0].is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 4, 3, 6, 5)])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_up_convolution_equals_the_transposed_one(shape: tuple[int, ...], last: bool, bias: bool) -> None:
+    layout = LAYOUTS[len(shape)] if last else torch.contiguous_format
+    up, x = UpConv(len(shape) - 2, 4, 3, bias=bias), torch.randn(shape).to(memory_format=layout)
+    for parameter in up.parameters():
+        nn.init.normal_(parameter)
+    plain = F.conv_transpose2d if len(shape) == 4 else F.conv_transpose3d
+    weights = torch.randn(len(x), 3, *(2 * n for n in shape[2:]))
+
+    def values_and_gradients(function):
+        leaf = x.clone().requires_grad_()
+        value = function(leaf)
+        return value, torch.autograd.grad((value * weights).sum(), (leaf, *up.parameters()))
+
+    got = values_and_gradients(up)
+    torch.testing.assert_close(got, values_and_gradients(lambda leaf: plain(leaf, up.weight, up.bias, stride=2)))
+    assert got[0].is_contiguous(memory_format=layout)
+
+
+def test_slope_gradients_of_bfloat16_are_summed_in_float32() -> None:
+    prelu, x = PReLU(8).bfloat16(), torch.randn(2, 8, 8, 32, 32).bfloat16()
+    x, weights = (t.to(memory_format=torch.channels_last_3d) for t in (x, torch.randn_like(x)))
+    leaf = x.clone().requires_grad_()
+    to_x, to_slopes = torch.autograd.grad((prelu(leaf) * weights).sum(), (leaf, prelu.weight))
+    exact = torch.where(x < 0, x.double() * weights.double(), 0).sum(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(to_slopes, exact.to(to_slopes.dtype))  # rounded once, at the end
+    torch.testing.assert_close(to_x, torch.where(x > 0, weights, weights * prelu.weight.view(-1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+@pytest.mark.parametrize("last", [False, True])
+def test_dropout_of_bits_keeps_its_share_and_masks_the_gradient_alike(share: float, last: bool) -> None:
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    leaf = torch.ones(2, 3, 31, 33, 35).bfloat16().to(memory_format=layout).requires_grad_()
+    torch.manual_seed(0)
+    dropped = dropout(leaf, share, True)
+    kept = (dropped != 0).double()
+    assert kept.mean().item() == pytest.approx(1 - share, abs=4 * (share * (1 - share) / kept.numel()) ** 0.5)
+    for axis in range(5):  # no axis along which it is kept more often here than there
+        along = kept.mean(dim=[n for n in range(5) if n != axis])
+        spread = (share * (1 - share) * len(along) / kept.numel()) ** 0.5
+        assert (along - (1 - share)).abs().max() < 4.5 * spread
+    scale = torch.tensor(1 / (1 - share)).bfloat16()
+    assert dropped.unique().tolist() == [0, scale.item()]
+    (gradient,) = torch.autograd.grad(dropped.sum(), leaf)
+    assert torch.equal(gradient, dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(leaf, share, True), dropped)
+    assert not torch.equal(dropout(leaf, share, True), dropped)
+    assert dropout(leaf, share, False) is leaf
+
+
+def test_join_is_the_concatenation_with_gradients_in_one_piece() -> None:
+    a, b = (torch.randn(2, n, 3, 4, 5).to(memory_format=torch.channels_last_3d).requires_grad_() for n in (2, 3))
+    joined = join(a, b)
+    assert torch.equal(joined, torch.cat([a, b], dim=1))
+    weights = torch.randn_like(joined)
+    gradients = torch.autograd.grad((joined * weights).sum(), (a, b))
+    assert all(map(torch.equal, gradients, weights.split((2, 3), dim=1)))
+    assert all(g.is_contiguous(memory_format=torch.channels_last_3d) for g in gradients)
+
+
 # By name, and what it costs
 
 
@@ -431,7 +495,8 @@ def test_multiply_adds_on_paper() -> None:
 
     assert cost(nn.Conv2d(2, 3, 3, padding=1), 1, 2, 4, 5) == 4 * 5 * 3 * (2 * 9)
     assert cost(nn.Conv3d(2, 3, 2, stride=2), 1, 2, 4, 4, 4) == 2 * 2 * 2 * 3 * (2 * 8)
-    assert cost(nn.ConvTranspose2d(2, 3, 2, stride=2), 1, 2, 4, 5) == 4 * 5 * 2 * (3 * 4)
+    for up in (UpConv(2, 2, 3), nn.ConvTranspose2d(2, 3, 2, stride=2)):
+        assert cost(up, 1, 2, 4, 5) == 4 * 5 * 2 * (3 * 4)
     assert cost(nn.Linear(6, 5), 2, 6) == 2 * 6 * 5
 
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.pointwise import InstanceNorm, PReLU
+from kitslib.networks.quick import InstanceNorm, PReLU, UpConv
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED_CONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 LEAK = 0.1  # below zero, so that none of the few hidden units of a mechanism can die
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
@@ -47,7 +46,7 @@ class UpUnit(nn.Sequential):
 
     def __init__(self, dims: int, channels: int, out: int, *, norm: bool = False) -> None:
         super().__init__(
-            TRANSPOSED_CONV[dims](channels, out, 2, stride=2, bias=not norm),
+            UpConv(dims, channels, out, bias=not norm),
             InstanceNorm(out) if norm else nn.Identity(),
             PReLU(out),
         )
@@ -217,7 +216,7 @@ def check_input(x: Tensor, *, dims: int, channels: int, network: str) -> None:
 def initialise(network: nn.Module) -> None:
     """Kaiming-normal convolution and linear weights for a PReLU slope of 0.25, zero biases."""
     for module in network.modules():
-        if isinstance(module, (*CONV.values(), *TRANSPOSED_CONV.values(), nn.Linear)):
+        if isinstance(module, (*CONV.values(), UpConv, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, a=0.25)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

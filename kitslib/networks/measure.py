@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.blocks import CONV, TRANSPOSED_CONV, AdditiveGate, ConcatGate, crop_to
+from kitslib.networks.blocks import CONV, AdditiveGate, ConcatGate, crop_to
+from kitslib.networks.quick import UpConv
+
+TRANSPOSED_CONV = (UpConv, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -23,12 +26,12 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        sites = inputs[0] if isinstance(module, tuple(TRANSPOSED_CONV.values())) else output
+        sites = inputs[0] if isinstance(module, TRANSPOSED_CONV) else output
         total += sites.numel() * module.weight[0].numel()  # weight[0]: all that one site is multiplied with
 
     twin = _twin(network).eval()
     for module in twin.modules():
-        if isinstance(module, (*CONV.values(), *TRANSPOSED_CONV.values(), nn.Linear)):
+        if isinstance(module, (*CONV.values(), *TRANSPOSED_CONV, nn.Linear)):
             module.register_forward_hook(count)
     twin(torch.empty(tuple(shape), device="meta"))
     return total

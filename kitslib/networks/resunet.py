@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kitslib.networks.blocks import (
     ConvUnit,
@@ -19,6 +18,7 @@ from kitslib.networks.blocks import (
     pad_to_multiple,
     resize,
 )
+from kitslib.networks.quick import dropout, join
 
 DIVISOR = 8
 
@@ -115,14 +115,19 @@ class ResUNet3D(nn.Module):
 
         level1 = self._drop(self._sum(self.decode1(deepest), self.bottom(deepest)))
         up = self.up1(level1)
-        level2 = self._drop(self._sum(self.decode2(torch.cat([up, skip3], dim=1)), up))
+        level2 = self._drop(self._sum(self.decode2(join(up, skip3)), up))
         up = self.up2(level2)
-        level3 = self._drop(self._sum(self.decode3(torch.cat([up, skip2], dim=1)), up))
+        level3 = self._drop(self._sum(self.decode3(join(up, skip2)), up))
         up = self.up3(level3)
-        return level1, level2, level3, self._sum(self.decode4(torch.cat([up, skip1], dim=1)), up)
+        return level1, level2, level3, self._sum(self.decode4(join(up, skip1)), up)
 
     def _sum(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        return x + shortcut.to(x.dtype) if self.residual else x  # the float32 input would make the sum float32
+        if not self.residual:
+            return x
+        shortcut = shortcut.to(x.dtype)  # the float32 input would make the sum float32
+        if shortcut.shape[1] != x.shape[1]:  # laid out like x first: a sum that repeats channels is slow
+            shortcut = torch.empty_like(x).copy_(shortcut)
+        return x + shortcut
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)

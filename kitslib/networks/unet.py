@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from kitslib.networks.blocks import (
@@ -19,6 +18,7 @@ from kitslib.networks.blocks import (
     input_layout,
     pad_to_multiple,
 )
+from kitslib.networks.quick import join
 
 
 class UNet(nn.Module):
@@ -66,5 +66,5 @@ class UNet(nn.Module):
             skips.append(x)
             x = stage(self.pool(x))
         for up, stage in zip(self.up, self.decoder, strict=True):
-            x = stage(torch.cat([up(x), skips.pop()], dim=1))
+            x = stage(join(up(x), skips.pop()))
         return crop_to(self.map(x), size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from kitslib.networks.blocks import (
@@ -25,6 +24,7 @@ from kitslib.networks.blocks import (
     input_layout,
     pad_to_multiple,
 )
+from kitslib.networks.quick import join
 
 GATES = {"concat": ConcatGate, "additive": AdditiveGate}
 
@@ -72,7 +72,7 @@ class DecoderLevel(nn.Module):
         x = self.up(x)
         if self.attention is not None:
             skip = self.attention(skip, x)
-        return x + self.stage(torch.cat([x, skip], dim=1))
+        return x + self.stage(join(x, skip))
 
 
 class VNet(nn.Module):
