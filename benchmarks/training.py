@@ -180,7 +180,7 @@ class Loops:
         networks: dict[str, nn.Module] = {}
         for name, make in (OURS if mine else {}).items():
             networks[name] = make()
-            cls.jobs[name] = partial(our_seconds, networks[name], shape, warm=1, steps=1, clock=clock)
+            cls.jobs[name] = partial(our_seconds, networks[name], shape, warm=2, steps=2, clock=clock)
         for peer, make in ({} if mine or not installed("monai") else PEERS).items():
             for precision in ("float32", "bfloat16"):
                 networks[name := f"{peer}, {precision}"] = make()
