@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from kitslib.config import ROOT, RunConfig, as_dict, key
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"  # of the networks that come with the package
-PACKAGES = ("torch", "accelerate", "numpy", "scipy", "nibabel", "papermill")
+PACKAGES = ("torch", "accelerate", "numpy", "opencv-python-headless", "scipy", "nibabel", "papermill")
 DEAD_S = 3600  # a half-written file of this age has no writer any more
 
 

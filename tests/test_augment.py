@@ -16,11 +16,13 @@ from kitslib.augment import (
     Draw,
     SlabAugment,
     SliceAugment,
+    _augment,
     apply,
     augment_slabs,
     augment_slices,
     contact_sheet,
     draw,
+    on_gpu,
     only,
 )
 
@@ -292,6 +294,42 @@ def test_threads_give_the_bits_that_one_gives() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for one in done[1:] for a, b in zip(done[0], one, strict=True))
+
+
+# The two kinds of device
+
+
+def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """What a GPU's operations make of a batch, on the CPU."""
+    done = torch.empty_like(images), torch.empty_like(labels)
+    for sample in range(len(images)):
+        _augment(on_gpu, [x[sample] for x in (images, labels, *done)], drawn, sample)
+    return done
+
+
+@pytest.mark.parametrize("name", ["rotate", "translate", "cut", "equalise", "blur", "mirror", "all"])
+@pytest.mark.parametrize("mirror", ["sagittal", "central"])
+@pytest.mark.parametrize("slices", [1, 2, 3, 5, 8])
+def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -> None:
+    noise = torch.rand(4, slices, 6, 8, generator=torch.Generator().manual_seed(3))
+    images = F.interpolate(noise, (48, 64), mode="bilinear") * 4 - 2
+    images[..., :12] = -2  # as behind a kidney mask
+    labels = (images[:, :1] > 0.5).to(torch.uint8)
+    settings = replace(EVERYTHING, intensity=0, noise=0) if name == "all" else only(name)
+    drawn = draw(4, key=(6,), settings=replace(settings, mirror=mirror))
+    on_the_cpu, on_the_gpu = apply(images, labels, drawn), as_on_a_gpu(images, labels, drawn)
+    torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=1e-3, rtol=0)  # of a range of 4
+    assert (on_the_cpu[1] != on_the_gpu[1]).float().mean() < 1e-3  # places in the middle between two pixels
+    assert not torch.equal(on_the_cpu[0], images)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool, torch.float64])
+def test_labels_of_any_dtype_are_moved_alike(dtype: torch.dtype) -> None:
+    images, labels = batch(3, 5, 24, 20)
+    geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
+    _, follows = augment_slices(images, labels.to(dtype), geometry, key=(8,))
+    assert follows.dtype == dtype
+    assert torch.equal(follows.to(torch.uint8), augment_slices(images, labels, geometry, key=(8,))[1])
 
 
 # The two stages

@@ -6,15 +6,18 @@ them. The random draw is apart from the deterministic `apply`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from kitslib.augment import on_cpu, on_gpu
 
 Mirror = Literal["none", "sagittal", "central"]
 TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
@@ -168,14 +171,18 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
     """
     _check(images, labels, drawn)
-    stacks, masks = (x.flatten(1, 2) if x.ndim == 5 else x for x in (images, labels))
-    done = torch.empty(stacks.shape, dtype=torch.float32, device=images.device), torch.empty_like(masks)
-    for sample in range(len(images)):
-        _place((stacks[sample], masks[sample]), drawn, sample, into=(done[0][sample], done[1][sample]))
-        _equalise(done[0][sample], drawn.equalise[sample])
-        _blur(done[0][sample], drawn.sigma[sample])
+    on_a_cpu = images.device.type == "cpu"
+    masks = labels if not on_a_cpu or labels.dtype in on_cpu.DTYPES else labels.float()
+    stacks = [x.flatten(1, 2) if x.ndim == 5 else x for x in (images.float(), masks)]
+    done = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in stacks]
+    if on_a_cpu:
+        arrays = [x.contiguous().numpy() for x in (*stacks, *done)]
+        _for_all(len(images), lambda sample: _augment(on_cpu, [x[sample] for x in arrays], drawn, sample))
+    else:
+        for sample in range(len(images)):
+            _augment(on_gpu, [x[sample] for x in (*stacks, *done)], drawn, sample)
     _intensity(done[0], drawn)
-    return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape)
+    return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape).to(labels.dtype)
 
 
 def augment_slices(
@@ -219,91 +226,55 @@ def _lowest(stacks: Tensor) -> Tensor:
     return stacks.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def _place(pair: tuple[Tensor, Tensor], drawn: Draw, sample: int, *, into: tuple[Tensor, Tensor]) -> None:
-    """Image and label (K, H, W) mirrored, then moved.
+def _for_all(samples: int, do: Callable[[int], None]) -> None:
+    """`do` for each sample, as many at a time as torch has threads."""
+    if (threads := min(torch.get_num_threads(), samples)) > 1:
+        list(_pool(threads).map(do, range(samples)))
+    else:
+        for sample in range(samples):
+            do(sample)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "augment")
+
+
+def _augment(operations: ModuleType, stacks: Sequence[Any], drawn: Draw, sample: int) -> None:
+    """Image and label (K, H, W) of a sample into two others, by the operations of a kind of device."""
+    image, label, image_done, label_done = stacks
+    axes: tuple[int, ...] = ()
+    if drawn.mirrored[sample]:
+        axes = (2,) if drawn.mirror == "sagittal" else (0, 1, 2)
+    if drawn.degrees[sample] or drawn.shift[sample].any() or drawn.share[sample] != 1:
+        matrix = _matrix(drawn, sample, axes, *image.shape[1:])
+        if 0 in axes:  # rows and columns are in the matrix
+            image, label = (x[::-1] if isinstance(x, np.ndarray) else x.flip(0) for x in (image, label))
+        operations.move(image, matrix, nearest=False, into=image_done)
+        operations.move(label, matrix, nearest=True, into=label_done)
+    else:
+        operations.mirror(image, axes, into=image_done)
+        operations.mirror(label, axes, into=label_done)
+    if drawn.equalise[sample] > 0:
+        operations.equalise(image_done, float(drawn.equalise[sample]), BINS)
+    if drawn.sigma[sample] > 0:
+        operations.blur(image_done, float(drawn.sigma[sample]))
+
+
+def _matrix(drawn: Draw, sample: int, axes: tuple[int, ...], height: int, width: int) -> np.ndarray:
+    """(2, 3): where a pixel (x, y, 1) of the result comes from.
 
     Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once.
     """
-    axes = [2] if drawn.mirror == "sagittal" else [0, 1, 2]
-    mirrored = bool(drawn.mirrored[sample])
-    if not (drawn.degrees[sample] or drawn.shift[sample].any() or drawn.share[sample] != 1):
-        for stack, place in zip(pair, into, strict=True):
-            place.copy_(stack.flip(axes) if mirrored else stack)
-        return
-    grid = _grid(drawn, sample, pair[0])
-    image, label = (x.flip(0) if mirrored and 0 in axes else x for x in pair)  # rows and columns: by the grid
-    low = image.amin()  # what comes in from outside; of labels 0
-    _sample((image - low).float(), grid, "bilinear", into=into[0])
-    into[0].add_(low)
-    _sample(label.float(), grid, "nearest", into=into[1])
-
-
-def _sample(stack: Tensor, grid: Tensor, mode: str, *, into: Tensor) -> None:
-    """(K, H, W) at `grid` (H, W, 2), in bands of rows: torch gives each thread whole samples."""
-    height, width = stack.shape[1:]
-    bands = math.gcd(height, torch.get_num_threads())
-    grids = grid.view(bands, -1, width, 2)
-    sampled = F.grid_sample(stack.expand(bands, -1, -1, -1), grids, mode=mode, align_corners=False)
-    into.view(len(into), bands, -1, width).transpose(0, 1).copy_(sampled)
-
-
-def _grid(drawn: Draw, sample: int, like: Tensor) -> Tensor:
-    """(H, W, 2): where each pixel of a sample comes from, x before y, both -1 to 1 across the picture.
-
-    Positions are written as x + iy: an affine map is then a sum of what the column gives and what the row gives,
-    many times as quick as the matrix product of `F.affine_grid`.
-    """
-    height, width = like.shape[-2:]
     angle, share = np.radians(drawn.degrees[sample]), drawn.share[sample]
-    cos, sin = np.cos(angle) * share, np.sin(angle) * share
-    down, right = (1 - share) * drawn.place[sample] - 2 * drawn.shift[sample]  # centre of the cut box
-    x, y = ((2 * np.arange(size) + 1) / size - 1 for size in (width, height))
-    column = (cos + 1j * sin * width / height) * x
-    row = (1j * cos - sin * height / width) * y + right + 1j * down
-    if drawn.mirrored[sample]:  # the place across the middle column, or across the centre
-        column, row = (-column.conj(), -row.conj()) if drawn.mirror == "sagittal" else (-column, -row)
-    columns, rows = (torch.from_numpy(part.astype(np.complex64)).to(like.device) for part in (column, row))
-    return torch.view_as_real(columns + rows[:, None])
-
-
-def _equalise(stack: Tensor, strength: float) -> None:
-    if strength > 0:
-        stack.lerp_(_flattened(stack), float(strength))
-
-
-def _flattened(x: Tensor) -> Tensor:
-    """`x` with the histogram of what lies above its lowest value (the masked outside) made flat over its range."""
-    low, high = x.aminmax()
-    span = (high - low).clamp(min=1e-6)
-    position = (x - low).mul_(BINS / span).flatten()
-    level = position.int()  # BINS itself for the highest value
-    counted = torch.bincount(level, minlength=BINS + 1)
-    counted[0] -= x.numel() - position.count_nonzero()
-    counted[BINS - 1] += counted[BINS]
-    counted[BINS] = 0
-    slope = counted * (span / counted.sum().clamp(min=1))
-    start = slope.cumsum(0) - slope + low - slope * torch.arange(BINS + 1, device=x.device)
-    return start.index_select(0, level).addcmul_(slope.index_select(0, level), position).view_as(x)
-
-
-def _blur(stack: Tensor, sigma: float) -> None:
-    if sigma > 0:
-        stack.copy_(_blurred(_blurred(stack, sigma, axis=1), sigma, axis=2))
-
-
-def _blurred(x: Tensor, sigma: float, *, axis: int) -> Tensor:
-    """Gaussian along rows or columns of (K, H, W), up to three sigma, over repeated edges; a sum of shifted copies."""
-    radius = math.ceil(3 * sigma)
-    weights = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
-    centre, *sides = (weights / (2 * weights.sum() - weights[0])).tolist()
-    frame = [0, 0, radius, radius] if axis == 1 else [radius, radius, 0, 0]
-    framed = F.pad(x, frame, mode="replicate")
-    length = x.shape[axis]
-    out = x * centre
-    for distance, weight in enumerate(sides, start=1):
-        for start in (radius - distance, radius + distance):
-            out.add_(framed.narrow(axis, start, length), alpha=weight)
-    return out
+    turn = share * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    last = np.array([width - 1, height - 1])
+    box = ((1 - share) * drawn.place[sample] - 2 * drawn.shift[sample])[::-1]  # its centre, -1 to 1 across the picture
+    matrix = np.column_stack([turn, last / 2 + box * (last + 1) / 2 - turn @ (last / 2)])
+    for row, axis in ((0, 2), (1, 1)):
+        if axis in axes:  # the place across the middle column or row
+            matrix[row] = [0, 0, last[row]] - matrix[row]
+    return matrix
 
 
 def _intensity(stacks: Tensor, drawn: Draw) -> None:
