@@ -37,16 +37,22 @@ def mirror(stack: np.ndarray, axes: tuple[int, ...], *, into: np.ndarray) -> Non
 def move(stack: np.ndarray, matrix: np.ndarray, *, nearest: bool, into: np.ndarray) -> None:
     """Each pixel (x, y, 1) from where `matrix` (2, 3) says; from outside comes the lowest value, or 0 for nearest."""
     cv2 = opencv()
-    size, flags = stack.shape[:0:-1], cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+    slices, height, width = stack.shape
+    flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
     outside = [0.0 if nearest else float(stack.min())] * TOGETHER
-    for first in range(0, len(stack), TOGETHER):
-        planes, places = list(stack[first : first + TOGETHER]), list(into[first : first + TOGETHER])
-        if len(planes) > 2:
-            moved = cv2.warpAffine(cv2.merge(planes), matrix, size, None, flags, cv2.BORDER_CONSTANT, outside)
-            cv2.split(moved, places)
+
+    def warp(picture: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:
+        return cv2.warpAffine(picture, matrix, (width, height), place, flags, cv2.BORDER_CONSTANT, outside)
+
+    for first in range(0, slices, TOGETHER):
+        planes, places = stack[first : first + TOGETHER], into[first : first + TOGETHER]
+        if (channels := len(planes)) > 2:  # `cv2.merge` would write past the cache what is read next
+            picture = cv2.transpose(np.ascontiguousarray(planes).reshape(channels, -1))
+            moved = warp(picture.reshape(height, width, channels))
+            cv2.transpose(moved.reshape(-1, channels), places.reshape(channels, -1))
         else:  # places of two channels would be rounded to 1/32 of a pixel
             for plane, place in zip(planes, places, strict=True):
-                cv2.warpAffine(plane, matrix, size, place, flags, cv2.BORDER_CONSTANT, outside)
+                warp(plane, place)
 
 
 def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
@@ -54,19 +60,21 @@ def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
     cv2 = opencv()
     values = stack.reshape(len(stack), -1)
     low, high, *_ = cv2.minMaxLoc(values)
-    span = max(high - low, 1e-6)
-    position = values - np.float32(low)
-    position *= np.float32(bins / span)
-    level = cv2.convertScaleAbs(position, alpha=1, beta=-0.5)  # rounded, which is the bin; `bins` for the highest
+    scale = bins / max(high - low, 1e-6)
+    # rounding what lies half a bin lower gives the bin, 0 to `bins`; a little less than half keeps the lowest in 0
+    level = cv2.convertScaleAbs(values, alpha=scale, beta=-low * scale - 0.4999)
     counted = cv2.calcHist([level], [0], None, [bins + 1], [0, bins + 1]).ravel().astype(np.float64)
-    counted[0] -= values.size - cv2.countNonZero(position)
+    counted[0] -= values.size - cv2.countNonZero(cv2.compare(values, (low, 0, 0, 0), cv2.CMP_GT))
     counted[bins - 1] += counted[bins]
     counted[bins] = 0
-    slope = counted * (span / max(counted.sum(), 1))
-    start = np.cumsum(slope) - slope + low - slope * np.arange(bins + 1)
-    begins, rises = (cv2.LUT(level, np.resize(table, 256).astype(np.float32)) for table in (start, slope))
-    flat = cv2.add(cv2.multiply(rises, position), begins)
-    cv2.addWeighted(values, 1 - strength, flat, strength, 0, values)
+    rise = counted * ((high - low) / max(counted.sum(), 1))  # of the flat values over a bin
+    begin = np.cumsum(rise) - rise + low
+    factor = 1 - strength + strength * rise * scale
+    offset = strength * (begin - rise * (low * scale + np.arange(bins + 1)))
+    factors, offsets = (np.resize(table, 256).astype(np.float32) for table in (factor, offset))
+    for plane, bin_of in zip(values, level, strict=True):
+        plane *= cv2.LUT(bin_of, factors).ravel()
+        plane += cv2.LUT(bin_of, offsets).ravel()
 
 
 def blur(stack: np.ndarray, sigma: float) -> None:
