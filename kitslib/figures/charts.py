@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from kitslib.figures.style import CYCLE, NAMES, PALETTE, WORDS, FigureError
 
@@ -192,15 +193,32 @@ def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
             frame[column], frame["dice"], yerr=spread, fmt="o", color=PALETTE["kidney"], ecolor=PALETTE["muted"],
             elinewidth=1, markersize=5,
         )  # fmt: skip
-        for one in frame.to_dict("records"):
-            ax.annotate(one["arm"], (one[column], one["dice"]), (5, 4), textcoords="offset points", fontsize=7.5)
         ax.set(xscale="log", xlabel=words)
         ax.xaxis.set_major_locator(MaxNLocator(5))  # arms differ by less than a decade
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.margins(x=0.18)
     axes[0, 0].set_ylabel(_word("dice"))
+    fig.canvas.draw()  # where the dots are on the page is known from here
+    for ax, column in zip(axes[0], costs, strict=True):
+        _name_dots(ax, frame[column], frame["dice"], frame["arm"])
     return fig
+
+
+def _name_dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequence[str]) -> None:
+    """Write each name beside its dot, on the side and at the height that is nearest and still free."""
+    steps = sorted(np.arange(-60, 61, 3), key=abs)
+    places = sorted(((x, y) for y in steps for x in (6, -6)), key=lambda place: abs(place[1]))
+    dots = ax.transData.transform(np.column_stack([xs, ys]))
+    taken = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in dots]
+    for x, y, name in sorted(zip(xs, ys, names, strict=True), key=lambda one: -one[1]):
+        words = ax.annotate(name, (x, y), textcoords="offset points", va="center", fontsize=7.5)
+        for place in places:
+            words.set(position=place, ha="left" if place[0] > 0 else "right")
+            box = words.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
 
 
 def hu_distributions(
