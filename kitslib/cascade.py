@@ -36,6 +36,8 @@ class KidneyStage:
     """A trained kidney network and how it is applied: grid, HU reading, windows, components kept.
 
     `mirrored` averages what is found with what is found in the left-right mirrored scan (test-time augmentation).
+    The components kept are the largest by `components_by`: "volume", or "certainty", the sum of 2 p - 1 over voxels of
+    probability p, by which a doubtful organ gives way to a smaller one that is surely a kidney.
     """
 
     network: nn.Module
@@ -44,17 +46,19 @@ class KidneyStage:
     window: Reading
     window_slices: int
     components: int
+    components_by: Literal["volume", "certainty"] = "volume"
     mirrored: bool = False
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
-        names = ("hu", "window", "window_slices", "components")
+        names, newer = ("hu", "window", "window_slices", "components"), ("components_by", "mirrored")
+        training = settings["training"]
         return cls(
             network=network,
             grid=KidneyGrid(**settings["grid"]),
-            **{n: settings["training"][n] for n in names},
-            mirrored=settings["training"].get("mirrored", False),  # older networks do not say
+            **{n: training[n] for n in names},
+            **{n: training[n] for n in newer if n in training},
         )
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -66,7 +70,8 @@ class KidneyStage:
 
         found = _both_ways(look, volume) if self.mirrored else look(volume)
         surely = found > 0.5
-        dropped = surely & ~largest_components(surely, self.components)
+        weight = 2 * found.astype(np.float32) - 1 if self.components_by == "certainty" else None
+        dropped = surely & ~largest_components(surely, self.components, weight)
         found[dropped] = 0
         return found
 

@@ -209,13 +209,17 @@ def predict_tiles(
     return total[:, top : top + mask.shape[1], left : left + mask.shape[2]].astype(np.float16)
 
 
-def largest_components(mask: np.ndarray, count: int) -> np.ndarray:
-    """Return the `count` largest 26-connected components of a boolean volume."""
+def largest_components(mask: np.ndarray, count: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """Return the `count` largest 26-connected components of a boolean volume.
+
+    With `weight`, of the volume's shape, those are the components with the largest sums of it.
+    """
     labels, number = cc3d.connected_components(mask, return_N=True)
     if number <= count:
         return mask.astype(bool)
-    sizes = np.bincount(labels.ravel(), minlength=number + 1)
-    sizes[0] = 0
+    weights = None if weight is None else weight.ravel()
+    sizes = np.bincount(labels.ravel(), weights, minlength=number + 1)
+    order = np.argsort(sizes[1:])[::-1] + 1
     keep = np.zeros(number + 1, bool)
-    keep[np.argsort(sizes)[::-1][:count]] = True
+    keep[order[:count]] = True
     return keep[labels]

@@ -129,6 +129,35 @@ def test_a_mirrored_kidney_stage_answers_alike_for_both_sides() -> None:
     assert alike(found)
 
 
+class Shown(nn.Module):
+    """The logit is what the network sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+def test_components_are_kept_by_volume_or_by_certainty() -> None:
+    window = HU_WINDOWS["soft_tissue"]
+    volume = np.full((4, 16, 16), window.low, np.int16)
+    doubtful, sure = round(window.shift + 0.2 * window.scale), round(window.high)
+    volume[:, 2:10, 2:6] = doubtful
+    volume[:, 2:6, 10:14] = sure
+    training = {"hu": "soft_tissue", "window": "padded", "window_slices": 16, "components": 1}
+    kept = {}
+    for by in (None, "volume", "certainty"):
+        settings = {
+            "grid": {"spacing_z": 3.0, "matrix": 16}, "training": training | ({"components_by": by} if by else {})
+        }  # fmt: skip
+        found = KidneyStage.of(Shown().eval(), settings).probability(volume, contextlib.nullcontext)
+        assert (found > 0.5).any()
+        kept[by] = int(volume[found > 0.5].max())
+    assert kept == {None: doubtful, "volume": doubtful, "certainty": sure}
+
+
 @pytest.mark.parametrize("dims", ["2.5d", "3d"])
 def test_a_mirrored_tumour_stage_answers_alike_for_both_sides(dims: str) -> None:
     training = {"hu": "foreground", "patch": [16, 16], "slices": 3, "slab": 4}

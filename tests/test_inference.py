@@ -95,6 +95,19 @@ def test_largest_components_keeps_the_largest() -> None:
     assert not largest_components(np.zeros((2, 2, 2), bool), 1).any()
 
 
+def test_largest_components_by_a_weight() -> None:
+    mask = np.zeros((3, 3, 12), bool)
+    mask[0, 0, :3] = mask[2, 2, 5:9] = mask[0, 0, 11] = True
+    weight = np.full(mask.shape, 0.9, np.float32)
+    weight[2, 2, 5:9] = 0.1  # the largest, and the least of all by weight
+    assert largest_components(mask, 1, weight)[0, 0].sum() == 3
+    kept = largest_components(mask, 2, weight)
+    assert kept[0, 0].sum() == 4
+    assert not kept[2].any()
+    weight[...] = -1  # what is asked for is kept, whatever its weight
+    assert largest_components(mask, 1, weight).sum() == 1
+
+
 def test_a_corner_counts_as_a_neighbour() -> None:
     mask = np.zeros((2, 2, 4), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[0, 0, 3] = True

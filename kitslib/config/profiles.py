@@ -30,6 +30,7 @@ DEMO = RunConfig(
         widths=(8, 8, 16, 64, 128), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
         batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
+        components_by="certainty",
         optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=22, arm_epochs=3, validate_every=11,
     ),
     tumor=TumorConfig(
@@ -55,6 +56,7 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         move=False,
         tumor_weight=1.0,
         mirrored=False,
+        components_by="volume",
         jitter=True,
         epochs=32,
         arm_epochs=5,
