@@ -22,6 +22,7 @@ from kitslib.augment import (
     augment_slices,
     contact_sheet,
     draw,
+    on_cpu,
     on_gpu,
     only,
 )
@@ -221,9 +222,10 @@ def test_equalisation_on_paper() -> None:
     images = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 10]).reshape(1, 1, 2, 4)
     expected = torch.tensor([0.0, 0, 0, 0, 2.5 * 0.4, 2.5 * 1.8, 2.5 * 2.2, 10]).reshape(1, 1, 2, 4)
     flat, _ = apply(images, images, neutral(equalise=1.0))
-    torch.testing.assert_close(flat, expected)
+    near = {"atol": 10 * 16 / on_cpu.FINE / 64, "rtol": 0}  # a level, where the result rises 16 times as fast
+    torch.testing.assert_close(flat, expected, **near)
     half, _ = apply(images, images, neutral(equalise=0.5))
-    torch.testing.assert_close(half, (images + expected) / 2)
+    torch.testing.assert_close(half, (images + expected) / 2, **near)
 
 
 def test_equalisation_flattens_and_keeps_the_order() -> None:
@@ -318,7 +320,8 @@ def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -
     settings = replace(EVERYTHING, intensity=0, noise=0) if name == "all" else only(name)
     drawn = draw(4, key=(6,), settings=replace(settings, mirror=mirror))
     on_the_cpu, on_the_gpu = apply(images, labels, drawn), as_on_a_gpu(images, labels, drawn)
-    torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=1e-3, rtol=0)  # of a range of 4
+    near = 5e-3 if name in ("equalise", "all") else 1e-3  # of a range of 4
+    torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=near, rtol=0)
     assert (on_the_cpu[1] != on_the_gpu[1]).float().mean() < 1e-3  # places in the middle between two pixels
     assert not torch.equal(on_the_cpu[0], images)
 

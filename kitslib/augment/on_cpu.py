@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 DTYPES = (torch.uint8, torch.float32)  # others are rounded to another neighbour by OpenCV
+FINE = 128  # levels of a histogram's bin in 16 bits
 TOGETHER = 4  # slices that OpenCV moves for little more than the price of one
 
 
@@ -56,25 +57,26 @@ def move(stack: np.ndarray, matrix: np.ndarray, *, nearest: bool, into: np.ndarr
 
 
 def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
-    """Mix in, by `strength`, the stack whose histogram above its lowest value is flat over its range; in place."""
+    """Mix in, by `strength`, the stack whose histogram above its lowest value is flat over its range; in place.
+
+    What becomes of a value is looked up for `FINE` levels a bin, so it is rounded to that part of the range first.
+    """
     cv2 = opencv()
     values = stack.reshape(len(stack), -1)
     low, high, *_ = cv2.minMaxLoc(values)
-    scale = bins / max(high - low, 1e-6)
-    # rounding what lies half a bin lower gives the bin, 0 to `bins`; a little less than half keeps the lowest in 0
-    level = cv2.convertScaleAbs(values, alpha=scale, beta=-low * scale - 0.4999)
-    counted = cv2.calcHist([level], [0], None, [bins + 1], [0, bins + 1]).ravel().astype(np.float64)
-    counted[0] -= values.size - cv2.countNonZero(cv2.compare(values, (low, 0, 0, 0), cv2.CMP_GT))
-    counted[bins - 1] += counted[bins]
-    counted[bins] = 0
-    rise = counted * ((high - low) / max(counted.sum(), 1))  # of the flat values over a bin
-    begin = np.cumsum(rise) - rise + low
-    factor = 1 - strength + strength * rise * scale
-    offset = strength * (begin - rise * (low * scale + np.arange(bins + 1)))
-    factors, offsets = (np.resize(table, 256).astype(np.float32) for table in (factor, offset))
-    for plane, bin_of in zip(values, level, strict=True):
-        plane *= cv2.LUT(bin_of, factors).ravel()
-        plane += cv2.LUT(bin_of, offsets).ravel()
+    level = cv2.normalize(values, None, 0, bins * FINE, cv2.NORM_MINMAX, cv2.CV_16U)
+    # rounding gives the bin, from 1; the lowest value alone is in 0
+    bin_of = cv2.convertScaleAbs(level, alpha=1 / FINE, beta=0.5 - 0.5 / FINE)
+    counted = cv2.calcHist([bin_of], [0], None, [bins], [1, bins + 1]).ravel().astype(np.float64)
+    rise = (1 - strength) / (bins * FINE) + strength * counted / (max(counted.sum(), 1) * FINE)
+    cv2.LUT(level, _table((high - low) * np.repeat(rise, FINE), low), values)
+
+
+def _table(rise: np.ndarray, low: float) -> np.ndarray:
+    """The values from `low` that rise by so much from level to level, in a table for 16 bits."""
+    table = np.empty(2**16, np.float32)
+    table[0], table[1 : len(rise) + 1] = low, low + np.cumsum(rise)
+    return table
 
 
 def blur(stack: np.ndarray, sigma: float) -> None:
