@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kitslib import training
 from kitslib.runs import Run, start
 from kitslib.sampling import Batch
-from kitslib.training import Losses, TrainingError, fit, make_optimizer, mend_thin_convolutions, seed_everything
+from kitslib.training import Losses, TrainingError, fit, mend_thin_convolutions, seed_everything
 
 EPOCHS, STEPS, SIZE = 6, 4, 4
 
@@ -60,7 +60,7 @@ def train(
     folder: Path, *, dropout: float = 0.2, settings: dict[str, Any] | None = None, **changes: Any
 ) -> tuple[Run, list[dict[str, Any]]]:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout(dropout), nn.PReLU(), nn.Conv2d(4, 1, 1))
+    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(dropout), nn.PReLU(), nn.Conv2d(8, 1, 1))
     sampler = Noise()
     run = Run.open(folder, "noise", settings or {"epochs": EPOCHS})
 
@@ -97,7 +97,7 @@ def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path: Path) -> None:
     assert again == history and (run.folder / "weights.safetensors").read_bytes() == before
 
 
-def be_killed(folder: Path, call: int, *, writing: bool) -> None:
+def be_killed(folder: Path, call: int, *, writing: bool, optimizer: str) -> None:
     """Train in a fork that gets SIGKILL in the step `call` counted from its start, or half-way in a later write."""
     child = os.fork()
     if child:
@@ -117,7 +117,7 @@ def be_killed(folder: Path, call: int, *, writing: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = half
-    train(folder, prepare=dying, validate=rising, log=lambda line: None)
+    train(folder, prepare=dying, validate=rising, optimizer=optimizer, log=lambda line: None)
 
 
 def rising(net: nn.Module) -> dict[str, float]:
@@ -126,16 +126,19 @@ def rising(net: nn.Module) -> dict[str, float]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system with fork and SIGKILL")
-def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path, optimizer: str) -> None:
     draw = random.Random(4)
     kills = [(draw.randrange(2 * STEPS), False) for _ in range(5)] + [(STEPS, True)]
     draw.shuffle(kills)
     code = f"from pathlib import Path; from test_training import be_killed; folder = Path({str(tmp_path / 'killed')!r})"
-    code += "".join(f"\nbe_killed(folder, {call}, writing={writing})" for call, writing in kills)
+    code += "".join(
+        f"\nbe_killed(folder, {call}, writing={writing}, optimizer={optimizer!r})" for call, writing in kills
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env=environment, check=True)
-    whole, history = train(tmp_path / "whole", validate=rising)
-    resumed, again = train(tmp_path / "killed", validate=rising)
+    whole, history = train(tmp_path / "whole", validate=rising, optimizer=optimizer)
+    resumed, again = train(tmp_path / "killed", validate=rising, optimizer=optimizer)
 
     def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{k: v for k, v in entry.items() if k != "seconds"} for entry in entries]
@@ -150,7 +153,7 @@ def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path) -> N
 def test_the_best_epoch_is_kept_and_restored_after_a_stop_between_two_writes(tmp_path: Path) -> None:
     scores = iter([0.1, 0.6, 0.3, 0.6, 0.2, 0.5])
     run, history = train(tmp_path, validate=lambda net: {"dice": next(scores)})
-    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout(), nn.PReLU(), nn.Conv2d(4, 1, 1))
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(), nn.PReLU(), nn.Conv2d(8, 1, 1))
     assert run.load_best(net) == history[1]
     assert not torch.equal(net[0].weight, weights(run)["0.weight"])
 
@@ -285,14 +288,3 @@ def test_convolutions_over_few_slices_have_the_gradient_of_float32(kernel: int, 
     del used  # what is left in freed memory must not matter
     y.float().square().mean().backward()
     torch.testing.assert_close(conv.weight.grad, truth, rtol=0.05, atol=float(truth.abs().max()) * 0.01)
-
-
-def test_the_schedule_ends_low_and_the_constant_one_stays() -> None:
-    rates = {}
-    for schedule in ("one_cycle", "constant"):
-        optimizer, scheduler = make_optimizer(nn.Linear(1, 1), name="adam", lr=0.1, schedule=schedule, total_steps=10)
-        for _ in range(9):
-            optimizer.step()
-            scheduler.step()
-        rates[schedule] = scheduler.get_last_lr()[0]
-    assert rates["constant"] == 0.1 and rates["one_cycle"] < 1e-3

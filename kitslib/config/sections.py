@@ -71,7 +71,7 @@ class KidneyConfig(Checked):
     mirror: Literal["none", "sagittal", "central"] = "sagittal"
     move: bool = False  # random rotation, shift and zoom of a batch
     jitter: bool = False  # those, and random gain, offset, blur and noise
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     schedule: Literal["constant", "one_cycle"] = "constant"
     lr: float = number(1e-4, 0)
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
@@ -109,7 +109,7 @@ class TumorConfig(Checked):
     batch: int = number(8, 1)
     accumulate: int = number(1, 1)
     compile: bool = False
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     schedule: Literal["constant", "one_cycle"] = "constant"
     lr: float = number(1e-4, 0)
     clip: float = number(1.0, 0)

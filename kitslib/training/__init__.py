@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kitslib.memory import ran_out, shortage, what_to_lower, window_to_lower
 from kitslib.progress import watch
 from kitslib.runs import Run, differing, versions
+from kitslib.training.optimizers import Name, make_optimizer
 
 Validate = Callable[[nn.Module], dict[str, float]]
 BEST = "dice"  # the score of an epoch of which the highest marks the best weights
@@ -63,22 +64,6 @@ def seed_everything(*parts: int) -> None:
     random.seed(state)
     np.random.seed(state % 2**32)
     torch.manual_seed(state)
-
-
-def make_optimizer(
-    network: nn.Module,
-    *,
-    name: Literal["adam", "adamw"],
-    lr: float,
-    schedule: Literal["constant", "one_cycle"],
-    total_steps: int,
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the optimiser and its learning-rate schedule, stepped once per optimiser step."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[name](network.parameters(), lr=lr, fused=True)  # one kernel for all weights
-    if schedule == "one_cycle":
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps, pct_start=0.2)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
@@ -154,7 +139,7 @@ def fit(
     seed: int,
     prepare: Callable[[Batch], tuple[Tensor, Tensor]],
     loss: Callable[[Any, Tensor, int], Tensor],
-    optimizer: Literal["adam", "adamw"],
+    optimizer: Name,
     schedule: Literal["constant", "one_cycle"],
     lr: float,
     clip: float = 0.0,
