@@ -17,6 +17,7 @@ from kitslib.augment import (
     SlabAugment,
     SliceAugment,
     _augment,
+    _steps,
     apply,
     augment_slabs,
     augment_slices,
@@ -304,8 +305,8 @@ def test_threads_give_the_bits_that_one_gives() -> None:
 def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     """What a GPU's operations make of a batch, on the CPU."""
     done = torch.empty_like(images), torch.empty_like(labels)
-    for sample in range(len(images)):
-        _augment(on_gpu, [x[sample] for x in (images, labels, *done)], drawn, sample)
+    for sample, steps in enumerate(_steps(drawn, *images.shape[2:])):
+        _augment(on_gpu, [x[sample] for x in (images, labels, *done)], steps)
     return done
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -175,12 +175,14 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     masks = labels if not on_a_cpu or labels.dtype in on_cpu.DTYPES else labels.float()
     stacks = [x.flatten(1, 2) if x.ndim == 5 else x for x in (images.float(), masks)]
     done = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in stacks]
+    steps = _steps(drawn, *stacks[0].shape[2:])
     if on_a_cpu:
         arrays = [x.contiguous().numpy() for x in (*stacks, *done)]
-        _for_all(len(images), lambda sample: _augment(on_cpu, [x[sample] for x in arrays], drawn, sample))
+        longest_first = sorted(range(len(images)), key=lambda sample: steps[sample].count, reverse=True)
+        _for_all(longest_first, lambda sample: _augment(on_cpu, [x[sample] for x in arrays], steps[sample]))
     else:
         for sample in range(len(images)):
-            _augment(on_gpu, [x[sample] for x in (*stacks, *done)], drawn, sample)
+            _augment(on_gpu, [x[sample] for x in (*stacks, *done)], steps[sample])
     _intensity(done[0], drawn)
     return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape).to(labels.dtype)
 
@@ -226,13 +228,19 @@ def _lowest(stacks: Tensor) -> Tensor:
     return stacks.amin(dim=(1, 2, 3), keepdim=True)
 
 
-def _for_all(samples: int, do: Callable[[int], None]) -> None:
-    """`do` for each sample, as many at a time as torch has threads."""
-    if (threads := min(torch.get_num_threads(), samples)) > 1:
-        list(_pool(threads).map(do, range(samples)))
-    else:
-        for sample in range(samples):
+def _for_all(samples: Sequence[int], do: Callable[[int], None]) -> None:
+    """`do` for each sample in this order, as many at a time as torch has threads."""
+    left = iter(samples)
+
+    def work() -> None:
+        for sample in left:
             do(sample)
+
+    others = min(torch.get_num_threads(), len(samples)) - 1
+    waiting = [_pool(others).submit(work) for _ in range(others)]
+    work()
+    for other in waiting:
+        other.result()
 
 
 @functools.cache
@@ -240,41 +248,66 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "augment")
 
 
-def _augment(operations: ModuleType, stacks: Sequence[Any], drawn: Draw, sample: int) -> None:
+class _Steps(NamedTuple):
+    """What is done to one sample: axes to reverse or the map that moves it, strength of equalisation, sigma of blur."""
+
+    axes: tuple[int, ...]
+    matrix: np.ndarray | None
+    equalise: float
+    sigma: float
+
+    @property
+    def count(self) -> int:
+        """How many passes over the sample these are."""
+        return (self.matrix is not None) + (self.equalise > 0) + (self.sigma > 0)
+
+
+def _steps(drawn: Draw, height: int, width: int) -> list[_Steps]:
+    """The steps of every sample, worked out together: while a thread computes here, all others wait."""
+    moved = (drawn.degrees != 0) | (drawn.shift != 0).any(1) | (drawn.share != 1)
+    axes = (2,) if drawn.mirror == "sagittal" else (0, 1, 2)
+    return [
+        _Steps(axes if mirrored else (), matrix if moves else None, strength, sigma)
+        for mirrored, moves, matrix, strength, sigma in zip(
+            drawn.mirrored, moved, _matrices(drawn, height, width), drawn.equalise.tolist(), drawn.sigma.tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _matrices(drawn: Draw, height: int, width: int) -> np.ndarray:
+    """(B, 2, 3): where a pixel (x, y, 1) of each result comes from.
+
+    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once.
+    """
+    angle, share, last = np.radians(drawn.degrees), drawn.share, np.array([width - 1, height - 1])
+    cos, sin = share * np.cos(angle), share * np.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]]).transpose(2, 0, 1)
+    # centre of the cut box, -1 to 1 across the picture
+    box = ((1 - share)[:, None] * drawn.place - 2 * drawn.shift)[:, ::-1]
+    from_zero = last / 2 + box * (last + 1) / 2 - turn @ (last / 2)
+    matrices = np.concatenate([turn, from_zero[:, :, None]], axis=2)
+    for row in (0,) if drawn.mirror == "sagittal" else (0, 1):  # the place across the middle column or row
+        matrices[drawn.mirrored, row] = [0, 0, last[row]] - matrices[drawn.mirrored, row]
+    return matrices
+
+
+def _augment(operations: ModuleType, stacks: Sequence[Any], steps: _Steps) -> None:
     """Image and label (K, H, W) of a sample into two others, by the operations of a kind of device."""
     image, label, image_done, label_done = stacks
-    axes: tuple[int, ...] = ()
-    if drawn.mirrored[sample]:
-        axes = (2,) if drawn.mirror == "sagittal" else (0, 1, 2)
-    if drawn.degrees[sample] or drawn.shift[sample].any() or drawn.share[sample] != 1:
-        matrix = _matrix(drawn, sample, axes, *image.shape[1:])
+    axes, matrix, strength, sigma = steps
+    if matrix is None:
+        operations.mirror(image, axes, into=image_done)
+        operations.mirror(label, axes, into=label_done)
+    else:
         if 0 in axes:  # rows and columns are in the matrix
             image, label = (x[::-1] if isinstance(x, np.ndarray) else x.flip(0) for x in (image, label))
         operations.move(image, matrix, nearest=False, into=image_done)
         operations.move(label, matrix, nearest=True, into=label_done)
-    else:
-        operations.mirror(image, axes, into=image_done)
-        operations.mirror(label, axes, into=label_done)
-    if drawn.equalise[sample] > 0:
-        operations.equalise(image_done, float(drawn.equalise[sample]), BINS)
-    if drawn.sigma[sample] > 0:
-        operations.blur(image_done, float(drawn.sigma[sample]))
-
-
-def _matrix(drawn: Draw, sample: int, axes: tuple[int, ...], height: int, width: int) -> np.ndarray:
-    """(2, 3): where a pixel (x, y, 1) of the result comes from.
-
-    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once.
-    """
-    angle, share = np.radians(drawn.degrees[sample]), drawn.share[sample]
-    turn = share * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    last = np.array([width - 1, height - 1])
-    box = ((1 - share) * drawn.place[sample] - 2 * drawn.shift[sample])[::-1]  # its centre, -1 to 1 across the picture
-    matrix = np.column_stack([turn, last / 2 + box * (last + 1) / 2 - turn @ (last / 2)])
-    for row, axis in ((0, 2), (1, 1)):
-        if axis in axes:  # the place across the middle column or row
-            matrix[row] = [0, 0, last[row]] - matrix[row]
-    return matrix
+    if strength > 0:
+        operations.equalise(image_done, strength, BINS)
+    if sigma > 0:
+        operations.blur(image_done, sigma)
 
 
 def _intensity(stacks: Tensor, drawn: Draw) -> None:
