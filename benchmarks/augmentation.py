@@ -2,7 +2,8 @@
 
 Each contender turns, shifts, zooms and mirrors images and labels, equalises and blurs images, each with the same
 share of the samples and the same ranges. batchgeneratorsv2 knows no histogram equalisation; its gamma transform
-stands in. A peer is measured twice: in one process with all threads, and in as many data-loader workers.
+stands in. A peer is measured twice: in one process with all threads, and in as many data-loader workers. All make
+as many batches in a measurement, one after the other, as a training's loader does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from kitslib.augment import SliceAugment, augment_slices
 from kitslib.runs import start
 
 BATCH, SLICES, SIZE = 16, 5, 256
-LOADED_BATCHES = 4  # that the workers make in one measurement
+BATCHES = 8  # that each contender makes in one measurement
 BOUND = 5.0  # times the samples per second of a peer
 
 USUAL = SliceAugment()
@@ -61,9 +62,20 @@ def moved_share(settings: SliceAugment) -> float:
     return 1 - (1 - settings.rotate) * (1 - settings.translate) * (1 - settings.cut)
 
 
-def _ours(settings: SliceAugment, images: Tensor, labels: Tensor) -> Callable[[], Any]:
+def _a_batch(make: Callable[[], Any]) -> Callable[[], float]:
+    """The seconds that a batch takes where `make` makes one, by making several."""
+
+    def several() -> None:
+        for _ in range(BATCHES):
+            make()
+
+    measured = timed(several)
+    return lambda: measured() / BATCHES
+
+
+def _ours(settings: SliceAugment, images: Tensor, labels: Tensor) -> Callable[[], float]:
     step = itertools.count()
-    return lambda: augment_slices(images, labels, settings, key=(next(step),))
+    return _a_batch(lambda: augment_slices(images, labels, settings, key=(next(step),)))
 
 
 def _monai(settings: SliceAugment, size: int) -> PerSample:
@@ -159,7 +171,7 @@ class _Samples(Dataset):
         self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self) -> int:
-        return LOADED_BATCHES * len(self.images)
+        return BATCHES * len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         sample = index % len(self.images)
@@ -167,27 +179,26 @@ class _Samples(Dataset):
 
 
 def _in_one_process(transform: PerSample, images: Tensor, labels: Tensor) -> Callable[[], float]:
-    def job() -> None:
+    def make() -> tuple[Tensor, ...]:
         done = [transform(image, label) for image, label in zip(images, labels, strict=True)]
-        for part in zip(*done, strict=True):
-            torch.stack(part)
+        return tuple(torch.stack(part) for part in zip(*done, strict=True))
 
-    return timed(job)
+    return _a_batch(make)
 
 
 def _in_workers(transform: PerSample, images: Tensor, labels: Tensor, workers: int) -> Callable[[], float]:
     samples = _Samples(images, labels, transform)
     loader = DataLoader(samples, len(images), num_workers=workers, persistent_workers=True)
     epoch = timed(lambda: [None for _ in loader])
-    return lambda: epoch() / LOADED_BATCHES
+    return lambda: epoch() / BATCHES
 
 
 def contenders(settings: SliceAugment, threads: int, size: int) -> dict[str, Callable[[], float]]:
     """What is measured, by name: each does one batch and returns its seconds."""
     images, labels = batch(size)
-    jobs = {"ours": timed(_ours(settings, images, labels))}
+    jobs = {"ours": _ours(settings, images, labels)}
     if torch.cuda.is_available():
-        jobs["ours on the GPU"] = timed(_ours(settings, images.cuda(), labels.cuda()))
+        jobs["ours on the GPU"] = _ours(settings, images.cuda(), labels.cuda())
     for peer, module in PEERS.items():
         if installed(module):
             transform = MAKERS[peer](settings, size)
