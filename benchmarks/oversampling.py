@@ -25,6 +25,9 @@ OPTIONS = {
     "cohort.seed": 7,
     "cohort.cases": 96,
     "cohort.held_out": 24,
+    "tumor.optimizer": "adamw",
+    "tumor.lr": 4e-3,
+    "tumor.oversample_every": 4,
     "tumor.epochs": 13,
     "tumor.validate_every": 13,
 }

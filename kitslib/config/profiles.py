@@ -31,12 +31,12 @@ DEMO = RunConfig(
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
         batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
         components_by="certainty",
-        optimizer="adamw", schedule="one_cycle", lr=3e-3, epochs=22, arm_epochs=3, validate_every=11,
+        optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=20, arm_epochs=3, validate_every=10,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 48, 96), jitter=True,
-        optimizer="adamw", schedule="one_cycle", lr=4e-3, epochs=14, steps=100,
-        oversample_every=4, oversample_stride=6, validate_every=7, mirrored=True,
+        optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=12, steps=100,
+        oversample_every=3, oversample_stride=6, validate_every=6, mirrored=True,
     ),
 )  # fmt: skip
 
@@ -58,6 +58,8 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         mirrored=False,
         components_by="volume",
         jitter=True,
+        optimizer="adamw",
+        lr=3e-3,
         epochs=32,
         arm_epochs=5,
         validate_every=8,
@@ -65,6 +67,8 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
     tumor=replace(
         DEMO.tumor,
         widths=(8, 16, 32, 64),
+        optimizer="adamw",
+        lr=4e-3,
         epochs=60,
         oversample_every=12,
         oversample_stride=6,
