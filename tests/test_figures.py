@@ -256,3 +256,23 @@ def test_false_positives_are_split_by_cyst_where_cysts_are_known() -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["00003", "00001", "00002"]
     with pytest.raises(figures.FigureError, match="cyst_fp_ml"):
         figures.false_positive_split([{"case": "a", "fp_ml": 1.0}])
+
+
+@pytest.mark.filterwarnings("error")
+def test_arms_that_cost_alike_keep_their_names_apart() -> None:
+    rows = [
+        {"arm": name, "dice": dice, "low": dice - 0.2, "high": dice + 0.2, "parameters": cost, "train_s": cost / 2e4}
+        for name, dice, cost in (
+            ("multi_scale", 0.553, 1.20e6), ("se", 0.554, 1.21e6), ("attention", 0.5535, 1.215e6),
+            ("hdc", 0.56, 1.4e6), ("baseline", 0.3, 1.0e6),
+        )
+    ]  # fmt: skip
+    fig = figures.dice_against_cost(rows, {"parameters": "parameters", "train_s": "training, s"})
+    for ax in fig.axes:
+        assert {text.get_text() for text in ax.texts} == {row["arm"] for row in rows}
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        dots = ax.transData.transform([text.xy for text in ax.texts])
+        assert not any(box.contains(*dot) for box in boxes for dot in dots)
+        gaps = [min(abs(box.x0 - dot[0]), abs(box.x1 - dot[0])) for box, dot in zip(boxes, dots, strict=True)]
+        assert max(gaps) < 20, "a name stands beside its dot"

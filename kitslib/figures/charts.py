@@ -212,7 +212,7 @@ def _name_dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequen
     dots = ax.transData.transform(np.column_stack([xs, ys]))
     taken = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in dots]
     for x, y, name in sorted(zip(xs, ys, names, strict=True), key=lambda one: -one[1]):
-        words = ax.annotate(name, (x, y), textcoords="offset points", va="center", fontsize=7.5)
+        words = ax.annotate(name, (x, y), places[0], textcoords="offset points", va="center", fontsize=7.5)
         for place in places:
             words.set(position=place, ha="left" if place[0] > 0 else "right")
             box = words.get_window_extent()
