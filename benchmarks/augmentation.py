@@ -235,7 +235,7 @@ def bounds(setting: str, timings: dict[str, Timing]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Measure both settings, print their tables and the bounds."""
-    reader = parser("augmentation", __doc__, threads=2, repeats=15)
+    reader = parser("augmentation", __doc__, threads=2, repeats=31)
     reader.add_argument("--size", type=int, default=SIZE, help="pixels on a side (%(default)s)")
     options = reader.parse_args(arguments)
     if options.clock != "wall":
