@@ -89,8 +89,7 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     if device == "cuda" and cpu:
         raise RunError("device: 'cuda' was asked for, but this machine shows no CUDA device; use 'auto'")
     if precision == "auto":
-        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() if cpu else torch.cuda.is_bf16_supported()
-        precision = "bf16" if has_bf16 else "no"
+        precision = "bf16" if (_cpu_has_bf16() if cpu else torch.cuda.is_bf16_supported()) else "no"
     if precision == "fp16" and cpu:
         raise RunError("precision: 'fp16' needs a GPU, and this training is on the CPU; use 'bf16', 'no' or 'auto'")
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -98,6 +97,14 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     torch.set_num_threads(threads)  # last: where several processes share the CPU, accelerate sets a number of its own
     return accelerator
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself: where it is emulated, as AVX-512 alone allows, float32 is quicker."""
+    able = torch.cpu.get_capabilities()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(
+        able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+    )
 
 
 def _keep_freed_memory() -> None:

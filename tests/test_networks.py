@@ -21,7 +21,7 @@ from kitslib.networks import (
     shape_probe,
 )
 from kitslib.networks.blocks import AdditiveGate, ConcatGate, HybridDilated, PyramidJoin, SqueezeExcite, resize
-from kitslib.networks.quick import InstanceNorm, PReLU, UpConv, dropout, join
+from kitslib.networks.quick import Conv3d, InstanceNorm, PReLU, UpConv, dropout, join
 
 MECHANISMS = ("multi_scale", "se", "attention", "hdc")
 SHAPES = {"2d": (2, 1, 19, 12), "2.5d": (2, 5, 19, 12), "3d": (1, 1, 9, 19, 12)}
@@ -434,6 +434,50 @@ def test_up_convolution_equals_the_transposed_one(shape: tuple[int, ...], last: 
     got = values_and_gradients(up)
     torch.testing.assert_close(got, values_and_gradients(lambda leaf: plain(leaf, up.weight, up.bias, stride=2)))
     assert got[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "depth", "kernel", "stride", "dilation"),
+    [(3, 8, 3, 1, 1), (1, 8, 3, 1, 1), (3, 8, 3, 1, 2), (3, 4, 3, 1, 5), (3, 7, 3, 1, 1), (3, 2, 3, 1, 1),
+     (3, 1, 3, 1, 1), (3, 8, 2, 2, 1), (3, 2, 2, 2, 1), (3, 8, 5, 1, 1), (3, 8, 1, 1, 1)],
+)  # fmt: skip
+def test_convolution_of_one_small_sample_equals_the_plain_one(
+    channels: int, depth: int, kernel: int, stride: int, dilation: int, bias: bool, last: bool
+) -> None:
+    padding = dilation * (kernel - 1) // 2
+    conv = Conv3d(channels, 4, kernel, stride=stride, padding=padding, dilation=dilation, bias=bias)
+    x = torch.randn(1, channels, depth, 6, 10)
+    if last:
+        conv, x = conv.to(memory_format=torch.channels_last_3d), x.to(memory_format=torch.channels_last_3d)
+    leaf, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    weights = [p.detach().double().requires_grad_() for p in conv.parameters()]
+    found, wanted = conv(leaf), F.conv3d(exact, *weights, stride=stride, padding=padding, dilation=dilation)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    ahead = torch.randn(found.shape)
+    ours = torch.autograd.grad(found, (leaf, *conv.parameters()), ahead)
+    theirs = torch.autograd.grad(wanted, (exact, *weights), ahead.double())
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.double(), their, rtol=1e-4, atol=1e-3)
+
+
+def test_convolutions_take_the_quick_way_where_torch_does_not() -> None:
+    conv, x = Conv3d(8, 8, 3, padding=1), torch.randn(1, 8, 16, 16, 16, requires_grad=True)
+    with torch.profiler.profile() as profile:
+        conv(x).sum().backward()
+        conv(torch.cat([x, x]))  # two samples: torch takes oneDNN itself
+    names = [event.key for event in profile.key_averages()]
+    assert "aten::mkldnn_convolution" in names and "aten::slow_conv3d_forward" not in names
+    assert "_SmallConvBackward" in names
+    with torch.autocast("cpu"):
+        assert conv(x).dtype == torch.bfloat16
+
+
+def test_an_input_without_gradient_gets_none() -> None:
+    conv, x = Conv3d(1, 4, 3, padding=1), torch.randn(1, 1, 8, 8, 8)
+    conv(x).sum().backward()
+    assert x.grad is None and conv.weight.grad is not None
 
 
 def test_slope_gradients_of_bfloat16_are_summed_in_float32() -> None:

@@ -162,6 +162,23 @@ def test_a_second_start_may_ask_for_another_precision() -> None:
     assert start(device="cpu", precision="no").mixed_precision == "no"
 
 
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [
+        ({"avx512_f": True}, "no"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"bf16": True}, "bf16"),
+    ],
+)
+def test_bf16_is_taken_where_the_cpu_has_it_and_not_where_it_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert start(device="cpu").mixed_precision == precision
+
+
 def test_arrays_beside_the_weights_come_back_and_missing_ones_are_none(tmp_path: Path) -> None:
     run = Run.open(tmp_path, "r", {"a": 1})
     run.save_arrays("maps", one=np.arange(6).reshape(2, 3), two=np.ones(2, np.float16))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.quick import InstanceNorm, PReLU, UpConv
+from kitslib.networks.quick import Conv3d, InstanceNorm, PReLU, UpConv
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV = {2: nn.Conv2d, 3: Conv3d}
 LEAK = 0.1  # below zero, so that none of the few hidden units of a mechanism can die
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
@@ -216,7 +216,7 @@ def check_input(x: Tensor, *, dims: int, channels: int, network: str) -> None:
 def initialise(network: nn.Module) -> None:
     """Kaiming-normal convolution and linear weights for a PReLU slope of 0.25, zero biases."""
     for module in network.modules():
-        if isinstance(module, (*CONV.values(), UpConv, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Conv3d, UpConv, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, a=0.25)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.blocks import CONV, AdditiveGate, ConcatGate, crop_to
+from kitslib.networks.blocks import AdditiveGate, ConcatGate, crop_to
 from kitslib.networks.quick import UpConv
 
 TRANSPOSED_CONV = (UpConv, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -31,7 +31,7 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
 
     twin = _twin(network).eval()
     for module in twin.modules():
-        if isinstance(module, (*CONV.values(), *TRANSPOSED_CONV, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONV, nn.Linear)):
             module.register_forward_hook(count)
     twin(torch.empty(tuple(shape), device="meta"))
     return total

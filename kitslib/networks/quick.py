@@ -1,4 +1,4 @@
-"""Layers that stay quick in channels-last bf16 on a CPU, where torch's own kernels do not."""
+"""Layers that stay quick on a CPU, in channels-last bf16 and in float32, where torch's own kernels do not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,70 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+SMALL = 20480  # values over all axes but the last, up to which torch takes its slow float32 convolution of one sample
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # that hold the bits of a floating-point number, by bytes
+
+
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` that stays with oneDNN where torch leaves it: float32, one sample, few values, on a CPU.
+
+    There torch multiplies unfolded matrices, which takes up to 20 times as long (2.13; its rule counts the values over
+    all axes but the last, and calls up to 20480 few).
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (
+            x.device.type == "cpu"
+            and x.dtype == weight.dtype == torch.float32
+            and x.ndim == 5
+            and len(x) == 1
+            and 0 < x.numel() <= SMALL * x.shape[-1]
+            and self.groups == 1
+            and self.padding_mode == "zeros"
+            and not isinstance(self.padding, str)
+            and not torch.is_autocast_enabled("cpu")
+            and torch.backends.mkldnn.is_available()
+            and not torch.compiler.is_compiling()
+        ):
+            return _SmallConv.apply(x, weight, bias, self.stride, self.padding, self.dilation)
+        return super()._conv_forward(x, weight, bias)
+
+
+class _SmallConv(torch.autograd.Function):
+    """A convolution by oneDNN; gradients of the two halves of its depth as if of two samples, which oneDNN gets."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry, ctx.bias = (stride, padding, dilation), None if bias is None else [len(bias)]
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, dilation, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (stride, padding, dilation) = ctx.saved_tensors, ctx.geometry
+        half, odd = divmod(gradient.shape[2], 2)
+        seen = (half - 1) * stride[0] + (weight.shape[2] - 1) * dilation[0] + 1  # slices that half of the output sees
+        wanted = [*ctx.needs_input_grad[:2], ctx.bias is not None]
+        if odd or seen > x.shape[2]:  # halves that overlap so much cost more than the slow way
+            to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
+                gradient, x, weight, ctx.bias, stride, padding, dilation, False, [0] * 3, 1, wanted
+            )
+            return to_x, to_weight, to_bias, None, None, None
+        deep, second = padding[0], half * stride[0]
+        padded = F.pad(x, (0, 0, 0, 0, deep, deep))
+        to_halves, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            torch.cat(gradient.split(half, dim=2)),
+            torch.cat([padded[:, :, :seen], padded[:, :, second : second + seen]]),
+            weight, ctx.bias, stride, (0, *padding[1:]), dilation, False, [0] * 3, 1, wanted,
+        )  # fmt: skip
+        to_x = None
+        if wanted[0]:
+            whole = torch.zeros_like(padded)
+            whole[:, :, :seen] = to_halves[:1]
+            whole[:, :, second : second + seen] += to_halves[1:]
+            to_x = whole[:, :, deep : deep + x.shape[2]]
+        return to_x, to_weight, to_bias, None, None, None
 
 
 class InstanceNorm(nn.Module):

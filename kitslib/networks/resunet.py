@@ -18,7 +18,7 @@ from kitslib.networks.blocks import (
     pad_to_multiple,
     resize,
 )
-from kitslib.networks.quick import dropout, join
+from kitslib.networks.quick import Conv3d, dropout, join
 
 DIVISOR = 8
 
@@ -74,10 +74,10 @@ class ResUNet3D(nn.Module):
         self.decode4 = Stage(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
 
         if deep_supervision:
-            self.map1 = nn.Conv3d(w5, out_channels, 1)
-            self.map2 = nn.Conv3d(w4, out_channels, 1)
-            self.map3 = nn.Conv3d(w3, out_channels, 1)
-        self.map4 = nn.Conv3d(w2, out_channels, 1)
+            self.map1 = Conv3d(w5, out_channels, 1)
+            self.map2 = Conv3d(w4, out_channels, 1)
+            self.map3 = Conv3d(w3, out_channels, 1)
+        self.map4 = Conv3d(w2, out_channels, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
