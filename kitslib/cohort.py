@@ -47,6 +47,10 @@ __all__ = [
 
 _PART = ".part"
 _DAY = 86400  # seconds
+_DIED = (
+    "a worker died: perhaps for want of memory (use fewer jobs), or because a script calls this outside"
+    " if __name__ == '__main__'"
+)
 
 
 class CohortError(ValueError):
@@ -177,7 +181,7 @@ def _run(work: list[_Work], jobs: int) -> Iterator[tuple[str, str]]:
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield running[future], "a worker was killed, perhaps for want of memory; use fewer jobs"
+                yield running[future], _DIED
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not work off its queue
 

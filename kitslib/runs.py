@@ -124,7 +124,7 @@ def device_name(device: torch.device | str = "cpu") -> str:
         model = next(line.split(":")[1].strip() for line in info.splitlines() if "model name" in line)
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{model}, {os.cpu_count()} cores{'' if _cpu_has_bf16() else ', without bf16'}"
 
 
 @functools.cache

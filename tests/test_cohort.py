@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -276,3 +278,19 @@ def test_meta_is_plain_json(files: list[CaseFiles], tmp_path: Path) -> None:
         "margin_mm": 6.0,
         "mask_dilation_mm": 5.0,
     }
+
+
+def test_dead_workers_are_reported_with_what_may_have_killed_them(files: list[CaseFiles], tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from pathlib import Path\nfrom kitslib.cases import find_cases\n"
+        "from kitslib.cohort import KidneyGrid, prepare\n"
+        f"prepare(find_cases(Path({str(tmp_path / 'data')!r})), KidneyGrid(spacing_z=3, matrix=16),"
+        f" Path({str(tmp_path / 'cache')!r}), jobs=2)\n",
+        encoding="utf-8",
+    )
+    call = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert call.returncode == 1
+    *_, first, second = call.stderr.rstrip().splitlines()
+    for line in (first, second):
+        assert "case_0000" in line and "fewer jobs" in line and "if __name__ == '__main__'" in line
