@@ -28,7 +28,7 @@ DEMO = RunConfig(
     tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
     kidney=KidneyConfig(
         widths=(8, 8, 16, 64, 128), norm=True, dropout=0.0,
-        loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=64,
+        loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=32,
         batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
         components_by="certainty",
         optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=20, arm_epochs=3, validate_every=10,
@@ -51,6 +51,7 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
     kidney=replace(
         DEMO.kidney,
         widths=(8, 12, 24, 48, 96),
+        window_slices=64,
         kidney_share=0.6,
         volume_power=0.0,
         move=False,
@@ -88,7 +89,7 @@ PROFILES: dict[str, RunConfig] = {
             tumor_grid=TumorGridConfig(spacing_z=5.0, spacing_xy=4.0, region="box"),
             kidney=KidneyConfig(
                 widths=(4, 8, 8, 8, 8), norm=True, dropout=0.0,
-                loss="dice_cross_entropy", slab=16, window_slices=32,
+                loss="dice_cross_entropy", slab=16, window_slices=16,
                 optimizer="adamw", schedule="one_cycle", lr=1e-2, epochs=3, arm_epochs=1, validate_every=3,
             ),
             tumor=TumorConfig(
