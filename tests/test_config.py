@@ -170,6 +170,11 @@ def test_every_network_is_of_the_baselines_size(name: str, widths: tuple[int, ..
         assert 0.6 < ours / baselines < 1.5
 
 
+@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
+def test_kidney_windows_are_as_deep_as_the_slabs_trained_on(profile: str) -> None:
+    assert PROFILES[profile].kidney.window_slices == PROFILES[profile].kidney.slab
+
+
 @pytest.mark.parametrize("name", KIDNEY_ARMS)
 def test_a_kidney_arm_changes_its_section_and_nothing_else(name: str) -> None:
     plain = PROFILES["demo"].kidney
