@@ -51,7 +51,7 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
     kidney=replace(
         DEMO.kidney,
         widths=(8, 12, 24, 48, 96),
-        window_slices=64,
+        window_slices=64,  # as deep as when its networks were made; 32 was no better for them
         kidney_share=0.6,
         volume_power=0.0,
         move=False,
