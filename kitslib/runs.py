@@ -101,6 +101,8 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself: where it is emulated, as AVX-512 alone allows, float32 is quicker."""
+    if not torch.backends.mkldnn.is_available():  # such builds do not even have the question asked below
+        return False
     able = torch.cpu.get_capabilities()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(
         able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")

@@ -179,6 +179,9 @@ def test_bf16_is_taken_where_the_cpu_has_it_and_not_where_it_is_emulated(
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert start(device="cpu").mixed_precision == precision
     assert device_name().endswith("without bf16") == (precision == "no")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    assert start(device="cpu").mixed_precision == "no"
 
 
 def test_arrays_beside_the_weights_come_back_and_missing_ones_are_none(tmp_path: Path) -> None:
