@@ -261,6 +261,16 @@ def test_value_interval_and_n_are_those_of_the_data():
     assert (shares.value, shares.n) == (pytest.approx(0.4), 210)
 
 
+@pytest.mark.parametrize(("side", "sign", "end"), [("above", 1, "[0.0002, "), ("below", -1, ", -0.0002]")])
+def test_an_interval_that_all_but_touches_zero_says_so(side: str, sign: int, end: str):
+    plain = verdict(8, STRONG)
+    shift = sign * (plain.value - plain.ci[0] + 0.0002)
+    close = verdict(8, with_arms("tumor_dice", multi_scale=arm(shift, spread=1 + sign)))
+    assert f"the interval lies {side} zero, only just" in close.reason
+    assert end in close.reason
+    assert "only just" not in plain.reason
+
+
 def test_rows_of_the_summary_are_strict_json():
     rows = [v.to_dict() for v in [*ledger(STRONG), *ledger(Evidence(synthetic=True))]]
     read = json.loads(json.dumps(rows, allow_nan=False))

@@ -31,12 +31,15 @@ def test_the_committed_summary_is_of_a_clean_commit_and_names_no_folder(summary:
 
 def test_the_findings_follow_the_numbers(summary: dict) -> None:
     other = copy.deepcopy(summary)
+    other["kidney"] |= {"worst": 0.4321, "train_s": 123.0}
+    other["device"] = "an abacus"
     other["cascade"]["composite"], other["cascade"]["composite_ci"] = 0.1234, [0.1, 0.2]
     for claim in other["claims"]:
         claim["verdict"] = "undecided"
     text = findings_markdown(other)
     assert "| 0.123 | 0.100 to 0.200 |" in text and f"{len(other['claims'])} undecided" in text
     assert all(f"| {claim['claim']} | undecided |" in text for claim in other["claims"])
+    assert "trained for 2 min 03 s; its worst held-out case has a Dice of 0.432." in text and "on an abacus." in text
     assert findings_markdown(summary) != text
 
 

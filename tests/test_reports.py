@@ -413,7 +413,8 @@ SUMMARY = {
     "synthetic": True,
     "commit": "1a2b3c4",
     "wall_s": 1312.4,
-    "kidney": {"dice": 0.9123, "dice_ci": [0.88, 0.94], "n": 6},
+    "device": "Abacus 9000, 2 cores",
+    "kidney": {"dice": 0.9123, "dice_ci": [0.88, 0.94], "n": 6, "worst": 0.8512},
     "tumor": {
         "baseline": {
             "dice": 0.42, "dice_ci": [0.30, 0.50], "n": 6, "seeds": [0, 1],
@@ -454,6 +455,8 @@ def test_the_index_shows_what_the_summary_says(tmp_path):
     values = [box.text for box in page.select(".headline .value")]
     assert values == ["0.912", "0.610", "0.730"]
     assert "95 % interval 0.880 to 0.940 · n = 6" in page.select_one(".headline .kidney").text
+    assert page.select_one(".headline .kidney .about").text == "held-out cases, the worst 0.851"
+    assert "Abacus 9000, 2 cores" in page.select_one(".facts").text
     assert "95 % interval 0.600 to 0.820 · n = 6" in page.select(".headline > *")[-1].text
     assert "SYNTHETIC DATA" in page.text and "24 synthetic cases." in page.text and "21 min 52 s" in page.text
     arms, ledger = page.select("table")
@@ -480,6 +483,15 @@ def test_the_index_follows_the_numbers(tmp_path):
         "On the real CT ircad01 the kidney network scores 0.700."
         in index_soup(tmp_path, real=[{"case": "ircad01", "dice": 0.7}]).text
     )
+
+
+@pytest.mark.parametrize(
+    ("ci", "shown"),
+    [((0.00038, 0.302), "0.0004 to 0.302"), ((-0.2, -0.00012), "−0.200 to −0.0001"), ((0.0, 1e-9), "0.000 to 0.000")],
+)
+def test_an_interval_shows_on_which_side_of_zero_it_ends(tmp_path, ci, shown):
+    claim = {"claim": "SE helps", "verdict": "reproduced", "value": 0.1, "ci": list(ci), "n": 16}
+    assert rows(index_soup(tmp_path, claims=[claim]).select("table")[-1])[0][4] == shown
 
 
 def test_missing_numbers_are_dashes_with_their_reason(tmp_path):

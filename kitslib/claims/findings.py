@@ -15,6 +15,7 @@ Interval = tuple[float, float]
 NAN = float("nan")
 
 MIN_CASES = 6  # the fewest with which cases that all agree reject chance at 5 % (sign test: 2 × 0.5⁶ = 0.03)
+CLOSE = 0.05  # of an interval's width: another 10,000 resamplings move an end by up to a third of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Finding:
     def reason(self) -> str:
         """The finding as one sentence with its numbers."""
         lo, hi = self.ci
-        interval = "" if math.isnan(lo) else f" [{lo:.3f}, {hi:.3f}]"
+        interval = "" if math.isnan(lo) else f" [{_bound(lo)}, {_bound(hi)}]"
         numbers = "" if math.isnan(self.value) else f" {self.value:.3f}{interval}, n = {self.n}"
         told = f"{self.measure}:{numbers}; {self.why}" if numbers else self.why
         warned = f"{told} ({self.warning})" if self.warning else told
@@ -134,8 +135,14 @@ def _against(found: Finding, bound: float) -> Finding:
         return missing(f"{found.measure}, on any case")
     if found.n < MIN_CASES:
         return replace(found, verdict="undecided", why=f"fewer than {MIN_CASES} cases decide nothing")
+    just = ", only just" if min(abs(lo - bound), abs(hi - bound)) < CLOSE * (hi - lo) else ""
     if lo > bound:
-        return replace(found, verdict="reproduced", why=f"the interval lies above {at}")
+        return replace(found, verdict="reproduced", why=f"the interval lies above {at}{just}")
     if hi < bound:
-        return replace(found, verdict="not reproduced", why=f"the interval lies below {at}")
+        return replace(found, verdict="not reproduced", why=f"the interval lies below {at}{just}")
     return replace(found, verdict="undecided", why=f"the interval includes {at}")
+
+
+def _bound(value: float) -> str:
+    """Three decimals, or one digit that says on which side of zero a smaller value lies."""
+    return f"{value:.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:.1g}"

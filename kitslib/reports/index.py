@@ -61,7 +61,8 @@ def write_index(
 
     ``summary`` has the keys of summary.json; a null shows as a dash with its reason, which comes from the
     optional ``summary["reasons"]`` (a sentence per dotted path: "tumor.full.cyst_fp_ml", "claims.3.ci"). The
-    optional ``summary["real"]`` lists real CT ({case, dice}) that the kidney network was tried on.
+    optional ``summary["real"]`` lists real CT ({case, dice}) that the kidney network was tried on;
+    ``summary["device"]`` and ``summary["kidney"]["worst"]`` are shown where they are there.
     ``data`` says in one sentence which cases were used. A picture needs its alt text and caption.
     Raises ValueError when a key is missing, a verdict unknown, a link absolute or a picture without words.
     """
@@ -134,7 +135,7 @@ def _headline(reader: _Reader) -> list[dict[str, Any]]:
     """The headline boxes: kidney, best tumour arm, cascade."""
     summary = reader.summary
     best = best_arm(summary["tumor"])
-    boxes = [("Kidney Dice", "kidney", "kidney", summary["kidney"], "dice", "held-out cases")]
+    boxes = [("Kidney Dice", "kidney", "kidney", summary["kidney"], "dice", _kidney_words(summary["kidney"]))]
     if best is not None:
         label = f"Tumour Dice, arm “{best}”"
         boxes.append((label, "tumor", f"tumor.{best}", summary["tumor"][best], "dice", "the best of the arms below"))
@@ -163,6 +164,11 @@ def _box(
         "n": number(source.get("n")),
         "about": about,
     }
+
+
+def _kidney_words(kidney: Mapping[str, Any] | None) -> str:
+    worst = number((kidney or {}).get("worst"))
+    return f"held-out cases, the worst {worst}" if worst else "held-out cases"
 
 
 def _cascade_words(cascade: Mapping[str, Any] | None) -> str:

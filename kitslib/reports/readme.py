@@ -19,7 +19,11 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
     head = (
         f"From `reports/summary.json`: profile `{summary['profile']}`, commit `{summary['commit']}`, {data}, "
         f"{summary['cases']} cases of which {cascade['n']} were seen by neither network, {duration(summary['wall_s'])} "
-        "in all. Dice with a bootstrap 95 % interval over the test cases."
+        f"in all on {summary['device']}. Dice with a bootstrap 95 % interval over the test cases."
+    )
+    training = (
+        f"The kidney network trained for {duration(kidney['train_s'])}; its worst held-out case has a Dice of "
+        f"{number(kidney['worst'])}."
     )
     scores = [
         ["kidney, first stage alone", *_score(kidney["dice"], kidney["dice_ci"], kidney["n"])],
@@ -42,6 +46,7 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
         [
             head,
             _table(["", "Dice", "95 %", "n"], scores),
+            training,
             "Tumour Dice inside the true kidneys, arm by arm:",
             _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
             f"Of the paper's {len(summary['claims'])} claims: {verdicts}.",

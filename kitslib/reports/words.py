@@ -40,11 +40,18 @@ def number(value: Any, digits: int | None = None) -> str | None:
 
 
 def interval(bounds: Any, digits: int | None = None) -> str | None:
-    """An interval as "0.812 to 0.931"; None where a bound is missing."""
+    """An interval as "0.812 to 0.931", a small bound with its first digit; None where a bound is missing."""
     bounds = plain(bounds)
     if not isinstance(bounds, Sequence) or len(bounds) != 2 or None in bounds:
         return None
-    return f"{number(bounds[0], digits)} to {number(bounds[1], digits)}"
+    return " to ".join(_bound(bound, digits) for bound in bounds)
+
+
+def _bound(value: float, digits: int | None) -> str:
+    shown = number(value, digits)
+    if abs(value) > 1e-6 and not set(shown) & set("123456789"):
+        return f"{value:.1g}".replace("-", "−")
+    return shown
 
 
 def duration(seconds: Any) -> str | None:
