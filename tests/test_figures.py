@@ -160,9 +160,10 @@ def test_forest_fills_only_effects_whose_interval_excludes_zero():
     rows = [
         {"label": "se", "effect": 0.02, "low": -0.01, "high": 0.05},
         {"label": "hdc", "effect": 0.05, "low": 0.01, "high": 0.09},
-        {"label": "mirror", "effect": -0.05, "low": -0.09, "high": -0.01},
+        {"label": "mirror", "effect": -0.05, "low": -0.09, "high": -0.0002},
     ]
     ax = figures.forest(rows)
+    assert [text.get_text() for text in ax.texts][1:] == ["+0.050  [+0.010, +0.090]", "−0.050  [−0.090, −0.0002]"]
     faces = [tuple(points.get_facecolor()[0][:3]) for points in ax.collections]
     expected = [(1.0, 1.0, 1.0), to_rgb(figures.PALETTE["kidney"]), to_rgb(figures.PALETTE["tumor"])]
     assert faces == [pytest.approx(color) for color in expected]

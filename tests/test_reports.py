@@ -205,7 +205,8 @@ def test_the_band_says_where_the_page_comes_from(soup):
 
 def test_without_a_record_the_band_shows_what_papermill_knows(folder):
     nb = short(record=None)
-    nb.metadata["papermill"] = {"parameters": {"arm": "se"}, "duration": 75.2, "end_time": "2026-11-23T20:00:00+00:00"}
+    given = {"arm": "se", "data": "", "seed": None}
+    nb.metadata["papermill"] = {"parameters": given, "duration": 75.2, "end_time": "2026-11-23T20:00:00+00:00"}
     page = BeautifulSoup(convert(folder, nb, "papermill").read_text(encoding="utf-8"), "html.parser")
     facts = {fact.dt.text: fact.dd.text for fact in page.select(".facts div")}
     assert facts == {"Date": "2026-11-23 20:00 UTC", "Duration": "1 min 15 s"}
@@ -256,15 +257,16 @@ def test_tables_name_their_index_in_one_row_and_words_read_from_the_left(folder)
             "Dice": [0.5, -0.25],
             "says": ["short", "a sentence of more than two dozen letters"],
             "ci": ["–", "0.1 to 0.2"],
+            "below 30 ml": ["0.18 [0.01, 0.48] n = 8", "–"],
         },
         index=pd.Index(["one", "two"], name="arm"),
     )
     page = convert(folder, short(code("table", html_output(frame.to_html()))), "tables")
     table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one("table.dataframe")
     (head,) = table.select("thead tr")
-    assert [th.get_text(strip=True) for th in head.find_all("th")] == ["arm", "Dice", "says", "ci"]
+    assert [th.get_text(strip=True) for th in head.find_all("th")] == ["arm", "Dice", "says", "ci", "below 30 ml"]
     classes = [cell.get("class", []) for cell in table.select("tbody tr")[0].find_all(["th", "td"])]
-    assert classes == [["words"], [], ["words", "long"], ["words"]]
+    assert classes == [["words"], [], ["words", "long"], ["words", "whole"], ["words", "whole"]]
 
 
 def test_a_table_with_cells_over_several_rows_keeps_them(folder):

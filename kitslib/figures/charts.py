@@ -136,13 +136,18 @@ def forest(effects: Any, *, xlabel: str = "difference in Dice", ax: Axes | None 
             edgecolor=color,
             linewidths=1.6,
         )
-        words = f"{one['effect']:+.3f}  [{one['low']:+.3f}, {one['high']:+.3f}]".replace("-", "−")
+        words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]".replace("-", "−")
         if pd.notna(one.get("n")):
             words += f"  n = {int(one['n'])}"
         ax.annotate(words, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
     ax.set(yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.4, -0.6), xlabel=xlabel)
     ax.grid(False, axis="y")
     return ax
+
+
+def _bound(value: float) -> str:
+    """Three decimals, or the first digit of a value that they would hide: beside zero its side is what counts."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:+.1g}"
 
 
 def dice_against_volume(

@@ -26,6 +26,7 @@ CHIPS = 14
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _VISIBLE_TAGS = {"parameters", "injected-parameters"}
 _NUMERIC = re.compile(r"[−+-]?[\d.,]+(e[+-]?\d+)?\s?%?|–|NaN|None|")
+_RANGE = re.compile(r"–|\S+ to \S+|\S+ \[\S+ \S+\] n = \d+")  # alone or after its mean
 _LONG = 24  # letters in a cell of words from which its column is kept wide
 _HEADING = re.compile(r"^h[1-6]$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -112,7 +113,7 @@ def _page_context(nb: NotebookNode, lifted: dict[str, dict[str, Any]], title: st
     record, answer = lifted[PROVENANCE_MIME], lifted[ANSWER_MIME]
     papermill = nb.metadata.get("papermill", {})
     parameters = record.get("parameters", papermill.get("parameters", {}))
-    chips = [{"name": key, "text": setting(value)} for key, value in parameters.items()]
+    chips = [{"name": key, "text": setting(value)} for key, value in parameters.items() if value not in (None, "")]
     return {
         "title": str(record.get("title") or title),
         "home": home,
@@ -301,7 +302,7 @@ def _name_index_in_one_row(table: Tag) -> None:
 
 
 def _align_words(table: Tag) -> None:
-    """Mark the columns that hold words, which read from the left; numbers stand flush right."""
+    """Mark the columns of words, which read from the left, and of intervals, kept in one line; numbers stand right."""
     head = table.select("thead > tr:last-child > th")
     body = [row.find_all(["th", "td"]) for row in table.select("tbody > tr")]
     for back, title in enumerate(reversed(head), start=1):  # from the right: cells on the left may span rows
@@ -309,7 +310,8 @@ def _align_words(table: Tag) -> None:
         texts = [cell.get_text(strip=True) for cell in column]
         if all(_NUMERIC.fullmatch(text) for text in texts):
             continue
-        kind = "words long" if max(map(len, texts)) > _LONG else "words"
+        whole = all(_RANGE.fullmatch(text) for text in texts)
+        kind = "words whole" if whole else "words long" if max(map(len, texts)) > _LONG else "words"
         for cell in (title, *column):
             cell["class"] = [*cell.get("class", []), *kind.split()]
 
