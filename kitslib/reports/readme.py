@@ -19,11 +19,7 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
     head = (
         f"From `reports/summary.json`: profile `{summary['profile']}`, commit `{summary['commit']}`, {data}, "
         f"{summary['cases']} cases of which {cascade['n']} were seen by neither network, {duration(summary['wall_s'])} "
-        f"in all on {summary['device']}. Dice with a bootstrap 95 % interval over the test cases."
-    )
-    training = (
-        f"The kidney network trained for {duration(kidney['train_s'])}; its worst held-out case has a Dice of "
-        f"{number(kidney['worst'])}."
+        f"in all{_where(summary)}. Dice with a bootstrap 95 % interval over the test cases.{_kidney_sentence(kidney)}"
     )
     scores = [
         ["kidney, first stage alone", *_score(kidney["dice"], kidney["dice_ci"], kidney["n"])],
@@ -46,7 +42,6 @@ def findings_markdown(summary: Mapping[str, Any]) -> str:
         [
             head,
             _table(["", "Dice", "95 %", "n"], scores),
-            training,
             "Tumour Dice inside the true kidneys, arm by arm:",
             _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
             f"Of the paper's {len(summary['claims'])} claims: {verdicts}.",
@@ -62,6 +57,17 @@ def with_findings(readme: str, summary: Mapping[str, Any]) -> str:
     if not (begin and end):
         raise ValueError(f"README: expected the lines {BEGIN!r} and {END!r} around the findings")
     return f"{before}{begin}\n\n{findings_markdown(summary)}\n\n{end}{after}"
+
+
+def _where(summary: Mapping[str, Any]) -> str:
+    return f" on {summary['device']}" if summary.get("device") else ""
+
+
+def _kidney_sentence(kidney: Mapping[str, Any]) -> str:
+    if kidney.get("worst") is None:  # summaries of before it was noted
+        return ""
+    trained, worst = duration(kidney["train_s"]), number(kidney["worst"])
+    return f" The kidney network trained for {trained}; its worst held-out case has a Dice of {worst}."
 
 
 def _score(value: float | None, ci: Sequence[float] | None, n: int) -> list[str]:
