@@ -24,8 +24,8 @@ READS = {
     "01_data": COHORT,
     "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
     "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
-    "04_ablations": (*COHORT, "arms", "seeds", "once", "kidney_arms"),
-    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "once", "kidney_arms", "device", "precision", "threads"),
+    "04_ablations": (*COHORT, "arms", "seeds", "single_seed_arms", "kidney_arms"),
+    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "single_seed_arms", "kidney_arms", "device", "precision", "threads"),
 }
 
 
@@ -63,7 +63,7 @@ def logs(name):
 
 
 def stage(name):
-    return str(WORK / "stages" / f"{name}.json")
+    return str(WORK / "records" / f"{name}.json")
 
 
 wildcard_constraints:
@@ -142,12 +142,12 @@ rule page:
     output: str(PAGES / "{page}.html")
     params:
         notebook=str(WORK / "notebooks" / "{page}.ipynb"),
-        identity=code_key("reports"),
+        identity=code_key("reporting"),
     shell: "python -m kitslib report {params.notebook:q} {output:q} > /dev/null"
 
 
 rule index:
     input: [stage(name) for name in STAGES]
     output: PAGES / "index.html", PAGES / "summary.json"
-    params: identity=code_key("reports", "__main__")
+    params: identity=code_key("reporting", "commands/report.py")
     shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"

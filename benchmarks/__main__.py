@@ -11,9 +11,13 @@ import benchmarks
 
 def jobs() -> dict[str, str]:
     """The jobs by name, each with the first line of its docstring."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")
+    )
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
-    return {name: (m.__doc__ or "").split("\n")[0] for name, m in modules.items() if hasattr(m, "main")}
+    return {
+        name: (m.__doc__ or "").split("\n")[0] for name, m in modules.items() if hasattr(m, "main")
+    }
 
 
 def main(arguments: list[str]) -> int:

@@ -113,7 +113,10 @@ def conditions(threads: int, repeats: int, *packages: str, clock: str = "wall") 
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
     version = importlib.metadata.version
-    versions = [f"{name} {version(name) if installed(name) else 'not installed'}" for name in ("torch", *packages)]
+    versions = [
+        f"{name} {version(name) if installed(name) else 'not installed'}"
+        for name in ("torch", *packages)
+    ]
     return {
         "processor": f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -140,7 +143,9 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
         lines.insert(1, ["-" * width for width in widths])
         body = [
-            "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+            "| "
+            + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            + " |"
             for line in lines
         ]
         return "\n".join([f"## {self.title}", "", self.note, "", *body, ""])
@@ -163,7 +168,16 @@ class Report:
         facts = [f"- {name}: {value}" for name, value in self.conditions.items()]
         bounds = [f"- {bound}" for bound in self.bounds]
         return "\n".join(
-            [*head, *bounds, "", *(table.text() for table in self.tables), "## Conditions", "", *facts, ""]
+            [
+                *head,
+                *bounds,
+                "",
+                *(table.text() for table in self.tables),
+                "## Conditions",
+                "",
+                *facts,
+                "",
+            ]
         )
 
     def publish(self, folder: Path | None) -> None:
@@ -174,8 +188,15 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.md").write_text(self.text(), encoding="utf-8")
         tables = [{"title": t.title, "note": t.note, "rows": t.rows} for t in self.tables]
-        content = {"name": self.name, "conditions": self.conditions, "bounds": self.bounds, "tables": tables}
-        (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        content = {
+            "name": self.name,
+            "conditions": self.conditions,
+            "bounds": self.bounds,
+            "tables": tables,
+        }
+        (folder / f"{self.name}.json").write_text(
+            json.dumps(content, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def spread(timing: Timing, scale: float = 1e3) -> str:
@@ -198,10 +219,18 @@ def judged(what: str, number: float | None, bound: float, unit: str = "times") -
 def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argparse.ArgumentParser:
     """The options that every job has."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=doc)
-    made.add_argument("--threads", type=int, default=threads, help="CPU threads of every contender (%(default)s)")
-    made.add_argument("--repeats", type=int, default=repeats, help="measurements of each (%(default)s)")
+    made.add_argument(
+        "--threads", type=int, default=threads, help="CPU threads of every contender (%(default)s)"
+    )
+    made.add_argument(
+        "--repeats", type=int, default=repeats, help="measurements of each (%(default)s)"
+    )
     made.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help=CLOCK_HELP)
-    made.add_argument("--out", type=Path, help="folder for NAME.md and NAME.json; without it they are only printed")
+    made.add_argument(
+        "--out",
+        type=Path,
+        help="folder for NAME.md and NAME.json; without it they are only printed",
+    )
     return made
 
 

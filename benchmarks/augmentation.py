@@ -33,8 +33,8 @@ from benchmarks._measure import (
     spread,
     timed,
 )
-from kitslib.augment import SliceAugment, augment_slices
-from kitslib.runs import start
+from kitslib.training import start
+from kitslib.transforms import SliceAugment, augment_slices
 
 BATCH, SLICES, SIZE = 16, 5, 256
 BATCHES = 8  # that each contender makes in one measurement
@@ -75,7 +75,7 @@ def _a_batch(make: Callable[[], Any]) -> Callable[[], float]:
 
 def _ours(settings: SliceAugment, images: Tensor, labels: Tensor) -> Callable[[], float]:
     step = itertools.count()
-    return _a_batch(lambda: augment_slices(images, labels, settings, key=(next(step),)))
+    return _a_batch(lambda: augment_slices(images, labels, settings, seeds=(next(step),)))
 
 
 def _monai(settings: SliceAugment, size: int) -> PerSample:
@@ -113,7 +113,12 @@ def _monai(settings: SliceAugment, size: int) -> PerSample:
             ),
             RandFlipd(both, prob=settings.mirror_share, spatial_axis=1),
             RandEqualise(prob=settings.equalise),
-            RandGaussianSmoothd("image", sigma_x=settings.blur_sigma, sigma_y=settings.blur_sigma, prob=settings.blur),
+            RandGaussianSmoothd(
+                "image",
+                sigma_x=settings.blur_sigma,
+                sigma_y=settings.blur_sigma,
+                prob=settings.blur,
+            ),
         ]
     ).set_random_state(0)
 
@@ -134,7 +139,9 @@ def _batchgenerators(settings: SliceAugment, size: int) -> PerSample:
 
     turn = np.radians(settings.max_degrees)
     gamma = GammaTransform((0.7, 1.5), 0.0, True, 1.0, 1.0)
-    blur = GaussianBlurTransform(settings.blur_sigma, synchronize_channels=True, synchronize_axes=True)
+    blur = GaussianBlurTransform(
+        settings.blur_sigma, synchronize_channels=True, synchronize_axes=True
+    )
     transform = ComposeTransforms(
         [
             SpatialTransform(
@@ -155,7 +162,9 @@ def _batchgenerators(settings: SliceAugment, size: int) -> PerSample:
     )
 
     def apply(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        done = transform(image=image.clone(), segmentation=label)  # some of its transforms write into the image
+        done = transform(
+            image=image.clone(), segmentation=label
+        )  # some of its transforms write into the image
         return done["image"], done["segmentation"]
 
     return apply
@@ -186,7 +195,9 @@ def _in_one_process(transform: PerSample, images: Tensor, labels: Tensor) -> Cal
     return _a_batch(make)
 
 
-def _in_workers(transform: PerSample, images: Tensor, labels: Tensor, workers: int) -> Callable[[], float]:
+def _in_workers(
+    transform: PerSample, images: Tensor, labels: Tensor, workers: int
+) -> Callable[[], float]:
     samples = _Samples(images, labels, transform)
     loader = DataLoader(samples, len(images), num_workers=workers, persistent_workers=True)
     epoch = timed(lambda: [None for _ in loader])
@@ -219,7 +230,9 @@ def rows(timings: dict[str, Timing]) -> list[dict[str, Cell]]:
         }
         for name, timing in timings.items()
     ]
-    return found + [missing(peer, "contender") for peer, module in PEERS.items() if not installed(module)]
+    return found + [
+        missing(peer, "contender") for peer, module in PEERS.items() if not installed(module)
+    ]
 
 
 def bounds(setting: str, timings: dict[str, Timing]) -> list[str]:
@@ -227,7 +240,9 @@ def bounds(setting: str, timings: dict[str, Timing]) -> list[str]:
     ours = timings["ours"].median
     found = []
     for peer in PEERS:
-        beside = {name: timing.median / ours for name, timing in timings.items() if name.startswith(peer)}
+        beside = {
+            name: timing.median / ours for name, timing in timings.items() if name.startswith(peer)
+        }
         for name, ratio in (beside or {peer: None}).items():
             found.append(judged(f"{setting}: samples/s beside {name}", ratio, BOUND))
     return found
@@ -240,7 +255,9 @@ def main(arguments: list[str]) -> int:
     options = reader.parse_args(arguments)
     if options.clock != "wall":
         reader.error("--clock: expected wall, since workers are processes of their own")
-    start(threads=options.threads)  # as a training does, for all contenders: freed memory is used again
+    start(
+        threads=options.threads
+    )  # as a training does, for all contenders: freed memory is used again
     facts = conditions(options.threads, options.repeats, *PEERS.values())
     tables, judgements = [], []
     for setting, shares in SETTINGS.items():

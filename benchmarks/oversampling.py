@@ -16,8 +16,8 @@ import papermill
 
 from benchmarks._measure import Report, Table, command, conditions, parser
 from kitslib.config import ROOT, arm, configure
-from kitslib.metrics import estimate, paired_difference
-from kitslib.runs import recorded
+from kitslib.evaluation import estimate, paired_difference
+from kitslib.training import recorded
 
 WITHOUT, WITH = "focal_dice", ("full", "oversample_cysts")
 OPTIONS = {
@@ -32,7 +32,11 @@ OPTIONS = {
     "tumor.validate_every": 13,
 }
 LESS = 0.30  # of the volume inside cysts, at no loss of Dice
-MEASURES = {"cyst_fp_ml": "false positives in cysts, ml", "fp_ml": "false positives, ml", "dice": "tumour Dice"}
+MEASURES = {
+    "cyst_fp_ml": "false positives in cysts, ml",
+    "fp_ml": "false positives, ml",
+    "dice": "tumour Dice",
+}
 
 
 def train(name: str, seed: int, out: Path) -> list[dict[str, Any]]:
@@ -49,7 +53,9 @@ def train(name: str, seed: int, out: Path) -> list[dict[str, Any]]:
 
 def matrix(runs: Sequence[list[dict[str, Any]]], column: str) -> np.ndarray:
     """A column as (seeds, cases), NaN where it is undefined."""
-    return np.array([[np.nan if row[column] is None else row[column] for row in rows] for rows in runs], float)
+    return np.array(
+        [[np.nan if row[column] is None else row[column] for row in rows] for rows in runs], float
+    )
 
 
 def tables(found: dict[str, list[list[dict[str, Any]]]]) -> list[Table]:
@@ -65,15 +71,27 @@ def tables(found: dict[str, list[list[dict[str, Any]]]]) -> list[Table]:
         for column, title in MEASURES.items():
             before, after = matrix(found[WITHOUT], column), matrix(found[name], column)
             gap = paired_difference(before, after)
-            share = float(np.nanmean(after) / np.nanmean(before) - 1) if np.nanmean(before) else float("nan")
+            share = (
+                float(np.nanmean(after) / np.nanmean(before) - 1)
+                if np.nanmean(before)
+                else float("nan")
+            )
             changes.append(
                 {"arm": name, "measure": title, "change": f"{gap.value:+.3f} [{gap.ci[0]:+.3f}, {gap.ci[1]:+.3f}]",
                  "of the mean, %": round(100 * share, 1), "Wilcoxon p": f"{gap.p:.3f}"}
             )  # fmt: skip
-    says = "; ".join(f"`{name}`: {arm(name).says}" for name in found)
+    says = "; ".join(f"`{name}`: {arm(name).description}" for name in found)
     return [
-        Table(title="Means", note=f"Bootstrap 95 % intervals over cases and seeds. {says}.", rows=means),
-        Table(title=f"Change against `{WITHOUT}`", note="Paired by case; negative is less.", rows=changes),
+        Table(
+            title="Means",
+            note=f"Bootstrap 95 % intervals over cases and seeds. {says}.",
+            rows=means,
+        ),
+        Table(
+            title=f"Change against `{WITHOUT}`",
+            note="Paired by case; negative is less.",
+            rows=changes,
+        ),
     ]
 
 
@@ -93,12 +111,19 @@ def main(arguments: Sequence[str]) -> int:
     """Train, compare, and publish the table."""
     options = parser("oversampling", __doc__, threads=1, repeats=1)
     options.add_argument("--seeds", type=int, default=3, help="trainings of each arm (%(default)s)")
-    options.add_argument("--work", type=Path, default=ROOT / "reports" / "oversampling", help="folder for the runs")
+    options.add_argument(
+        "--work", type=Path, default=ROOT / "reports" / "oversampling", help="folder for the runs"
+    )
     args = options.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    found = {name: [train(name, seed, args.work) for seed in range(args.seeds)] for name in (WITHOUT, *WITH)}
+    found = {
+        name: [train(name, seed, args.work) for seed in range(args.seeds)]
+        for name in (WITHOUT, *WITH)
+    }
     facts = conditions(args.threads, args.repeats)
-    about = {"cohort": ", ".join(f"{name} {value}" for name, value in OPTIONS.items()) + ", synthetic CT"}
+    about = {
+        "cohort": ", ".join(f"{name} {value}" for name, value in OPTIONS.items()) + ", synthetic CT"
+    }
     kept = {name: facts[name] for name in ("processor", "GPU", "versions")}
     Report(
         name="oversampling",

@@ -23,14 +23,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kitslib.cases import canonical_affine, find_cases, write_imaging, write_labels
-from kitslib.cohort import prepare
-from kitslib.transforms import Grid, KidneyGrid, TumorGrid, resample
+from kitslib.config import KidneyGrid, TumorGrid
+from kitslib.data import canonical_affine, find_cases, prepare, write_imaging, write_labels
+from kitslib.transforms import Grid, resample
 
 SPACING = (2.5, 0.78125, 0.78125)  # mm
 SHAPE = (120, 512, 512)
-TALL_SPACING, TALL_SHAPE = (0.5, 0.78125, 0.78125), (1059, 512, 512)  # as KiTS19's tallest, case 151
-GRIDS = {"stage 1": (2.0, 1.5625, 1.5625), "stage 2": (1.0, 0.78125, 0.78125)}  # 2 mm at 256²; 1 mm at 512²
+TALL_SPACING, TALL_SHAPE = (
+    (0.5, 0.78125, 0.78125),
+    (1059, 512, 512),
+)  # as KiTS19's tallest, case 151
+GRIDS = {
+    "stage 1": (2.0, 1.5625, 1.5625),
+    "stage 2": (1.0, 0.78125, 0.78125),
+}  # 2 mm at 256²; 1 mm at 512²
 PEERS = {"scipy.ndimage.zoom": "scipy", "SimpleITK": "SimpleITK", "MONAI Spacing": "monai"}
 ENOUGH_RUNS, ENOUGH_SECONDS = 7, 8.0
 EDGE = 2  # voxels at each face left out of the comparison: there conventions differ
@@ -71,7 +77,9 @@ def _simpleitk(volume: np.ndarray, source: Grid, target: Grid, threads: int) -> 
     first = _first_centre(source, target)[::-1]
     grid = (target.shape[::-1], sitk.Transform(), sitk.sitkLinear, first, target.spacing[::-1])
     turned = image.GetDirection()
-    return Contender(lambda: sitk.Resample(image, *grid, turned, 0.0, sitk.sitkInt16), sitk.GetArrayFromImage)
+    return Contender(
+        lambda: sitk.Resample(image, *grid, turned, 0.0, sitk.sitkInt16), sitk.GetArrayFromImage
+    )
 
 
 def _monai(volume: np.ndarray, source: Grid, target: Grid, threads: int) -> Contender:
@@ -81,8 +89,12 @@ def _monai(volume: np.ndarray, source: Grid, target: Grid, threads: int) -> Cont
 
     torch.set_num_threads(threads)
     tensor = torch.from_numpy(volume.astype(np.float32))[None]
-    image = MetaTensor(tensor, affine=torch.diag(torch.tensor([*source.spacing, 1.0], dtype=torch.float64)))
-    spacing = Spacing(pixdim=target.spacing, mode="bilinear", padding_mode="border", scale_extent=True)
+    image = MetaTensor(
+        tensor, affine=torch.diag(torch.tensor([*source.spacing, 1.0], dtype=torch.float64))
+    )
+    spacing = Spacing(
+        pixdim=target.spacing, mode="bilinear", padding_mode="border", scale_extent=True
+    )
     return Contender(
         lambda: spacing(image, dtype=torch.float32),
         lambda result: np.rint(result[0].numpy()).astype(np.int16),
@@ -156,7 +168,14 @@ def _child(arguments: list[str], threads: int) -> dict[str, float]:
     environment = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[name] = str(threads)
-    command = [sys.executable, "-m", "benchmarks.preprocessing", "--threads", str(threads), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.preprocessing",
+        "--threads",
+        str(threads),
+        *arguments,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
@@ -167,14 +186,20 @@ def _compare(threads: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / "volume.npy", _volume())
         print(f"{' x '.join(map(str, SHAPE))} int16 at {SPACING} mm, {threads} thread(s)\n")
-        print(f"{'grid':9s}{'contender':20s}      ms  x ours  result MB  extra MB  max |HU - ours|  shift")
+        print(
+            f"{'grid':9s}{'contender':20s}      ms  x ours  result MB  extra MB  max |HU - ours|  shift"
+        )
         for stage in GRIDS:
             base = None
             for contender in CONTENDERS:
                 if contender in PEERS and not importlib.util.find_spec(PEERS[contender]):
-                    print(f"{stage:9s}{contender:20s}not installed: pip install -r benchmarks/requirements.txt")
+                    print(
+                        f"{stage:9s}{contender:20s}not installed: pip install -r benchmarks/requirements.txt"
+                    )
                     continue
-                row = _child(["--contender", contender, "--stage", stage, "--folder", name], threads)
+                row = _child(
+                    ["--contender", contender, "--stage", stage, "--folder", name], threads
+                )
                 base = base or row["seconds"]
                 print(
                     f"{stage:9s}{contender:20s}{row['seconds'] * 1e3:8.1f}{row['seconds'] / base:8.1f}"
@@ -209,7 +234,9 @@ def _tall(threads: int) -> None:
 def main(arguments: list[str]) -> int:
     """Compare, print one table, then measure the memory of a case as tall as KiTS19's tallest."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks preprocessing", description=__doc__)
-    parser.add_argument("--threads", type=int, default=1, help="threads of every contender (ours uses one)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of every contender (ours uses one)"
+    )
     options = parser.parse_args(arguments)
     _compare(options.threads)
     _tall(options.threads)

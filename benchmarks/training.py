@@ -1,7 +1,7 @@
 """Training steps a second: the kidney network in our loop beside MONAI's DynUNet and UNet in plain PyTorch loops.
 
 Batch and crop are the same, and the peers' widths are such that parameters and multiply-adds are too. Ours runs
-through `kitslib.training.fit` in bfloat16, with its deep supervision, in a process that `kitslib.runs.start` set up
+through `kitslib.training.fit` in bfloat16, with its deep supervision, in a process that `kitslib.training.start` set up
 as a notebook does; a peer's step is forward, MONAI's Dice loss, backward and Adam, in float32 and under bfloat16
 autocast, in a plain process. Beside them one optimiser step of the network at the
 paper's size, in a process of its own, and what 500 epochs of it would take.
@@ -42,10 +42,8 @@ from benchmarks._measure import (
     spread,
     timed,
 )
-from kitslib.losses import deep_supervision_loss, soft_dice_loss, supervision_weight
 from kitslib.networks import ResUNet3D, count_parameters, multiply_adds
-from kitslib.runs import start
-from kitslib.training import fit
+from kitslib.training import deep_supervision_loss, fit, soft_dice_loss, start, supervision_weight
 
 BATCH = 2
 PAPER_SLAB = (64, 256, 256)
@@ -56,7 +54,13 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 GPU_WARM, GPU_STEPS = 3, 10
 
-DYNUNET_WIDTHS = (32, 48, 112, 192, 224)  # both found by a search over multiples of 8 and 16 for the parameters
+DYNUNET_WIDTHS = (
+    32,
+    48,
+    112,
+    192,
+    224,
+)  # both found by a search over multiples of 8 and 16 for the parameters
 UNET_WIDTHS = (32, 80, 128, 128, 320)  # and multiply-adds of ResUNet3D
 
 
@@ -64,9 +68,15 @@ class Slabs:
     """A sampler that gives one random batch over and over, and notes when the steps that count begin."""
 
     def __init__(self, shape: tuple[int, ...], *, warm: int, steps: int, clock: str) -> None:
-        self.steps, self.size, self.warm, self.clock, self.began = warm + steps, shape[0], warm, clock, 0.0
+        self.steps, self.size, self.warm, self.clock, self.began = (
+            warm + steps,
+            shape[0],
+            warm,
+            clock,
+            0.0,
+        )
         images, labels = data(shape)
-        self.given = SimpleNamespace(images=images, labels=labels, case_ids=("random",), key=(0,))
+        self.given = SimpleNamespace(images=images, labels=labels, case_ids=("random",), seeds=(0,))
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Any:
         if step == self.warm:
@@ -105,7 +115,9 @@ def data(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return images, (images > 0.9).float()
 
 
-def our_seconds(network: nn.Module, shape: tuple[int, ...], *, warm: int, steps: int, clock: str) -> float:
+def our_seconds(
+    network: nn.Module, shape: tuple[int, ...], *, warm: int, steps: int, clock: str
+) -> float:
     """Seconds of one of our steps: `fit` with deep supervision, Adam and clipping, in bfloat16."""
     sampler, run = Slabs(shape, warm=warm, steps=steps, clock=clock), Unwritten(clock)
     fit(
@@ -116,7 +128,9 @@ def our_seconds(network: nn.Module, shape: tuple[int, ...], *, warm: int, steps:
         epochs=1,
         seed=0,
         prepare=lambda batch: (batch.images, batch.labels),
-        loss=lambda out, target, epoch: deep_supervision_loss(out, target, soft_dice_loss, supervision_weight(epoch)),
+        loss=lambda out, target, epoch: deep_supervision_loss(
+            out, target, soft_dice_loss, supervision_weight(epoch)
+        ),
         optimizer="adam",
         schedule="constant",
         lr=1e-4,
@@ -126,7 +140,9 @@ def our_seconds(network: nn.Module, shape: tuple[int, ...], *, warm: int, steps:
     return (run.ended - sampler.began) / steps
 
 
-def plain_step(network: nn.Module, shape: tuple[int, ...], *, autocast: bool, clock: str) -> Callable[[], float]:
+def plain_step(
+    network: nn.Module, shape: tuple[int, ...], *, autocast: bool, clock: str
+) -> Callable[[], float]:
     """One step as a plain loop has it, by one job that returns its seconds."""
     from monai.losses import DiceLoss
 
@@ -151,7 +167,9 @@ def dynunet() -> nn.Module:
     from monai.networks.nets import DynUNet
 
     levels = len(DYNUNET_WIDTHS)
-    return DynUNet(3, 1, 1, [3] * levels, [1] + [2] * (levels - 1), [2] * (levels - 1), DYNUNET_WIDTHS)
+    return DynUNet(
+        3, 1, 1, [3] * levels, [1] + [2] * (levels - 1), [2] * (levels - 1), DYNUNET_WIDTHS
+    )
 
 
 def unet() -> nn.Module:
@@ -174,18 +192,27 @@ class Loops:
     jobs: ClassVar[dict[str, Callable[[], float]]] = {}
 
     @classmethod
-    def prepare(cls, mine: bool, shape: tuple[int, ...], threads: int, clock: str) -> dict[str, tuple[int, int]]:
+    def prepare(
+        cls, mine: bool, shape: tuple[int, ...], threads: int, clock: str
+    ) -> dict[str, tuple[int, int]]:
         """Build our loops or the peers'; return parameters and multiply-adds a sample of each by name."""
         torch.set_num_threads(threads)
         networks: dict[str, nn.Module] = {}
         for name, make in (OURS if mine else {}).items():
             networks[name] = make()
-            cls.jobs[name] = partial(our_seconds, networks[name], shape, warm=2, steps=2, clock=clock)
+            cls.jobs[name] = partial(
+                our_seconds, networks[name], shape, warm=2, steps=2, clock=clock
+            )
         for peer, make in ({} if mine or not installed("monai") else PEERS).items():
             for precision in ("float32", "bfloat16"):
                 networks[name := f"{peer}, {precision}"] = make()
-                cls.jobs[name] = plain_step(networks[name], shape, autocast=precision == "bfloat16", clock=clock)
-        return {name: (count_parameters(n), multiply_adds(n, (1, *shape[1:]))) for name, n in networks.items()}
+                cls.jobs[name] = plain_step(
+                    networks[name], shape, autocast=precision == "bfloat16", clock=clock
+                )
+        return {
+            name: (count_parameters(n), multiply_adds(n, (1, *shape[1:])))
+            for name, n in networks.items()
+        }
 
     @classmethod
     def seconds(cls, name: str) -> float:
@@ -204,7 +231,9 @@ def measure(
             worker = stack.enter_context(process())
             found = worker.submit(Loops.prepare, mine, shape, threads, clock).result()
             for name in found:
-                jobs[name] = lambda worker=worker, name=name: worker.submit(Loops.seconds, name).result()
+                jobs[name] = lambda worker=worker, name=name: worker.submit(
+                    Loops.seconds, name
+                ).result()
             sizes |= found
         return interleave(jobs, repeats), sizes
 
@@ -250,20 +279,38 @@ def full_step(threads: int, clock: str) -> dict[str, float]:
     """One step of the whole network on the paper's slabs: seconds, memory in GB, multiply-adds a second."""
     torch.set_num_threads(threads)
     network, shape = ResUNet3D(), (BATCH, 1, *PAPER_SLAB)
-    cost = 3 * BATCH * multiply_adds(network, (1, 1, *PAPER_SLAB))  # the backward pass takes twice the forward's
+    cost = (
+        3 * BATCH * multiply_adds(network, (1, 1, *PAPER_SLAB))
+    )  # the backward pass takes twice the forward's
     best = product_rate(8192 if ON_GPU else 2048, clock)
     warm, steps = (GPU_WARM, GPU_STEPS) if ON_GPU else (0, 1)
     seconds = our_seconds(network, shape, warm=warm, steps=steps, clock=clock)
     memory = torch.cuda.max_memory_allocated() / 1e9 if ON_GPU else peak_gb()
-    return {"seconds": seconds, "memory": memory, "rate": cost / seconds, "share": cost / seconds / best}
+    return {
+        "seconds": seconds,
+        "memory": memory,
+        "rate": cost / seconds,
+        "share": cost / seconds / best,
+    }
 
 
 def full_step_row(threads: int, clock: str) -> dict[str, Cell]:
     """The row of the paper-size step, measured in a process of its own, or why it was not."""
     device = torch.cuda.get_device_name() if ON_GPU else "CPU"
     if not ON_GPU and (free := available_gb()) < NEEDED_GB:
-        return {"device": device, "remark": f"not tried: {free:.1f} GB of memory free, {NEEDED_GB:g} needed"}
-    child = [sys.executable, "-m", "benchmarks.training", "--threads", str(threads), "--clock", clock]
+        return {
+            "device": device,
+            "remark": f"not tried: {free:.1f} GB of memory free, {NEEDED_GB:g} needed",
+        }
+    child = [
+        sys.executable,
+        "-m",
+        "benchmarks.training",
+        "--threads",
+        str(threads),
+        "--clock",
+        clock,
+    ]
     done = subprocess.run(child, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -294,9 +341,19 @@ def main(arguments: list[str]) -> int:
     """Measure steps on small crops in turns, then one of the paper's size; print tables and bounds."""
     reader = parser("training", __doc__, threads=1, repeats=5)
     reader.add_argument(
-        "--crop", metavar="N", type=int, nargs=3, default=(32, 64, 64), help="slices, rows, columns (%(default)s)"
+        "--crop",
+        metavar="N",
+        type=int,
+        nargs=3,
+        default=(32, 64, 64),
+        help="slices, rows, columns (%(default)s)",
     )
-    reader.add_argument("--full-step", action=argparse.BooleanOptionalAction, default=True, help="the paper's size too")
+    reader.add_argument(
+        "--full-step",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the paper's size too",
+    )
     options = reader.parse_args(arguments)
     facts = conditions(options.threads, options.repeats, "monai", clock=options.clock)
     shape = (BATCH, 1, *options.crop)

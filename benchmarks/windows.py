@@ -7,7 +7,7 @@ more of what they see: whatever the size they give the same for a network that s
 a stack of dilated convolutions, and the difference stands in the table for the 3D ResUNet, which sees further.
 
 On a CPU much of a window's time can go into memory that the system hands out anew for every layer. Our commands and
-notebooks let freed memory be used again (`kitslib.runs.start`), a plain program does not: every way is timed in a
+notebooks let freed memory be used again (`kitslib.training.start`), a plain program does not: every way is timed in a
 process of either kind, and ours as it ships is held against MONAI in a plain process.
 """
 
@@ -38,10 +38,9 @@ from benchmarks._measure import (
     spread,
     timed,
 )
-from kitslib.inference import Reading, slab_probability, windows
-from kitslib.networks import ResUNet3D
-from kitslib.networks.blocks import Stage, initialise
-from kitslib.runs import start
+from kitslib.evaluation import Reading, slab_probability, windows
+from kitslib.networks import Level, ResUNet3D, initialise
+from kitslib.training import start
 from kitslib.transforms import HU_WINDOWS
 
 SIZE, HALO = 64, 16  # slices of the paper's window and what it cuts off on either side
@@ -75,7 +74,7 @@ def volume(depth: int, plane: int) -> np.ndarray:
 def networks() -> dict[str, nn.Module]:
     """The network of stage 1 with random weights, and one that sees no further than the halo."""
     torch.manual_seed(0)
-    near = nn.Sequential(Stage(3, 1, 16, dilations=DILATIONS), nn.Conv3d(16, 1, 1))
+    near = nn.Sequential(Level(3, 1, 16, dilations=DILATIONS), nn.Conv3d(16, 1, 1))
     initialise(near)
     near[-1].weight.data.mul_(20)  # so that the probabilities differ from voxel to voxel
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -125,8 +124,12 @@ def contenders(network: nn.Module, hu: np.ndarray, sizes: list[int]) -> dict[str
     if installed("monai"):
         found["MONAI, windows averaged"] = monai(network, hu, "overlap_average")
         found["MONAI, central halves"] = monai(network, hu, "padded")
-    found[f"ours, overlap_average, {SIZE} slices"] = ours(network, hu, Setting("overlap_average", SIZE))
-    return found | {f"ours, padded, {size} slices": ours(network, hu, Setting("padded", size)) for size in sizes}
+    found[f"ours, overlap_average, {SIZE} slices"] = ours(
+        network, hu, Setting("overlap_average", SIZE)
+    )
+    return found | {
+        f"ours, padded, {size} slices": ours(network, hu, Setting("padded", size)) for size in sizes
+    }
 
 
 class Ways:
@@ -136,7 +139,15 @@ class Ways:
     clock: str
 
     @classmethod
-    def prepare(cls, network: str, shape: tuple[int, int], sizes: list[int], threads: int, memory: str, clock: str):
+    def prepare(
+        cls,
+        network: str,
+        shape: tuple[int, int],
+        sizes: list[int],
+        threads: int,
+        memory: str,
+        clock: str,
+    ):
         """Build the ways for a volume of `shape` (slices, pixels on a side); return their names."""
         if memory == KEPT:
             start(device="auto" if torch.cuda.is_available() else "cpu", precision="no")
@@ -164,9 +175,13 @@ def measure(
     with ExitStack() as stack:
         for memory in (PLAIN, KEPT):
             worker = stack.enter_context(process())
-            names = worker.submit(Ways.prepare, network, shape, sizes, threads, memory, clock).result()
+            names = worker.submit(
+                Ways.prepare, network, shape, sizes, threads, memory, clock
+            ).result()
             for name in names:
-                jobs[name, memory] = lambda worker=worker, name=name: worker.submit(Ways.seconds, name).result()
+                jobs[name, memory] = lambda worker=worker, name=name: worker.submit(
+                    Ways.seconds, name
+                ).result()
         predictions = {name: worker.submit(Ways.prediction, name).result() for name in names}
         return predictions, interleave(jobs, repeats)
 
@@ -178,7 +193,9 @@ def _seen(name: str, depth: int) -> int:
     return sum(window.stop - window.start for window in windows(depth, size, reading))
 
 
-def rows(predictions: dict[str, np.ndarray], timings: dict[tuple[str, str], Timing]) -> list[dict[str, Cell]]:
+def rows(
+    predictions: dict[str, np.ndarray], timings: dict[tuple[str, str], Timing]
+) -> list[dict[str, Cell]]:
     """One row a way and memory: time, slices seen, and speed and difference beside plain MONAI in that reading."""
     found: list[dict[str, Cell]] = []
     for (name, memory), timing in timings.items():
@@ -193,14 +210,22 @@ def rows(predictions: dict[str, np.ndarray], timings: dict[tuple[str, str], Timi
             row[AHEAD] = timings[twin, PLAIN].median / timing.median
             row[APART] = float(np.abs(predictions[name] - predictions[twin]).max())
         found.append(row)
-    return found if installed("monai") else [*found, missing("MONAI sliding_window_inference", "contender")]
+    return (
+        found
+        if installed("monai")
+        else [*found, missing("MONAI sliding_window_inference", "contender")]
+    )
 
 
 def bounds(name: str, found: list[dict[str, Cell]]) -> list[str]:
     """The quickest of ours, as it ships, that equals MONAI."""
     if not installed("monai"):
         return [f"{name}: MONAI is not installed: {INSTALL}"]
-    mine = [row for row in found if str(row["contender"]).startswith("ours") and row["freed memory"] == KEPT]
+    mine = [
+        row
+        for row in found
+        if str(row["contender"]).startswith("ours") and row["freed memory"] == KEPT
+    ]
     equal = [row for row in mine if float(row[APART] or 0) <= CLOSE]
     if not equal:
         return [f"{name}: none of ours equals MONAI within {CLOSE:g}"]
@@ -212,7 +237,9 @@ def bounds(name: str, found: list[dict[str, Cell]]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Predict one volume with two networks in all ways, print a table for each and the bounds."""
     reader = parser("windows", __doc__, threads=1, repeats=3)
-    reader.add_argument("--depth", type=int, default=192, help="slices of the volume, at least 64 (%(default)s)")
+    reader.add_argument(
+        "--depth", type=int, default=192, help="slices of the volume, at least 64 (%(default)s)"
+    )
     reader.add_argument(
         "--plane",
         type=int,

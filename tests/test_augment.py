@@ -1,4 +1,4 @@
-"""Augmentation: every transform against its plain statement, labels in step with images, numbers from the key."""
+"""Augmentation: every transform against its plain statement, labels in step with images, numbers from the seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kitslib.augment import (
+from kitslib.transforms import (
     JITTER,
     TRANSFORMS,
     Draw,
@@ -29,15 +29,25 @@ from kitslib.augment import (
 )
 
 EVERYTHING = SliceAugment(
-    rotate=1, translate=1, cut=1, equalise=1, blur=1, mirror_share=1, intensity=1, noise=1, noise_sigma=(0.01, 0.05)
+    rotate=1,
+    translate=1,
+    cut=1,
+    equalise=1,
+    blur=1,
+    mirror_share=1,
+    intensity=1,
+    noise=1,
+    noise_sigma=(0.01, 0.05),
 )
 NOTHING = replace(only("mirror"), mirror_share=0.0)
 
 
 def neutral(batch: int = 1, **changes: object) -> Draw:
     """A draw that does nothing but `changes`, the same for every sample."""
-    drawn = draw(batch, key=(0,), settings=NOTHING)
-    return replace(drawn, **{k: np.array([v] * batch) if k != "mirror" else v for k, v in changes.items()})
+    drawn = draw(batch, seeds=(0,), settings=NOTHING)
+    return replace(
+        drawn, **{k: np.array([v] * batch) if k != "mirror" else v for k, v in changes.items()}
+    )
 
 
 def batch(*shape: int) -> tuple[Tensor, Tensor]:
@@ -49,10 +59,13 @@ def batch(*shape: int) -> tuple[Tensor, Tensor]:
 # The draw
 
 
-def test_the_key_alone_decides() -> None:
+def test_the_seeds_alone_decides() -> None:
     images, labels = batch(4, 3, 16, 16)
     before = images.clone()
-    first, again, other = (augment_slices(images, labels, EVERYTHING, key=key) for key in ((1, 2), (1, 2), (1, 3)))
+    first, again, other = (
+        augment_slices(images, labels, EVERYTHING, seeds=seeds)
+        for seeds in ((1, 2), (1, 2), (1, 3))
+    )
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
@@ -61,18 +74,20 @@ def test_the_key_alone_decides() -> None:
 
 def test_the_contact_sheet_has_each_transform_that_is_on_alone_and_all_together() -> None:
     images, labels = batch(1, 3, 32, 32)
-    sheet = contact_sheet(images, labels, SliceAugment(blur=0.0, mirror="none"), key=(4,))
+    sheet = contact_sheet(images, labels, SliceAugment(blur=0.0, mirror="none"), seeds=(4,))
     assert list(sheet) == ["as it is", "rotate", "translate", "cut", "equalise", "all together"]
     assert torch.equal(sheet["as it is"][0], images)
-    alone = augment_slices(images, labels, only("rotate"), key=(4,))
+    alone = augment_slices(images, labels, only("rotate"), seeds=(4,))
     assert torch.equal(sheet["rotate"][0], alone[0]) and torch.equal(sheet["rotate"][1], alone[1])
-    assert all(not torch.equal(shown, images) for name, (shown, _) in sheet.items() if name != "as it is")
+    assert all(
+        not torch.equal(shown, images) for name, (shown, _) in sheet.items() if name != "as it is"
+    )
     assert torch.equal(sheet["equalise"][1], labels)
 
 
-def test_a_sampler_with_the_same_key_draws_other_numbers() -> None:
+def test_a_sampler_with_the_same_seeds_draws_other_numbers() -> None:
     sampler = np.random.default_rng(np.random.SeedSequence((5, 6))).random(64)
-    turned = draw(64, key=(5, 6), settings=replace(NOTHING, rotate=0.5)).degrees != 0
+    turned = draw(64, seeds=(5, 6), settings=replace(NOTHING, rotate=0.5)).degrees != 0
     assert 0 < (turned == (sampler < 0.5)).sum() < 64
 
 
@@ -80,8 +95,12 @@ def test_a_sampler_with_the_same_key_draws_other_numbers() -> None:
 def test_switching_a_transform_off_leaves_the_others_numbers(name: str) -> None:
     settings = replace(EVERYTHING, rotate=0.5, blur=0.5, cut=0.5)
     off = replace(settings, **{"mirror_share" if name == "mirror" else name: 0.0})
-    before, after = (draw(8, key=(3,), settings=s) for s in (settings, off))
-    changed = [f.name for f in fields(Draw) if not np.array_equal(getattr(before, f.name), getattr(after, f.name))]
+    before, after = (draw(8, seeds=(3,), settings=s) for s in (settings, off))
+    changed = [
+        f.name
+        for f in fields(Draw)
+        if not np.array_equal(getattr(before, f.name), getattr(after, f.name))
+    ]
     own = {
         "rotate": ["degrees"],
         "translate": ["shift"],
@@ -96,7 +115,11 @@ def test_switching_a_transform_off_leaves_the_others_numbers(name: str) -> None:
 
 
 def test_shares_and_ranges_are_kept() -> None:
-    drawn = draw(2000, key=(1,), settings=SliceAugment(rotate=0.25, max_degrees=10, cut=1, cut_share=(0.5, 0.75)))
+    drawn = draw(
+        2000,
+        seeds=(1,),
+        settings=SliceAugment(rotate=0.25, max_degrees=10, cut=1, cut_share=(0.5, 0.75)),
+    )
     assert np.mean(drawn.degrees != 0) == pytest.approx(0.25, abs=0.03)
     assert np.abs(drawn.degrees).max() <= 10
     assert 0.5 <= drawn.share.min() < 0.52
@@ -108,10 +131,10 @@ def test_shares_and_ranges_are_kept() -> None:
 def test_each_transform_alone_acts_and_the_neutral_draw_does_not(name: str) -> None:
     images, labels = batch(2, 3, 16, 12)
     settings = replace(SliceAugment(), noise_sigma=(0.01, 0.05))
-    changed, moved = augment_slices(images, labels, only(name, settings), key=(7,))
+    changed, moved = augment_slices(images, labels, only(name, settings), seeds=(7,))
     assert not torch.equal(changed, images)
     assert torch.equal(moved, labels) == (name in ("equalise", "blur", "intensity", "noise"))
-    same, still = augment_slices(images, labels, NOTHING, key=(7,))
+    same, still = augment_slices(images, labels, NOTHING, seeds=(7,))
     assert torch.equal(same, images)
     assert torch.equal(still, labels)
 
@@ -126,7 +149,9 @@ def test_the_sagittal_mirror_swaps_left_and_right() -> None:
     assert torch.equal(follows, labels.flip(-1))
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((1, 3, 4, 5), [1, 2, 3]), ((1, 1, 3, 4, 5), [2, 3, 4])])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((1, 3, 4, 5), [1, 2, 3]), ((1, 1, 3, 4, 5), [2, 3, 4])]
+)
 def test_the_central_mirror_is_a_point_reflection(shape: tuple[int, ...], axes: list[int]) -> None:
     images, labels = batch(*shape)
     mirrored, follows = apply(images, labels, neutral(mirrored=True, mirror="central"))
@@ -151,7 +176,9 @@ def test_a_turn_keeps_lengths_where_height_and_width_differ() -> None:
 
 def test_a_shift_moves_whole_pixels_and_brings_in_the_lowest_value() -> None:
     images, labels = batch(1, 2, 8, 4)
-    shifted, follows = apply(images, labels, neutral(shift=(0.25, -0.25)))  # two rows down, one column left
+    shifted, follows = apply(
+        images, labels, neutral(shift=(0.25, -0.25))
+    )  # two rows down, one column left
     torch.testing.assert_close(shifted[..., 2:, :-1], images[..., :-2, 1:])
     assert torch.equal(follows[..., 2:, :-1], labels[..., :-2, 1:])
     torch.testing.assert_close(shifted[..., :2, :], images.amin().expand(1, 2, 2, 4))
@@ -170,13 +197,20 @@ def test_turn_shift_and_cut_together_are_one_affine_map() -> None:
     images, labels = batch(1, 2, 12, 18)
     drawn = neutral(degrees=30.0, shift=(0.1, -0.05), share=0.8, place=(0.5, -1.0))
     cos, sin = 0.8 * np.cos(np.pi / 6), 0.8 * np.sin(np.pi / 6)
-    centre = (0.2 * -1.0 + 2 * 0.05, 0.2 * 0.5 - 2 * 0.1)  # x, y of the box, moved against the shift
-    theta = torch.tensor([[[cos, -sin * 12 / 18, centre[0]], [sin * 18 / 12, cos, centre[1]]]], dtype=torch.float32)
+    centre = (
+        0.2 * -1.0 + 2 * 0.05,
+        0.2 * 0.5 - 2 * 0.1,
+    )  # x, y of the box, moved against the shift
+    theta = torch.tensor(
+        [[[cos, -sin * 12 / 18, centre[0]], [sin * 18 / 12, cos, centre[1]]]], dtype=torch.float32
+    )
     grid = F.affine_grid(theta, [1, 1, 12, 18], align_corners=False)
     low = images.amin()
     moved, follows = apply(images, labels, drawn)
     torch.testing.assert_close(moved, F.grid_sample(images - low, grid, align_corners=False) + low)
-    assert torch.equal(follows, F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).byte())
+    assert torch.equal(
+        follows, F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).byte()
+    )
 
 
 @pytest.mark.parametrize("threads", [2, 4])
@@ -186,7 +220,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     try:
         for count in (1, threads):
             torch.set_num_threads(count)
-            alone[count] = augment_slices(images, labels, EVERYTHING, key=(5,))
+            alone[count] = augment_slices(images, labels, EVERYTHING, seeds=(5,))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(alone[1][0], alone[threads][0])
@@ -199,7 +233,7 @@ def test_labels_stay_on_the_structures(shape: tuple[int, ...]) -> None:
     images[..., 10:28, 20:44] = 1
     labels = (images[:, :1] if len(shape) == 4 else images).to(torch.uint8) * 2
     geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
-    moved, follows = augment_slices(images, labels, geometry, key=(11,))
+    moved, follows = augment_slices(images, labels, geometry, seeds=(11,))
     assert set(follows.unique().tolist()) == {0, 2}
     assert follows.dtype == torch.uint8
     assert not torch.equal(follows, labels)
@@ -210,7 +244,9 @@ def test_labels_stay_on_the_structures(shape: tuple[int, ...]) -> None:
 def test_all_slices_of_a_sample_move_alike() -> None:
     slice_ = torch.rand(1, 1, 1, 16, 16)
     slab = slice_.expand(2, 1, 5, 16, 16)
-    moved, _ = augment_slices(slab, slab, replace(NOTHING, rotate=1, translate=1, cut=1), key=(2,))
+    moved, _ = augment_slices(
+        slab, slab, replace(NOTHING, rotate=1, translate=1, cut=1), seeds=(2,)
+    )
     torch.testing.assert_close(moved, moved[:, :, :1].expand_as(moved))
     assert not torch.allclose(moved[0], moved[1])  # and samples apart
 
@@ -223,7 +259,10 @@ def test_equalisation_on_paper() -> None:
     images = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 10]).reshape(1, 1, 2, 4)
     expected = torch.tensor([0.0, 0, 0, 0, 2.5 * 0.4, 2.5 * 1.8, 2.5 * 2.2, 10]).reshape(1, 1, 2, 4)
     flat, _ = apply(images, images, neutral(equalise=1.0))
-    near = {"atol": 10 * 16 / on_cpu.FINE / 64, "rtol": 0}  # a level, where the result rises 16 times as fast
+    near = {
+        "atol": 10 * 16 / on_cpu.FINE / 64,
+        "rtol": 0,
+    }  # a level, where the result rises 16 times as fast
     torch.testing.assert_close(flat, expected, **near)
     half, _ = apply(images, images, neutral(equalise=0.5))
     torch.testing.assert_close(half, (images + expected) / 2, **near)
@@ -240,7 +279,7 @@ def test_equalisation_flattens_and_keeps_the_order() -> None:
 
 def test_a_constant_image_survives_everything() -> None:
     images = torch.full((2, 3, 16, 16), -2.0)
-    changed, _ = augment_slices(images, torch.zeros(2, 1, 16, 16), EVERYTHING, key=(4,))
+    changed, _ = augment_slices(images, torch.zeros(2, 1, 16, 16), EVERYTHING, seeds=(4,))
     torch.testing.assert_close(changed, images)
 
 
@@ -292,7 +331,7 @@ def test_threads_give_the_bits_that_one_gives() -> None:
     try:
         for threads in (1, 3, 3):
             torch.set_num_threads(threads)
-            done.append(augment_slices(images, labels, EVERYTHING, key=(4,)))
+            done.append(augment_slices(images, labels, EVERYTHING, seeds=(4,)))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -310,7 +349,9 @@ def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Te
     return done
 
 
-@pytest.mark.parametrize("name", ["rotate", "translate", "cut", "equalise", "blur", "mirror", "all"])
+@pytest.mark.parametrize(
+    "name", ["rotate", "translate", "cut", "equalise", "blur", "mirror", "all"]
+)
 @pytest.mark.parametrize("mirror", ["sagittal", "central"])
 @pytest.mark.parametrize("slices", [1, 2, 3, 5, 8])
 def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -> None:
@@ -319,21 +360,27 @@ def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -
     images[..., :12] = -2  # as behind a kidney mask
     labels = (images[:, :1] > 0.5).to(torch.uint8)
     settings = replace(EVERYTHING, intensity=0, noise=0) if name == "all" else only(name)
-    drawn = draw(4, key=(6,), settings=replace(settings, mirror=mirror))
+    drawn = draw(4, seeds=(6,), settings=replace(settings, mirror=mirror))
     on_the_cpu, on_the_gpu = apply(images, labels, drawn), as_on_a_gpu(images, labels, drawn)
     near = 5e-3 if name in ("equalise", "all") else 1e-3  # of a range of 4
     torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=near, rtol=0)
-    assert (on_the_cpu[1] != on_the_gpu[1]).float().mean() < 1e-3  # places in the middle between two pixels
+    assert (
+        on_the_cpu[1] != on_the_gpu[1]
+    ).float().mean() < 1e-3  # places in the middle between two pixels
     assert not torch.equal(on_the_cpu[0], images)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.int64, torch.bool, torch.float64]
+)
 def test_labels_of_any_dtype_are_moved_alike(dtype: torch.dtype) -> None:
     images, labels = batch(3, 5, 24, 20)
     geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
-    _, follows = augment_slices(images, labels.to(dtype), geometry, key=(8,))
+    _, follows = augment_slices(images, labels.to(dtype), geometry, seeds=(8,))
     assert follows.dtype == dtype
-    assert torch.equal(follows.to(torch.uint8), augment_slices(images, labels, geometry, key=(8,))[1])
+    assert torch.equal(
+        follows.to(torch.uint8), augment_slices(images, labels, geometry, seeds=(8,))[1]
+    )
 
 
 # The two stages
@@ -341,19 +388,21 @@ def test_labels_of_any_dtype_are_moved_alike(dtype: torch.dtype) -> None:
 
 def test_the_kidney_stage_mirrors_or_jitters() -> None:
     images, labels = batch(16, 1, 4, 8, 8)
-    mirrored, _ = augment_slabs(images, labels, SlabAugment(), key=(1,))
+    mirrored, _ = augment_slabs(images, labels, SlabAugment(), seeds=(1,))
     flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, images, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
     assert all(a != b for a, b in zip(flipped, same, strict=True))
     assert 2 < sum(flipped) < 14
-    assert torch.equal(augment_slabs(images, labels, SlabAugment(mirror="none"), key=(1,))[0], images)
-    jittered, _ = augment_slabs(images, labels, SlabAugment(mirror="none", jitter=True), key=(1,))
+    assert torch.equal(
+        augment_slabs(images, labels, SlabAugment(mirror="none"), seeds=(1,))[0], images
+    )
+    jittered, _ = augment_slabs(images, labels, SlabAugment(mirror="none", jitter=True), seeds=(1,))
     assert jittered.shape == images.shape
     assert not torch.allclose(jittered, images)
-    drawn = draw(16, key=(1,), settings=JITTER)
+    drawn = draw(16, seeds=(1,), settings=JITTER)
     assert (drawn.gain != 1).any()
     steps = torch.where(images > images.mean(), 1.0, 0.0)
-    moved, _ = augment_slabs(steps, labels, SlabAugment(mirror="none", move=True), key=(1,))
+    moved, _ = augment_slabs(steps, labels, SlabAugment(mirror="none", move=True), seeds=(1,))
     assert not torch.equal(moved, steps)
     assert moved.min() == 0 and moved.max() == 1, "neither gain nor offset nor noise"
     assert not drawn.equalise.any()
@@ -361,7 +410,7 @@ def test_the_kidney_stage_mirrors_or_jitters() -> None:
 
 def test_the_dtype_of_the_images_is_kept() -> None:
     images, labels = batch(2, 3, 16, 16)
-    changed, _ = augment_slices(images.bfloat16(), labels, EVERYTHING, key=(1,))
+    changed, _ = augment_slices(images.bfloat16(), labels, EVERYTHING, seeds=(1,))
     assert changed.dtype == torch.bfloat16
     assert torch.isfinite(changed).all()
 
@@ -378,13 +427,17 @@ def test_the_dtype_of_the_images_is_kept() -> None:
         ({"cut_share": (0.0, 1.0)}, "cut_share: expected a share above 0"),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(options: dict[str, object], message: str) -> None:
+def test_settings_out_of_range_are_refused_by_name(
+    options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         SliceAugment(**options)
 
 
 def test_an_unknown_transform_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="one of rotate, translate, cut, equalise, blur, mirror, intensity, noise"):
+    with pytest.raises(
+        ValueError, match="one of rotate, translate, cut, equalise, blur, mirror, intensity, noise"
+    ):
         only("warp")
 
 
@@ -393,7 +446,11 @@ def test_an_unknown_transform_lists_the_known_ones() -> None:
     [
         (torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 9), "expected images"),
         (torch.zeros(2, 1, 4, 8, 8), torch.zeros(2, 1, 8, 8), "expected images"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int16), torch.zeros(2, 1, 8, 8), "window the HU first"),
+        (
+            torch.zeros(2, 3, 8, 8, dtype=torch.int16),
+            torch.zeros(2, 1, 8, 8),
+            "window the HU first",
+        ),
         (torch.zeros(3, 3, 8, 8), torch.zeros(3, 1, 8, 8), "drawn for 2 samples, got a batch of 3"),
     ],
 )

@@ -14,9 +14,18 @@ import torch
 
 import benchmarks.__main__ as command
 from benchmarks import augmentation, oversampling, training, windows
-from benchmarks._measure import Report, Table, Timing, conditions, interleave, judged, missing, spread
-from kitslib.augment import SliceAugment, draw
+from benchmarks._measure import (
+    Report,
+    Table,
+    Timing,
+    conditions,
+    interleave,
+    judged,
+    missing,
+    spread,
+)
 from kitslib.networks import ResUNet3D, count_parameters
+from kitslib.transforms import SliceAugment, draw
 
 JOBS = ("augmentation", "oversampling", "preprocessing", "training", "windows")
 
@@ -57,17 +66,23 @@ def test_a_bound_is_judged_by_its_number() -> None:
     assert "not measured" in judged("speed", None, 5)
 
 
-def test_a_report_is_written_as_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_written_as_markdown_and_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"contender": "ours", "ms": 1.23456}, missing("peer", "contender")]
     table = Table(title="One", note="A note.", rows=rows)
     facts = conditions(1, 3, "no_such_package")
-    Report(name="x", question="How?", command="c", conditions=facts, tables=[table], bounds=["b"]).publish(tmp_path)
+    Report(
+        name="x", question="How?", command="c", conditions=facts, tables=[table], bounds=["b"]
+    ).publish(tmp_path)
     page = (tmp_path / "x.md").read_text(encoding="utf-8")
     assert page.strip() == capsys.readouterr().out.strip()
     assert "| ours      | 1.235 |" in page
     assert "not installed: pip install -r benchmarks/requirements.txt" in page
     assert f"torch {torch.__version__}" in page and "no_such_package not installed" in page
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["tables"][0]["rows"] == rows
+    assert (
+        json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["tables"][0]["rows"] == rows
+    )
 
 
 # The command
@@ -103,11 +118,18 @@ def contents(folder: Path, name: str) -> dict[str, object]:
 
 
 def test_augmentation_runs(alone: None, tmp_path: Path) -> None:
-    assert augmentation.main(["--size", "32", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert (
+        augmentation.main(
+            ["--size", "32", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     for table in contents(tmp_path, "augmentation")["tables"]:
         mine = [row for row in table["rows"] if "remark" not in row]
         assert mine[0]["contender"] == "ours" and mine[0]["samples/s"] > 0
-        assert {row["contender"] for row in table["rows"] if "remark" in row} == set(augmentation.PEERS)
+        assert {row["contender"] for row in table["rows"] if "remark" in row} == set(
+            augmentation.PEERS
+        )
 
 
 class Here(Executor):
@@ -125,13 +147,21 @@ def test_windows_agree_where_the_network_sees_no_further_than_the_halo(
     found = windows.networks()
     monkeypatch.setattr(windows, "networks", lambda: {"dilated stack": found["dilated stack"]})
     monkeypatch.setattr(windows, "process", Here)
-    assert windows.main(["--depth", "100", "--plane", "8", "--repeats", "1", "--out", str(tmp_path)]) == 0
+    assert (
+        windows.main(["--depth", "100", "--plane", "8", "--repeats", "1", "--out", str(tmp_path)])
+        == 0
+    )
     rows = contents(tmp_path, "windows")["tables"][0]["rows"]
     seen = {row["contender"]: row["slices seen"] for row in rows if "remark" not in row}
     assert list(seen.values()) == [192, 256, 176, 132]
-    assert [row["freed memory"] for row in rows if "remark" not in row] == [windows.PLAIN] * 4 + [windows.KEPT] * 4
+    assert [row["freed memory"] for row in rows if "remark" not in row] == [windows.PLAIN] * 4 + [
+        windows.KEPT
+    ] * 4
     hu = windows.volume(100, 8)
-    halves, larger = (windows.ours(found["dilated stack"], hu, windows.Setting("padded", size))() for size in (64, 128))
+    halves, larger = (
+        windows.ours(found["dilated stack"], hu, windows.Setting("padded", size))()
+        for size in (64, 128)
+    )
     assert halves.std() > 0.1
     np.testing.assert_allclose(larger, halves, atol=windows.CLOSE)
 
@@ -149,7 +179,9 @@ def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--out", str(tmp_path)]
     assert training.main(options) == 0
     table = contents(tmp_path, "training")["tables"][0]
-    assert table["rows"][0]["parameters, million"] == count_parameters(small["ours, bfloat16"]()) / 1e6
+    assert (
+        table["rows"][0]["parameters, million"] == count_parameters(small["ours, bfloat16"]()) / 1e6
+    )
     assert table["rows"][0]["samples/s"] > 0
     assert len(contents(tmp_path, "training")["bounds"]) == 4
 
@@ -167,21 +199,35 @@ def test_the_paper_size_step_is_judged_by_its_memory() -> None:
 
 
 def test_peers_resample_the_same_share_of_the_samples() -> None:
-    drawn = draw(4000, key=(1,), settings=SliceAugment())
+    drawn = draw(4000, seeds=(1,), settings=SliceAugment())
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
     assert moved.mean() == pytest.approx(augmentation.moved_share(SliceAugment()), abs=0.02)
 
 
 def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:
     def runs(cyst_fp: float, dice: float) -> list[list[dict]]:
-        cases = [{"case": str(i), "cyst_fp_ml": cyst_fp * (1 + i % 3), "fp_ml": 9.0, "dice": dice} for i in range(8)]
+        cases = [
+            {"case": str(i), "cyst_fp_ml": cyst_fp * (1 + i % 3), "fp_ml": 9.0, "dice": dice}
+            for i in range(8)
+        ]
         return [cases, cases]
 
-    found = {"focal_dice": runs(2.0, 0.5), "full": runs(1.0, 0.6), "oversample_cysts": runs(1.8, 0.4)}
-    met, missed = oversampling.verdict("full", found), oversampling.verdict("oversample_cysts", found)
+    found = {
+        "focal_dice": runs(2.0, 0.5),
+        "full": runs(1.0, 0.6),
+        "oversample_cysts": runs(1.8, 0.4),
+    }
+    met, missed = (
+        oversampling.verdict("full", found),
+        oversampling.verdict("oversample_cysts", found),
+    )
     assert met.endswith("met") and "50% less" in met
     assert missed.endswith("missed") and "10% less" in missed
     means, changes = oversampling.tables(found)
     assert [row["arm"] for row in means.rows] == list(found)
-    (row,) = [r for r in changes.rows if r["arm"] == "full" and r["measure"].startswith("false positives in cysts")]
+    (row,) = [
+        r
+        for r in changes.rows
+        if r["arm"] == "full" and r["measure"].startswith("false positives in cysts")
+    ]
     assert row["of the mean, %"] == -50.0

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kitslib.cascade import KidneyStage, TumorStage, compose, segment
-from kitslib.transforms import HU_WINDOWS, KidneyGrid, TumorGrid
+from kitslib.config import KidneyGrid, TumorGrid
+from kitslib.evaluation import KidneyStage, TumorStage, compose, segment
+from kitslib.transforms import HU_WINDOWS
 
 SPACING = (4.0, 2.0, 2.0)
 
@@ -61,7 +62,9 @@ def run(scan: np.ndarray, stages: tuple[KidneyStage, TumorStage], **more: object
     return segment(scan, SPACING, *stages, autocast=contextlib.nullcontext, **more)
 
 
-def test_kidney_tumour_and_component_come_out_where_they_are(scan: np.ndarray, stages: tuple) -> None:
+def test_kidney_tumour_and_component_come_out_where_they_are(
+    scan: np.ndarray, stages: tuple
+) -> None:
     found = run(scan, stages)
     expected = np.zeros(scan.shape, np.uint8)
     expected[4:20, 10:24, 4:14] = expected[4:20, 10:24, 26:36] = 1
@@ -71,7 +74,9 @@ def test_kidney_tumour_and_component_come_out_where_they_are(scan: np.ndarray, s
     assert not found.kidney[2, 35, 20], "a third component is dropped"
 
 
-def test_a_given_kidney_mask_takes_the_place_of_the_first_stage(scan: np.ndarray, stages: tuple) -> None:
+def test_a_given_kidney_mask_takes_the_place_of_the_first_stage(
+    scan: np.ndarray, stages: tuple
+) -> None:
     mask = np.zeros(scan.shape, np.uint8)
     mask[4:20, 10:24, 26:36] = 1
     found = run(scan, stages, kidney=mask)
@@ -93,7 +98,13 @@ def test_tumour_outside_the_kidney_mask_counts_and_the_largest_wins() -> None:
 
 def test_a_stage_is_rebuilt_from_the_settings_of_its_run() -> None:
     settings = {
-        "grid": {"spacing_z": 3.0, "spacing_xy": None, "region": "slice", "margin_mm": 10.0, "mask_dilation_mm": 5.0},
+        "grid": {
+            "spacing_z": 3.0,
+            "spacing_xy": None,
+            "region": "slice",
+            "margin_mm": 10.0,
+            "mask_dilation_mm": 5.0,
+        },
         "arm": {"dims": "3d"},
         "training": {"hu": "literal", "patch": [64, 48], "slices": 5, "slab": 16, "lr": 1.0},
     }
@@ -115,7 +126,10 @@ class Ramp(nn.Module):
 
 def alike(answers: dict[bool, np.ndarray]) -> bool:
     """Whether the one that is mirrored answers alike for both sides, and the other one does not."""
-    symmetric = {mirrored: np.allclose(found, found[..., ::-1], atol=1e-2) for mirrored, found in answers.items()}
+    symmetric = {
+        mirrored: np.allclose(found, found[..., ::-1], atol=1e-2)
+        for mirrored, found in answers.items()
+    }
     return symmetric == {False: False, True: True}
 
 
@@ -124,8 +138,13 @@ def test_a_mirrored_kidney_stage_answers_alike_for_both_sides() -> None:
     volume = np.full((8, 16, 16), 50, np.int16)
     found = {}
     for mirrored in (False, True):
-        settings = {"grid": {"spacing_z": 3.0, "matrix": 16}, "training": training | {"mirrored": mirrored}}
-        found[mirrored] = KidneyStage.of(Ramp().eval(), settings).probability(volume, contextlib.nullcontext)
+        settings = {
+            "grid": {"spacing_z": 3.0, "matrix": 16},
+            "training": training | {"test_time_mirroring": mirrored},
+        }
+        found[mirrored] = KidneyStage.of(Ramp().eval(), settings).probability(
+            volume, contextlib.nullcontext
+        )
     assert alike(found)
 
 
@@ -164,6 +183,12 @@ def test_a_mirrored_tumour_stage_answers_alike_for_both_sides(dims: str) -> None
     volume, mask = np.full((8, 16, 16), 50, np.int16), np.ones((8, 16, 16), np.uint8)
     found = {}
     for mirrored in (False, True):
-        settings = {"grid": {"margin_mm": 10.0}, "arm": {"dims": dims}, "training": training | {"mirrored": mirrored}}
-        found[mirrored] = TumorStage.of(Ramp().eval(), settings).probability(volume, mask, contextlib.nullcontext)
+        settings = {
+            "grid": {"margin_mm": 10.0},
+            "arm": {"dims": dims},
+            "training": training | {"test_time_mirroring": mirrored},
+        }
+        found[mirrored] = TumorStage.of(Ramp().eval(), settings).probability(
+            volume, mask, contextlib.nullcontext
+        )
     assert alike(found)

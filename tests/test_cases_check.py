@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kitslib.cases import (
+from kitslib.data import (
     DEFECTS,
     CaseReport,
     apply_policy,
@@ -70,7 +70,9 @@ def no_bytes(folder: Path, *_) -> None:
 
 
 def web_page(folder: Path, *_) -> None:
-    (folder / "imaging.nii.gz").write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>" + b" " * 400)
+    (folder / "imaging.nii.gz").write_bytes(
+        b"<!DOCTYPE html><title>Quota exceeded</title>" + b" " * 400
+    )
 
 
 def lfs_pointer(folder: Path, *_) -> None:
@@ -266,7 +268,9 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> list[CaseReport]:
     return check_cohort(data, jobs=2)
 
 
-@pytest.mark.parametrize("place", range(len(DAMAGE)), ids=[damage.__name__ for damage, _, _ in DAMAGE])
+@pytest.mark.parametrize(
+    "place", range(len(DAMAGE)), ids=[damage.__name__ for damage, _, _ in DAMAGE]
+)
 def test_each_damage_gets_its_one_answer(damaged: list[CaseReport], place: int) -> None:
     _, level, code = DAMAGE[place]
     report = damaged[place + 1]
@@ -281,11 +285,18 @@ def test_healthy_cases_beside_damaged_ones_are_reported_in_full(damaged: list[Ca
     for report in (damaged[0], damaged[-1]):
         assert report.findings == ()
         assert report.level == "ok" and report.trainable
-        assert (report.shape, report.spacing, report.axis_codes) == ((24, 20, 18), SPACING, ("I", "P", "L"))
+        assert (report.shape, report.spacing, report.axis_codes) == (
+            (24, 20, 18),
+            SPACING,
+            ("I", "P", "L"),
+        )
         assert report.label_values == (0, 1, 2)
         assert report.volumes_ml == pytest.approx({"kidney": 320 * 0.08, "tumour": 64 * 0.08})
         assert report.kidney_slices == (8, 15)
-        assert (report.kidney_hu, report.tumour_hu) == (pytest.approx(150, abs=2), pytest.approx(90, abs=2))
+        assert (report.kidney_hu, report.tumour_hu) == (
+            pytest.approx(150, abs=2),
+            pytest.approx(90, abs=2),
+        )
         assert report.hu_range == (-1005, 155)
 
 
@@ -302,7 +313,9 @@ def test_messages_name_the_fix(damaged: list[CaseReport]) -> None:
     assert "(24, 20, 18)" in told["grid_mismatch"] and "(23, 20, 18)" in told["grid_mismatch"]
     assert "in 5 of 8640 voxels" in told["nonfinite"]
     assert "40.0 mm apart" in told["affine_mismatch"]
-    assert "(3.0, 4.0, 4.0)" in told["spacing_record"] and "(5.0, 4.0, 4.0)" in told["spacing_record"]
+    assert (
+        "(3.0, 4.0, 4.0)" in told["spacing_record"] and "(5.0, 4.0, 4.0)" in told["spacing_record"]
+    )
 
 
 def test_table_fits_the_screen_and_names_every_case(damaged: list[CaseReport]) -> None:
@@ -363,7 +376,11 @@ def test_foreign_axes_are_a_note_and_count_slices_from_the_top(tmp_path: Path) -
     folder.mkdir()
     ras = np.diag([4.0, 4.0, 5.0, 1.0])
     for name, array in (("imaging", imaging), ("segmentation", labels)):
-        with_nibabel(folder / f"{name}.nii.gz", np.ascontiguousarray(array.transpose(2, 1, 0)[::-1, ::-1, ::-1]), ras)
+        with_nibabel(
+            folder / f"{name}.nii.gz",
+            np.ascontiguousarray(array.transpose(2, 1, 0)[::-1, ::-1, ::-1]),
+            ras,
+        )
     (report,) = check_cohort(tmp_path)
     assert {(f.level, f.code) for f in report.findings} == {("note", "reoriented")}
     assert report.axis_codes == ("R", "A", "S")
@@ -404,7 +421,11 @@ def test_register_speaks_of_kits19_cases_and_never_of_synthetic_ones(tmp_path: P
         for name in ("kits19", "kits23", "phantom")
     }
     assert codes == {
-        "kits19": [["register", "labels_outdated"], [], ["register"]],  # 23 is not the corrected label map
+        "kits19": [
+            ["register", "labels_outdated"],
+            [],
+            ["register"],
+        ],  # 23 is not the corrected label map
         "kits23": [[], [], ["register"]],  # the relabelled case is sound, its 796 columns remain
         "phantom": [[], [], []],
     }

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
 
-from kitslib.cases import CaseError, read_imaging, write_imaging
-from kitslib.cases.dicom import choose_series, find_series, holds_dicom, read_folder
+from kitslib.data import CaseError, read_imaging, write_imaging
+from kitslib.data.cases.dicom import choose_series, find_series, holds_dicom, read_folder
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SPACING = (2.5, 0.8, 0.7)
@@ -23,7 +23,10 @@ ORIGIN = (-31.0, 42.5, 310.0)  # RAS, mm, of the voxel (0, 0, 0)
 def affine(turn: float = 0.0) -> np.ndarray:
     """The (z, y, x) affine of the scan, turned by so many degrees about the body's axis."""
     angle = np.radians(turn)
-    posterior, left = np.array([np.sin(angle), -np.cos(angle), 0]), np.array([-np.cos(angle), -np.sin(angle), 0])
+    posterior, left = (
+        np.array([np.sin(angle), -np.cos(angle), 0]),
+        np.array([-np.cos(angle), -np.sin(angle), 0]),
+    )
     made = np.eye(4)
     axes = (np.array([0, 0, -1.0]), posterior, left)
     made[:3, :3] = np.stack([axis * step for axis, step in zip(axes, SPACING, strict=True)], axis=1)
@@ -35,7 +38,9 @@ def scan(depth: int = 7) -> np.ndarray:
     return np.random.default_rng(3).integers(-1000, 1500, (depth, 10, 12)).astype(np.int16)
 
 
-def datasets(volume: np.ndarray, to_ras: np.ndarray, *, series: int = 1, study: str = "1.2.3") -> list[Dataset]:
+def datasets(
+    volume: np.ndarray, to_ras: np.ndarray, *, series: int = 1, study: str = "1.2.3"
+) -> list[Dataset]:
     """The slices of a volume (z, y, x) as CT datasets, stored as unsigned values with an intercept of -1024."""
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_ras
     rows, columns = (to_lps[:3, axis] / np.linalg.norm(to_lps[:3, axis]) for axis in (2, 1))
@@ -92,7 +97,9 @@ def test_a_label_map_in_its_geometry_lies_on_the_slices(tmp_path: Path) -> None:
     write_imaging(tmp_path / "copy.nii.gz", volume, geometry)
     again, place = read_imaging(tmp_path / "copy.nii.gz")
     np.testing.assert_array_equal(again, volume)
-    np.testing.assert_allclose(place.affine @ [0, 0, 0, 1], [*(affine() @ [6, 0, 0, 1])[:3], 1], atol=1e-3)
+    np.testing.assert_allclose(
+        place.affine @ [0, 0, 0, 1], [*(affine() @ [6, 0, 0, 1])[:3], 1], atol=1e-3
+    )
     assert place.shape == (12, 10, 7), "columns, rows, slices from the feet up"
 
 
@@ -103,7 +110,20 @@ def test_values_are_hounsfield_units(tmp_path: Path) -> None:
         item.PixelPaddingValue = 7
         item.PixelData = np.full((10, 12), [*range(11), 65535], np.uint16).tobytes()
     volume, _, _ = read_folder(save(tmp_path / "series", slices))
-    assert volume[0, 0].tolist() == [-1000, -1000, -999, -998, -998, -998, -997, -1024, -996, -996, -995, 31768]
+    assert volume[0, 0].tolist() == [
+        -1000,
+        -1000,
+        -999,
+        -998,
+        -998,
+        -998,
+        -997,
+        -1024,
+        -996,
+        -996,
+        -995,
+        31768,
+    ]
 
 
 def test_the_largest_axial_series_is_taken_and_said_so(tmp_path: Path) -> None:
@@ -113,7 +133,10 @@ def test_the_largest_axial_series_is_taken_and_said_so(tmp_path: Path) -> None:
     scout = datasets(scan(1), affine(), series=4)
     scout[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     folder = tmp_path / "study"
-    for name, slices in (("a", datasets(scan(7), affine(), series=1)), ("b", datasets(scan(4), affine(), series=2))):
+    for name, slices in (
+        ("a", datasets(scan(7), affine(), series=1)),
+        ("b", datasets(scan(4), affine(), series=2)),
+    ):
         save(folder / name, slices)
     save(folder / "c", coronal), save(folder / "d", scout)
     (folder / "notes.txt").write_text("no DICOM")
@@ -201,7 +224,9 @@ def test_what_is_no_even_stack_is_refused_by_name(
 def test_slice_distances_rounded_by_the_scanner_are_even(tmp_path: Path) -> None:
     slices = datasets(scan(), affine())
     slices[3].ImagePositionPatient[2] += 0.04 * SPACING[0]
-    assert read_folder(save(tmp_path / "series", slices))[1].spacing[0] == pytest.approx(SPACING[0], abs=1e-5)
+    assert read_folder(save(tmp_path / "series", slices))[1].spacing[0] == pytest.approx(
+        SPACING[0], abs=1e-5
+    )
 
 
 def test_compressed_pixels_are_read_where_they_can_be_and_else_refused(tmp_path: Path) -> None:
@@ -226,8 +251,16 @@ def test_folders_that_hold_no_single_ct_are_refused(tmp_path: Path) -> None:
     assert not holds_dicom(tmp_path / "empty")
     for name, slices, code in (
         ("two", datasets(scan(), affine()) + datasets(scan(), affine(), study="1.2.4"), "studies"),
-        ("mr", [_as(item, "1.2.840.10008.5.1.4.1.1.4", "MR") for item in datasets(scan(), affine())], "no_ct"),
-        ("multi", [_as(datasets(scan(1), affine())[0], "1.2.840.10008.5.1.4.1.1.2.1", "CT")], "enhanced"),
+        (
+            "mr",
+            [_as(item, "1.2.840.10008.5.1.4.1.1.4", "MR") for item in datasets(scan(), affine())],
+            "no_ct",
+        ),
+        (
+            "multi",
+            [_as(datasets(scan(1), affine())[0], "1.2.840.10008.5.1.4.1.1.2.1", "CT")],
+            "enhanced",
+        ),
     ):
         for number, item in enumerate(slices):
             item.SeriesNumber = number

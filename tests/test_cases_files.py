@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from kitslib.cases import (
+from kitslib.data import (
     CaseError,
     Geometry,
     available_labels,
     canonical_affine,
-    files,
     find_cases,
     fingerprint,
     load_case,
-    nifti,
     read_imaging,
     read_labels,
     require_same_grid,
     write_imaging,
     write_labels,
 )
+from kitslib.data.cases import files, nifti
 
 SPACING = (5.0, 0.75, 0.5)
-LABELS = np.array([[[0, 1, 2], [3, 0, 0]], [[1, 1, 0], [0, 2, 2]]], dtype=np.uint8)  # (D, H, W) = (2, 2, 3)
+LABELS = np.array(
+    [[[0, 1, 2], [3, 0, 0]], [[1, 1, 0], [0, 2, 2]]], dtype=np.uint8
+)  # (D, H, W) = (2, 2, 3)
 ALL_CODES = [
     "".join(pair[flip] for pair, flip in zip(axes, flips, strict=True))
     for axes in itertools.permutations(("RL", "AP", "SI"))
@@ -50,7 +51,9 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None, **head
 
 def in_axes(array: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
     """A (z, y, x) array turned to other axes by nibabel, with its affine."""
-    turn = orientations.ornt_transform(orientations.axcodes2ornt("IPL"), orientations.axcodes2ornt(tuple(codes)))
+    turn = orientations.ornt_transform(
+        orientations.axcodes2ornt("IPL"), orientations.axcodes2ornt(tuple(codes))
+    )
     affine = canonical_affine(SPACING) @ orientations.inv_ornt_aff(turn, array.shape)
     return np.ascontiguousarray(orientations.apply_orientation(array, turn)), affine
 
@@ -58,11 +61,18 @@ def in_axes(array: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
 def test_canonical_affine_places_voxels_as_kits_does() -> None:
     affine = canonical_affine((5.0, 0.75, 0.5))
     assert nib.aff2axcodes(affine) == ("I", "P", "L")
-    assert (affine @ [1, 2, 4, 1]).tolist() == [-2.0, -1.5, -5.0, 1.0]  # 4·0.5 left, 2·0.75 behind, 5 below
+    assert (affine @ [1, 2, 4, 1]).tolist() == [
+        -2.0,
+        -1.5,
+        -5.0,
+        1.0,
+    ]  # 4·0.5 left, 2·0.75 behind, 5 below
 
 
 def test_ras_file_is_read_from_the_top_from_the_front_from_the_right(tmp_path: Path) -> None:
-    ras = np.zeros((3, 2, 2), dtype=np.int16)  # (x, y, z): x grows to the left-hand reader's right: R
+    ras = np.zeros(
+        (3, 2, 2), dtype=np.int16
+    )  # (x, y, z): x grows to the left-hand reader's right: R
     ras[2, 1, 1] = 7  # most right, most anterior, most superior: the first voxel of (z, y, x)
     ras[0, 1, 1] = 8  # most left of the same row: the last of x
     path = save(tmp_path / "imaging.nii.gz", ras, np.diag([0.5, 0.75, 5.0, 1.0]))
@@ -75,7 +85,9 @@ def test_ras_file_is_read_from_the_top_from_the_front_from_the_right(tmp_path: P
 
 
 @pytest.mark.parametrize("codes", ALL_CODES)
-def test_every_axis_order_reads_the_same_and_is_exported_to_the_bit(tmp_path: Path, codes: str) -> None:
+def test_every_axis_order_reads_the_same_and_is_exported_to_the_bit(
+    tmp_path: Path, codes: str
+) -> None:
     array, affine = in_axes(LABELS, codes)
     source = save(tmp_path / "source.nii.gz", array, affine)
     labels, geometry = read_labels(source)
@@ -88,7 +100,16 @@ def test_every_axis_order_reads_the_same_and_is_exported_to_the_bit(tmp_path: Pa
     before, after = nib.load(source), nib.load(tmp_path / "export.nii.gz")
     np.testing.assert_array_equal(np.asarray(after.dataobj), array)
     np.testing.assert_array_equal(after.affine, before.affine)
-    for field in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "pixdim", "dim"):
+    for field in (
+        "sform_code",
+        "qform_code",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+        "quatern_b",
+        "pixdim",
+        "dim",
+    ):
         np.testing.assert_array_equal(after.header[field], before.header[field])
 
 
@@ -103,7 +124,9 @@ def test_oblique_axes_take_the_nearest_codes_and_keep_their_affine(tmp_path: Pat
     assert geometry.spacing == pytest.approx(SPACING, rel=1e-6)
     assert geometry.oblique_degrees == pytest.approx(10, abs=1e-3)
     write_labels(tmp_path / "export.nii.gz", labels, geometry)
-    np.testing.assert_array_equal(nib.load(tmp_path / "export.nii.gz").affine, nib.load(path).affine)
+    np.testing.assert_array_equal(
+        nib.load(tmp_path / "export.nii.gz").affine, nib.load(path).affine
+    )
 
 
 def test_qform_alone_is_used_where_the_sform_is_zero(tmp_path: Path) -> None:
@@ -148,7 +171,9 @@ def test_spacing_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     raw[76:108] = bytes(32)  # pixdim
     raw[252:256] = bytes(4)  # qform and sform codes
     path.write_bytes(raw)
-    with pytest.raises(CaseError, match=r"source.nii: expected an affine or positive voxel sizes") as error:
+    with pytest.raises(
+        CaseError, match=r"source.nii: expected an affine or positive voxel sizes"
+    ) as error:
         read_labels(path)
     assert error.value.code == "geometry"
 
@@ -161,7 +186,9 @@ def test_float_imaging_is_scaled_rounded_and_clipped(tmp_path: Path) -> None:
 
 
 def test_slope_and_intercept_of_the_header_are_honoured(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.array([0, 512, 1024], dtype=np.int16).reshape(3, 1, 1), canonical_affine(SPACING))
+    image = nib.Nifti1Image(
+        np.array([0, 512, 1024], dtype=np.int16).reshape(3, 1, 1), canonical_affine(SPACING)
+    )
     path = tmp_path / "a.nii"
     image.to_filename(path)
     raw = bytearray(path.read_bytes())
@@ -172,7 +199,11 @@ def test_slope_and_intercept_of_the_header_are_honoured(tmp_path: Path) -> None:
 
 def test_unsigned_integers_beyond_int16_are_clipped(tmp_path: Path) -> None:
     values = np.array([0, 40000, 65535], dtype=np.uint16).reshape(3, 1, 1)
-    assert read_imaging(save(tmp_path / "a.nii.gz", values))[0].ravel().tolist() == [0, 32767, 32767]
+    assert read_imaging(save(tmp_path / "a.nii.gz", values))[0].ravel().tolist() == [
+        0,
+        32767,
+        32767,
+    ]
 
 
 def test_nan_and_infinity_are_refused_with_their_number(tmp_path: Path) -> None:
@@ -185,7 +216,9 @@ def test_nan_and_infinity_are_refused_with_their_number(tmp_path: Path) -> None:
 
 
 def test_big_endian_and_nifti2_files_are_read_and_exported(tmp_path: Path) -> None:
-    big = nib.Nifti1Image(LABELS.astype(">i2"), canonical_affine(SPACING), nib.Nifti1Header(endianness=">"))
+    big = nib.Nifti1Image(
+        LABELS.astype(">i2"), canonical_affine(SPACING), nib.Nifti1Header(endianness=">")
+    )
     big.to_filename(tmp_path / "big.nii.gz")
     second = nib.Nifti2Image(LABELS.astype(np.int32), canonical_affine(SPACING))
     second.to_filename(tmp_path / "two.nii.gz")
@@ -208,12 +241,16 @@ def test_trailing_axes_of_one_are_dropped_and_come_back(tmp_path: Path) -> None:
 
 def test_names_do_not_decide_about_compression(tmp_path: Path) -> None:
     plain = save(tmp_path / "plain.nii", LABELS)
-    (tmp_path / "misnamed.nii.gz").write_bytes(plain.read_bytes())  # some browsers unpack while downloading
+    (tmp_path / "misnamed.nii.gz").write_bytes(
+        plain.read_bytes()
+    )  # some browsers unpack while downloading
     np.testing.assert_array_equal(read_labels(tmp_path / "misnamed.nii.gz")[0], LABELS)
 
 
 def test_whole_numbers_stored_as_floats_are_labels_and_others_are_named(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_labels(save(tmp_path / "a.nii.gz", LABELS.astype(np.float64)))[0], LABELS)
+    np.testing.assert_array_equal(
+        read_labels(save(tmp_path / "a.nii.gz", LABELS.astype(np.float64)))[0], LABELS
+    )
     blurred = LABELS.astype(np.float32)
     blurred[0, 0, 0], blurred[1, 1, 1] = 0.5, 7
     with pytest.raises(CaseError, match=r"got also 0\.5, 7;") as error:
@@ -240,7 +277,9 @@ def test_writing_is_deterministic_atomic_and_leaves_no_parts(tmp_path: Path, mon
 
 
 def test_export_carries_no_free_text_of_the_source(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.nii.gz", LABELS, descrip=b"Name^Patient", db_name=b"Clinic", aux_file=b"1970")
+    path = save(
+        tmp_path / "a.nii.gz", LABELS, descrip=b"Name^Patient", db_name=b"Clinic", aux_file=b"1970"
+    )
     labels, geometry = read_labels(path)
     write_labels(tmp_path / "b.nii.gz", labels, geometry, "x" * 200)
     header = nib.load(tmp_path / "b.nii.gz").header
@@ -272,7 +311,9 @@ def test_imaging_round_trip_in_plain_and_packed_files(tmp_path: Path) -> None:
         assert (int(image.header["sform_code"]), image.get_data_dtype()) == (2, np.int16)
 
 
-def test_many_slabs_give_the_same_volume_in_one_int16_volume_of_memory(tmp_path: Path, monkeypatch) -> None:
+def test_many_slabs_give_the_same_volume_in_one_int16_volume_of_memory(
+    tmp_path: Path, monkeypatch
+) -> None:
     rng = np.random.default_rng(0)
     volume = rng.integers(-1000, 1000, (60, 128, 128), dtype=np.int16)
     array, affine = in_axes(volume, "LPS")
@@ -288,10 +329,13 @@ def test_many_slabs_give_the_same_volume_in_one_int16_volume_of_memory(tmp_path:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         np.testing.assert_array_equal(read, volume)
-        assert peak < read.nbytes + 2_000_000  # the float64 file holds 7.9 MB, the int16 volume 2.0 MB
+        assert (
+            peak < read.nbytes + 2_000_000
+        )  # the float64 file holds 7.9 MB, the int16 volume 2.0 MB
         write_imaging(tmp_path / "c.nii.gz", read, geometry)
         np.testing.assert_array_equal(
-            np.asarray(nib.load(tmp_path / "c.nii.gz").dataobj), np.asarray(nib.load(source).dataobj)
+            np.asarray(nib.load(tmp_path / "c.nii.gz").dataobj),
+            np.asarray(nib.load(source).dataobj),
         )
 
 
@@ -319,7 +363,9 @@ def test_geometry_of_a_new_file_says_where_its_voxels_are() -> None:
 def make_case(folder: Path, labels: np.ndarray | None = LABELS, *, imaging: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if imaging:
-        write_imaging(folder / "imaging.nii.gz", np.full((2, 2, 3), 40, np.int16), canonical_affine(SPACING))
+        write_imaging(
+            folder / "imaging.nii.gz", np.full((2, 2, 3), 40, np.int16), canonical_affine(SPACING)
+        )
     if labels is not None:
         write_labels(folder / "segmentation.nii.gz", labels, canonical_affine(SPACING))
     return folder
@@ -334,7 +380,10 @@ def test_find_cases_in_every_layout(tmp_path: Path) -> None:
         found = find_cases(root)
         assert [case.case_id for case in found] == ["case_00002", "case_00010"]
         assert [case.source for case in found] == ["kits19", "kits19"]
-        assert found[0].record == {"case_id": "case_00002", "gender": "female"} and found[1].record is None
+        assert (
+            found[0].record == {"case_id": "case_00002", "gender": "female"}
+            and found[1].record is None
+        )
 
     kits23 = tmp_path / "kits23" / "dataset"
     make_case(kits23 / "case_00002")
@@ -387,7 +436,9 @@ def test_label_versions(tmp_path: Path) -> None:
     marked[0, 0, 0] = 3  # a cyst only where KiTS19 has kidney: neither on its tumour nor outside
     np.testing.assert_array_equal(load_case(case).labels, marked)
     np.testing.assert_array_equal(load_case(case, "kits23").labels, new)
-    np.testing.assert_array_equal(load_case(case, "kits23_folded").labels, np.where(new == 3, 1, new))
+    np.testing.assert_array_equal(
+        load_case(case, "kits23_folded").labels, np.where(new == 3, 1, new)
+    )
     with pytest.raises(CaseError, match="expected one of kits19, kits23, kits23_folded"):
         load_case(case, "kits20")
 
@@ -396,7 +447,9 @@ def test_asking_kits23_for_kits19_labels_is_refused_by_name(tmp_path: Path) -> N
     make_case(tmp_path / "case_00007")
     (tmp_path / "kits23.json").write_text("[]")
     (case,) = find_cases(tmp_path)
-    with pytest.raises(CaseError, match="case_00007: expected 'kits19' labels, its folder has kits23"):
+    with pytest.raises(
+        CaseError, match="case_00007: expected 'kits19' labels, its folder has kits23"
+    ):
         load_case(case)
 
 
@@ -412,7 +465,9 @@ def test_load_case_with_one_file_with_none_and_with_two_grids(tmp_path: Path) ->
     np.testing.assert_array_equal(case.labels, LABELS)
     with pytest.raises(CaseError, match="case_00002: expected imaging"):
         load_case(empty)
-    with pytest.raises(CaseError, match=r"case_00003: .*imaging \(2, 2, 3\) and segmentation \(3, 2, 3\)"):
+    with pytest.raises(
+        CaseError, match=r"case_00003: .*imaging \(2, 2, 3\) and segmentation \(3, 2, 3\)"
+    ):
         load_case(odd)
 
 
@@ -421,7 +476,9 @@ def test_labels_elsewhere_in_space_are_refused_and_a_shift_below_a_voxel_is_not(
     near[2, 3], far[2, 3] = 4.0, 6.0  # mm, slices are 5 mm apart
     geometry = [Geometry.from_affine(affine, (2, 2, 3)) for affine in (here, near, far)]
     require_same_grid("case_00000", geometry[0], geometry[1])
-    with pytest.raises(CaseError, match=r"truth and prediction in one place.* 6\.0 mm apart") as error:
+    with pytest.raises(
+        CaseError, match=r"truth and prediction in one place.* 6\.0 mm apart"
+    ) as error:
         require_same_grid("case_00000", geometry[0], geometry[2], names=("truth", "prediction"))
     assert error.value.code == "affine_mismatch"
 

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kitslib.cases import CaseReport, check_cohort, find_cases, load_case, read_imaging, write_labels
+from kitslib.data import CaseReport, check_cohort, find_cases, load_case, read_imaging, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,9 @@ def reports(shared: Path) -> dict[str, list[CaseReport]]:
 
 
 @pytest.mark.parametrize("release", ["kits19", "kits23"])
-def test_every_label_file_has_the_published_geometry_and_volumes(shared: Path, reports, release: str) -> None:
+def test_every_label_file_has_the_published_geometry_and_volumes(
+    shared: Path, reports, release: str
+) -> None:
     with (shared / "kits_geometry.csv").open() as table:
         rows = {row["case"]: row for row in csv.DictReader(table)}
     assert len(reports[release]) == 36
@@ -28,19 +30,30 @@ def test_every_label_file_has_the_published_geometry_and_volumes(shared: Path, r
         spacing = [float(row[f"spacing_{axis}_mm"]) for axis in "zyx"]
         assert report.spacing == pytest.approx(spacing, abs=1e-4)
         assert report.axis_codes == ("I", "P", "L")
-        assert report.volumes_ml["kidney"] == pytest.approx(float(row[f"{release}_kidney_ml"]), rel=1e-3)
-        assert report.volumes_ml["tumour"] == pytest.approx(float(row[f"{release}_tumor_ml"]), abs=0.02)
-        assert {finding.code for finding in report.findings if finding.level != "note"} == {"imaging_missing"}
+        assert report.volumes_ml["kidney"] == pytest.approx(
+            float(row[f"{release}_kidney_ml"]), rel=1e-3
+        )
+        assert report.volumes_ml["tumour"] == pytest.approx(
+            float(row[f"{release}_tumor_ml"]), abs=0.02
+        )
+        assert {finding.code for finding in report.findings if finding.level != "note"} == {
+            "imaging_missing"
+        }
         if release == "kits19":
             first_last = (int(row["kidney_first_slice"]), int(row["kidney_last_slice"]))
             assert report.kidney_slices == first_last
             assert "cyst" not in report.volumes_ml
         else:
-            assert report.volumes_ml["cyst"] == pytest.approx(float(row["kits23_cyst_ml"]), abs=0.02)
+            assert report.volumes_ml["cyst"] == pytest.approx(
+                float(row["kits23_cyst_ml"]), abs=0.02
+            )
 
 
 def test_quirks_are_noted(reports) -> None:
-    codes = {report.case_id: {finding.code for finding in report.findings} for report in reports["kits19"]}
+    codes = {
+        report.case_id: {finding.code for finding in report.findings}
+        for report in reports["kits19"]
+    }
     assert [case for case in codes if "qform_only" in codes[case]] == [
         "case_00023",
         "case_00037",
@@ -53,7 +66,11 @@ def test_quirks_are_noted(reports) -> None:
 
 
 def test_odd_label_files_load_whole(shared: Path) -> None:
-    wanted = {"case_00023": (107, 512, 512), "case_00061": (29, 512, 512), "case_00160": (252, 512, 796)}
+    wanted = {
+        "case_00023": (107, 512, 512),
+        "case_00061": (29, 512, 512),
+        "case_00160": (252, 512, 796),
+    }
     for files in find_cases(shared / "kits19"):
         if files.case_id in wanted:
             case = load_case(files)
@@ -83,7 +100,9 @@ def test_real_case_is_exported_in_its_own_geometry(shared: Path, tmp_path: Path)
     np.testing.assert_array_equal(np.asarray(export.dataobj), np.asarray(source.dataobj))
 
 
-def test_real_ct_saved_as_ras_reads_the_same_and_comes_back_as_ras(shared: Path, tmp_path: Path) -> None:
+def test_real_ct_saved_as_ras_reads_the_same_and_comes_back_as_ras(
+    shared: Path, tmp_path: Path
+) -> None:
     folder = shared / "realct" / "data" / "ts_example_ct_sm"
     kits, _ = read_imaging(folder / "imaging.nii.gz")
     ras = nib.as_closest_canonical(nib.load(folder / "imaging.nii.gz"))

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from kitslib.cases import CaseError, fold, split_cases
+from kitslib.data import CaseError, fold, split_cases
 
 KITS19 = [f"case_{number:05d}" for number in range(210)]
 
@@ -31,7 +31,9 @@ def test_nested_leaves_every_tumour_test_case_unseen_by_the_kidney_stage(seed: i
 
 def test_seed_changes_the_draw_and_order_of_the_input_does_not() -> None:
     assert split_cases(KITS19, seed=1) == split_cases(KITS19[::-1], seed=1)
-    assert split_cases(KITS19, seed=1).kidney_held_out != split_cases(KITS19, seed=2).kidney_held_out
+    assert (
+        split_cases(KITS19, seed=1).kidney_held_out != split_cases(KITS19, seed=2).kidney_held_out
+    )
 
 
 def test_one_more_case_changes_at_most_one_place_of_a_draw() -> None:
@@ -63,7 +65,11 @@ def test_other_sizes_are_proportional_with_a_minimum(cases: int, tumour: int, ki
 
 def test_held_out_is_a_number_of_tumour_cases() -> None:
     split = split_cases(KITS19[:24], seed=0, held_out=8)
-    assert (len(split.tumor_held_out), len(split.kidney_held_out), len(split.cascade_test)) == (8, 8, 8)
+    assert (len(split.tumor_held_out), len(split.kidney_held_out), len(split.cascade_test)) == (
+        8,
+        8,
+        8,
+    )
 
 
 def test_cases_are_in_case_order_and_not_in_letter_order() -> None:
@@ -120,4 +126,7 @@ def test_folds_depend_on_the_seed_and_refuse_nonsense() -> None:
     with pytest.raises(CaseError, match="0 of 1 cases"):
         [fold(["case_00000"], k, seed=0) for k in range(5)]
     names = [f"patient {letter}" for letter in "abcdefghijklmnopqrst"]
-    assert sorted(case for k in range(2) for case in fold(names, k, seed=0, n_folds=2).held_out) == names
+    assert (
+        sorted(case for k in range(2) for case in fold(names, k, seed=0, n_folds=2).held_out)
+        == names
+    )

@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.cases import canonical_affine, find_cases, write_imaging, write_labels
-from kitslib.ceilings import ceilings
-from kitslib.transforms import KidneyGrid, TumorGrid
+from kitslib.config import KidneyGrid, TumorGrid
+from kitslib.data import canonical_affine, find_cases, write_imaging, write_labels
+from kitslib.evaluation import ceilings
 
 SPACING = (2.0, 2.0, 2.0)
-SAME = {"kidney_grid": KidneyGrid(spacing_z=2.0, matrix=64), "tumor_grid": TumorGrid(spacing_z=2.0, spacing_xy=2.0)}
-COARSE = {"kidney_grid": KidneyGrid(spacing_z=8.0, matrix=16), "tumor_grid": TumorGrid(spacing_z=8.0, spacing_xy=8.0)}
+SAME = {
+    "kidney_grid": KidneyGrid(spacing_z=2.0, matrix=64),
+    "tumor_grid": TumorGrid(spacing_z=2.0, spacing_xy=2.0),
+}
+COARSE = {
+    "kidney_grid": KidneyGrid(spacing_z=8.0, matrix=16),
+    "tumor_grid": TumorGrid(spacing_z=8.0, spacing_xy=8.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +31,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels[20:25, 12:16, 8:10] = labels[40:42, 12:14, 32:34] = 2
     for number, values in enumerate((labels, np.zeros_like(labels))):
         case = root / f"case_{number:05}"
-        write_imaging(case / "imaging.nii.gz", np.zeros(values.shape, np.int16), canonical_affine(SPACING))
+        write_imaging(
+            case / "imaging.nii.gz", np.zeros(values.shape, np.int16), canonical_affine(SPACING)
+        )
         write_labels(case / "segmentation.nii.gz", values, canonical_affine(SPACING))
     return root
 
 
 def test_the_own_grid_costs_nothing_and_the_component_step_its_share(folder: Path) -> None:
     first, second = ceilings(find_cases(folder), **SAME, labels="kits19")
-    for name in ("kidney, nearest", "kidney, interpolated", "tumour, nearest", "tumour, interpolated"):
+    for name in (
+        "kidney, nearest",
+        "kidney, interpolated",
+        "tumour, nearest",
+        "tumour, interpolated",
+    ):
         assert first[name] == 1.0, name
     assert first["kidney mask, tumour"] == 1.0
     assert first["largest component, tumour"] == pytest.approx(2 * 40 / (40 + 48))
-    assert first["literal_window_loss"] == pytest.approx(1 - (48 - 16) / 56), "slices 16 to 47 of 80 come out"
+    assert first["literal_window_loss"] == pytest.approx(1 - (48 - 16) / 56), (
+        "slices 16 to 47 of 80 come out"
+    )
     assert second == {"case": "case_00001"}
 
 
@@ -47,7 +62,9 @@ def test_a_coarse_grid_costs_something(folder: Path) -> None:
 
 
 def test_the_number_of_jobs_changes_nothing(folder: Path) -> None:
-    alone, together = (ceilings(find_cases(folder), **COARSE, labels="kits19", jobs=jobs) for jobs in (1, 4))
+    alone, together = (
+        ceilings(find_cases(folder), **COARSE, labels="kits19", jobs=jobs) for jobs in (1, 4)
+    )
     assert alone == together
 
 
@@ -55,6 +72,8 @@ def test_the_two_label_versions_are_compared(shared: Path) -> None:
     found = {f.case_id: f for f in find_cases(shared / "kits19" / "data")}
     other = {f.case_id: f for f in find_cases(shared / "kits23" / "dataset")}
     case = found["case_00023"]
-    both = type(case)(**{**vars(case), "segmentation_kits23": other["case_00023"].segmentation_kits23})
+    both = type(case)(
+        **{**vars(case), "segmentation_kits23": other["case_00023"].segmentation_kits23}
+    )
     (row,) = ceilings([both], **COARSE, labels="kits19")
     assert row["label version, tumour"] < 0.05 and row["label version, kidney"] > 0.9

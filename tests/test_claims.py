@@ -10,7 +10,18 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from kitslib.claims import CLAIMS, MIN_CASES, PUBLISHED, STEPS, ArmScores, CaseValues, Evidence, Verdict, judge, ledger
+from kitslib.evaluation import (
+    CLAIMS,
+    MIN_CASES,
+    PUBLISHED,
+    STEPS,
+    ArmScores,
+    CaseValues,
+    Evidence,
+    Verdict,
+    judge,
+    ledger,
+)
 
 N = 12
 CASES = tuple(f"case_{i:05d}" for i in range(N))
@@ -62,8 +73,13 @@ STRONG = Evidence(
         "full": arm(0.5),
     },
     cyst_fp_ml={"focal_dice": arm(8.0), "full": arm(1.0, spread=20)},
-    tumor_ml={case: 5.0 * (i + 1) for i, case in enumerate(CASES[: N // 2])} | dict.fromkeys(CASES[N // 2 :], 20.0),
-    hdc_level_dice={"bottom": arm(0.1), "level 1": arm(0.0, spread=2), "level 2": arm(0.05, spread=2)},
+    tumor_ml={case: 5.0 * (i + 1) for i, case in enumerate(CASES[: N // 2])}
+    | dict.fromkeys(CASES[N // 2 :], 20.0),
+    hdc_level_dice={
+        "bottom": arm(0.1),
+        "level 1": arm(0.0, spread=2),
+        "level 2": arm(0.05, spread=2),
+    },
     hdc_coverage={"hdc": True, "plain_dilation": False},
     component_before=near(0.6),
     component_after=near(0.65, spread=2),
@@ -84,7 +100,9 @@ def verdict(number: int, evidence: Evidence) -> Verdict:
 
 
 def test_strong_evidence_reproduces_all_fourteen():
-    assert {v.claim.number: v.verdict for v in ledger(STRONG)} == dict.fromkeys(range(1, 15), "reproduced")
+    assert {v.claim.number: v.verdict for v in ledger(STRONG)} == dict.fromkeys(
+        range(1, 15), "reproduced"
+    )
 
 
 def test_no_evidence_tests_none_and_says_what_is_missing():
@@ -97,7 +115,10 @@ def test_no_evidence_tests_none_and_says_what_is_missing():
 
 AGAINST = {
     1: [replace(STRONG, cysts=share(20, 210)), replace(STRONG, cysts=share(190, 210))],
-    2: [replace(STRONG, cyst_tumor_overlap=near(0.2)), replace(STRONG, kidney_cyst_overlap=near(0.3))],
+    2: [
+        replace(STRONG, cyst_tumor_overlap=near(0.2)),
+        replace(STRONG, kidney_cyst_overlap=near(0.3)),
+    ],
     3: [replace(STRONG, kidney_slices=near(0.8))],
     4: [
         replace(STRONG, literal_window_loss=values(*[0.0] * (N - 1), 0.4)),
@@ -105,7 +126,10 @@ AGAINST = {
         with_arms("kidney_dice", no_deep_supervision=arm(0.3, spread=2)),
     ],
     5: [with_arms("kidney_dice", mirror_none=arm(0.3, spread=2))],
-    6: [with_arms("tumor_dice", unet=arm(0.1, spread=2)), with_arms("tumor_dice", deeplab=arm(0.1, spread=2))],
+    6: [
+        with_arms("tumor_dice", unet=arm(0.1, spread=2)),
+        with_arms("tumor_dice", deeplab=arm(0.1, spread=2)),
+    ],
     7: [with_arms("tumor_dice", vnet_3d=arm(0.1, spread=2))],
     8: [with_arms("tumor_dice", multi_scale=arm(-0.1, spread=2))],
     9: [with_arms("tumor_dice", se=arm(0.0))],
@@ -131,7 +155,10 @@ AGAINST = {
 WIDE = 30.0  # hundredths by case: an interval of about ± 0.2
 BETWEEN = {
     1: [replace(STRONG, cysts=share(8, 20))],
-    2: [replace(STRONG, cyst_tumor_overlap=near(0.5, spread=WIDE)), replace(STRONG, kidney_cyst_overlap=near(0.5))],
+    2: [
+        replace(STRONG, cyst_tumor_overlap=near(0.5, spread=WIDE)),
+        replace(STRONG, kidney_cyst_overlap=near(0.5)),
+    ],
     3: [replace(STRONG, kidney_slices=near(0.5))],
     4: [
         with_arms("kidney_dice", no_residual=arm(0.2, spread=WIDE)),
@@ -144,7 +171,9 @@ BETWEEN = {
     9: [with_arms("tumor_dice", se=arm(0.03, spread=WIDE))],
     10: [
         with_arms("tumor_dice", attention=arm(0.05, spread=WIDE)),
-        with_arms("tumor_dice", attention=arm(0.09, spread=5)),  # above zero, but 0.04 with 0.05 in reach
+        with_arms(
+            "tumor_dice", attention=arm(0.09, spread=5)
+        ),  # above zero, but 0.04 with 0.05 in reach
     ],
     11: [
         with_arms("tumor_dice", hdc=arm(0.15, spread=WIDE)),
@@ -168,7 +197,11 @@ MISSING = {
         without("kidney_dice", "no_deep_supervision"),
     ],
     5: [without("kidney_dice", "mirror_none")],
-    6: [without("tumor_dice", "unet"), without("tumor_dice", "deeplab"), replace(STRONG, tumor_ml={})],
+    6: [
+        without("tumor_dice", "unet"),
+        without("tumor_dice", "deeplab"),
+        replace(STRONG, tumor_ml={}),
+    ],
     7: [without("tumor_dice", "vnet_3d")],
     8: [without("tumor_dice", "multi_scale")],
     9: [without("tumor_dice", "se")],
@@ -187,7 +220,11 @@ MISSING = {
 
 @pytest.mark.parametrize("number", range(1, 15))
 def test_flipped_data_flip_the_verdict(number: int):
-    for expected, table in (("not reproduced", AGAINST), ("undecided", BETWEEN), ("not testable here", MISSING)):
+    for expected, table in (
+        ("not reproduced", AGAINST),
+        ("undecided", BETWEEN),
+        ("not testable here", MISSING),
+    ):
         for i, evidence in enumerate(table[number]):
             found = verdict(number, evidence)
             assert found.verdict == expected, (i, found.reason)
@@ -233,8 +270,12 @@ def test_a_part_that_fails_refutes_even_when_others_are_missing():
 def test_small_targets_are_the_tumours_below_30_ml():
     small, large = CASES[:6], CASES[6:]
     volumes = dict.fromkeys(small, 10.0) | dict.fromkeys(large, 300.0)
-    rival = ArmScores(cases=CASES, values=np.stack([BASE + np.where(np.arange(N) < 6, -0.1, 0.5)] * 2))
-    found = verdict(6, with_arms("tumor_dice", replace(STRONG, tumor_ml=volumes), unet=rival, deeplab=rival))
+    rival = ArmScores(
+        cases=CASES, values=np.stack([BASE + np.where(np.arange(N) < 6, -0.1, 0.5)] * 2)
+    )
+    found = verdict(
+        6, with_arms("tumor_dice", replace(STRONG, tumor_ml=volumes), unet=rival, deeplab=rival)
+    )
     assert (found.verdict, found.n) == ("reproduced", 6)
     assert found.value == pytest.approx(0.1)
 
@@ -261,7 +302,9 @@ def test_value_interval_and_n_are_those_of_the_data():
     assert (shares.value, shares.n) == (pytest.approx(0.4), 210)
 
 
-@pytest.mark.parametrize(("side", "sign", "end"), [("above", 1, "[0.0002, "), ("below", -1, ", -0.0002]")])
+@pytest.mark.parametrize(
+    ("side", "sign", "end"), [("above", 1, "[0.0002, "), ("below", -1, ", -0.0002]")]
+)
 def test_an_interval_that_all_but_touches_zero_says_so(side: str, sign: int, end: str):
     plain = verdict(8, STRONG)
     shift = sign * (plain.value - plain.ci[0] + 0.0002)
@@ -274,7 +317,11 @@ def test_an_interval_that_all_but_touches_zero_says_so(side: str, sign: int, end
 def test_rows_of_the_summary_are_strict_json():
     rows = [v.to_dict() for v in [*ledger(STRONG), *ledger(Evidence(synthetic=True))]]
     read = json.loads(json.dumps(rows, allow_nan=False))
-    assert [row["number"] for row in read] == [claim.number for claim in CLAIMS] * 2 == [*range(1, 15)] * 2
+    assert (
+        [row["number"] for row in read]
+        == [claim.number for claim in CLAIMS] * 2
+        == [*range(1, 15)] * 2
+    )
     assert read[0]["claim"] == CLAIMS[0].sentence
     assert read[0].keys() >= {"claim", "verdict", "value", "ci", "n", "number", "reason"}
     assert read[14]["value"] is None

@@ -14,16 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib import cohort as room
-from kitslib.cases import CaseFiles, canonical_affine, find_cases, write_imaging, write_labels
-from kitslib.cohort import (
+from kitslib.config import KidneyGrid, TumorGrid
+from kitslib.data import (
+    CaseFiles,
     Cohort,
     CohortError,
-    KidneyGrid,
-    TumorGrid,
+    canonical_affine,
+    find_cases,
+    kidney_input,
     prepare,
+    stage_labels,
+    tumor_input,
+    write_imaging,
+    write_labels,
 )
-from kitslib.transforms import Grid, kidney_input, restore_labels, stage_labels, tumor_input
+from kitslib.data import cohort as room
+from kitslib.transforms import Grid, restore_labels
 
 SPACING = (3.0, 1.0, 1.0)
 KIDNEY = KidneyGrid(spacing_z=3, matrix=16, margin_mm=6)
@@ -41,7 +47,9 @@ def write_case(data: Path, case_id: str, shape: tuple[int, int, int] = (14, 32, 
     affine = canonical_affine(SPACING)
     folder = data / case_id
     folder.mkdir(parents=True)
-    write_imaging(folder / "imaging.nii.gz", rng.integers(-1024, 1500, shape).astype(np.int16), affine)
+    write_imaging(
+        folder / "imaging.nii.gz", rng.integers(-1024, 1500, shape).astype(np.int16), affine
+    )
     write_labels(folder / "segmentation.nii.gz", labels, affine)
     write_labels(folder / "segmentation_kits23.nii.gz", kits23, affine)
 
@@ -65,20 +73,29 @@ def forbid_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "load_case", refuse)
 
 
-def test_a_kidney_entry_is_the_whole_scan_with_ranges(files: list[CaseFiles], tmp_path: Path) -> None:
+def test_a_kidney_entry_is_the_whole_scan_with_ranges(
+    files: list[CaseFiles], tmp_path: Path
+) -> None:
     prepared = prepare(files, KIDNEY, tmp_path / "cache")
     assert prepared.case_ids == ("case_00000", "case_00001") and len(prepared) == 2
     entry, case = prepared["case_00001"], room.load_case(files[1])
     volume, mapping = kidney_input(case.imaging, case.spacing, KIDNEY)
     assert np.array_equal(entry.imaging, volume) and entry.imaging.dtype == np.int16
-    assert np.array_equal(entry.labels, stage_labels(case.labels, mapping)) and entry.labels.dtype == np.uint8
+    assert (
+        np.array_equal(entry.labels, stage_labels(case.labels, mapping))
+        and entry.labels.dtype == np.uint8
+    )
     assert entry.mask is None and entry.mapping == mapping and entry.spacing == (3, 2, 2)
     assert entry.meta["kidney_range"] == [5, 9] and entry.meta["train_range"] == [3, 11]
-    assert entry.meta["volumes_ml"] == pytest.approx({"kidney": 0.244 * 3, "tumor": 0.024, "cyst": 0.012})
+    assert entry.meta["volumes_ml"] == pytest.approx(
+        {"kidney": 0.244 * 3, "tumor": 0.024, "cyst": 0.012}
+    )
     assert np.array_equal(entry.meta["affine"], canonical_affine(SPACING))
 
 
-def test_a_tumor_entry_is_what_the_cascade_computes_from_a_mask(files: list[CaseFiles], tmp_path: Path) -> None:
+def test_a_tumor_entry_is_what_the_cascade_computes_from_a_mask(
+    files: list[CaseFiles], tmp_path: Path
+) -> None:
     entry, case = prepare(files, TUMOR, tmp_path / "cache")["case_00000"], room.load_case(files[0])
     volume, mask, mapping = tumor_input(case.imaging, case.labels > 0, case.spacing, TUMOR)
     assert np.array_equal(entry.imaging, volume) and np.array_equal(entry.mask, mask)
@@ -95,7 +112,9 @@ def test_entries_cannot_be_changed(files: list[CaseFiles], tmp_path: Path) -> No
         entry.imaging[0] = 0
 
 
-def test_a_second_run_reads_keys_alone(files: list[CaseFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_reads_keys_alone(
+    files: list[CaseFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = prepare(files, TUMOR, tmp_path / "cache")
     forbid_loading(monkeypatch)
     told: list[tuple[int, int]] = []
@@ -194,7 +213,10 @@ def test_processes_write_the_same_bytes(files: list[CaseFiles], tmp_path: Path) 
     assert one.key == two.key and told == [(0, 2), (1, 2), (2, 2)]
     for path in (tmp_path / "one").rglob("*.*"):
         if path.is_file():
-            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+            assert (
+                path.read_bytes()
+                == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+            )
 
 
 def test_losing_a_race_keeps_the_winners_entry(
@@ -220,7 +242,9 @@ def test_cohorts_are_cut_and_copied(files: list[CaseFiles], tmp_path: Path) -> N
     assert prepared.subset(prepared.case_ids).key == prepared.key
     prepared["case_00000"]  # opened, which must not travel
     blob = pickle.dumps(prepared)
-    assert len(blob) < 1500 and np.array_equal(pickle.loads(blob)["case_00000"].imaging, prepared["case_00000"].imaging)
+    assert len(blob) < 1500 and np.array_equal(
+        pickle.loads(blob)["case_00000"].imaging, prepared["case_00000"].imaging
+    )
     for ask in (prepared.__getitem__, lambda name: prepared.subset([name])):
         with pytest.raises(CohortError, match="case_00009 is not among the 2"):
             ask("case_00009")
@@ -251,7 +275,9 @@ def test_unusable_requests_are_refused(files: list[CaseFiles], tmp_path: Path) -
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("stage", [KidneyGrid(spacing_z=9, matrix=90), TumorGrid(spacing_z=6, region="slice")])
+@pytest.mark.parametrize(
+    "stage", [KidneyGrid(spacing_z=9, matrix=90), TumorGrid(spacing_z=6, region="slice")]
+)
 def test_preparing_a_tall_case_stays_flat(tmp_path: Path, stage: KidneyGrid | TumorGrid) -> None:
     write_case(tmp_path / "data", "case_00000", shape=(200, 180, 180))
     files = [replace(found, segmentation_kits23=None) for found in find_cases(tmp_path / "data")]
@@ -269,27 +295,35 @@ def test_meta_is_plain_json(files: list[CaseFiles], tmp_path: Path) -> None:
     (folder,) = (tmp_path / "cache" / "tumor").glob("case_00000-*")
     assert json.loads((folder / "meta.json").read_text(encoding="utf-8")) == meta
     assert meta["labels"] == "kits23_folded" and meta["volumes_ml"]["cyst"] == 0
-    assert sorted(meta["sources"]) == ["imaging.nii.gz", "segmentation.nii.gz", "segmentation_kits23.nii.gz"]
+    assert sorted(meta["sources"]) == [
+        "imaging.nii.gz",
+        "segmentation.nii.gz",
+        "segmentation_kits23.nii.gz",
+    ]
     assert meta["stage"] == {
         "name": "tumor",
         "spacing_z": 1.5,
         "spacing_xy": 2.0,
-        "region": "box",
+        "region": "slice",
         "margin_mm": 6.0,
         "mask_dilation_mm": 5.0,
     }
 
 
-def test_dead_workers_are_reported_with_what_may_have_killed_them(files: list[CaseFiles], tmp_path: Path) -> None:
+def test_dead_workers_are_reported_with_what_may_have_killed_them(
+    files: list[CaseFiles], tmp_path: Path
+) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from pathlib import Path\nfrom kitslib.cases import find_cases\n"
-        "from kitslib.cohort import KidneyGrid, prepare\n"
+        "from pathlib import Path\nfrom kitslib.data import find_cases, prepare\n"
+        "from kitslib.config import KidneyGrid\n"
         f"prepare(find_cases(Path({str(tmp_path / 'data')!r})), KidneyGrid(spacing_z=3, matrix=16),"
         f" Path({str(tmp_path / 'cache')!r}), jobs=2)\n",
         encoding="utf-8",
     )
-    call = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    call = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    )
     assert call.returncode == 1
     *_, first, second = call.stderr.rstrip().splitlines()
     for line in (first, second):

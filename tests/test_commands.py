@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.cases import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 from kitslib.commands import main
 from kitslib.commands.report import _page, _place
 from kitslib.commands.scans import Outputs, Scan, find_scans, scan_name
 from kitslib.commands.score import label_files
+from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 
 AFFINE = canonical_affine((5.0, 1.0, 1.0))
 
@@ -33,8 +33,12 @@ def a_map(path: Path, start: int = 2) -> Path:
     return path
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["check"], ["predict", "x.nii"], ["phantom", "o", "--cases", "0"]])
-def test_wrong_arguments_are_one_line_and_status_2(words: list[str], capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["check"], ["predict", "x.nii"], ["phantom", "o", "--cases", "0"]]
+)
+def test_wrong_arguments_are_one_line_and_status_2(
+    words: list[str], capsys: pytest.CaptureFixture
+) -> None:
     assert status(*words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -60,9 +64,21 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names() -> None:
-    names = ["05_evaluation", "03_tumor-full-s1", "03_tumor-baseline-s0", "02_kidney-no_residual", "02_kidney"]
+    names = [
+        "05_evaluation",
+        "03_tumor-full-s1",
+        "03_tumor-baseline-s0",
+        "02_kidney-no_residual",
+        "02_kidney",
+    ]
     found = sorted(names, key=lambda name: _place(name, ["baseline", "full"]))
-    assert found == ["02_kidney", "02_kidney-no_residual", "03_tumor-baseline-s0", "03_tumor-full-s1", "05_evaluation"]
+    assert found == [
+        "02_kidney",
+        "02_kidney-no_residual",
+        "03_tumor-baseline-s0",
+        "03_tumor-full-s1",
+        "05_evaluation",
+    ]
     assert [_page(name).title for name in found[1:4]] == [
         "02 Kidneys: no_residual", "03 Tumours: baseline, seed 0", "03 Tumours: full, seed 1",
     ]  # fmt: skip
@@ -115,7 +131,9 @@ def test_score_refuses_another_grid_by_name(tmp_path: Path, capsys: pytest.Captu
 
 def test_known_disagreement_of_the_two_label_versions(shared: Path, tmp_path: Path) -> None:
     for case in ("case_00023", "case_00121"):
-        files = [shared / f / case / "segmentation.nii.gz" for f in ("kits19/data", "kits23/dataset")]
+        files = [
+            shared / f / case / "segmentation.nii.gz" for f in ("kits19/data", "kits23/dataset")
+        ]
         assert status("score", *files, "--json", tmp_path / "s.json") == 0
         row = json.loads((tmp_path / "s.json").read_text())["cases"][0]
         assert row["tumor_dice"] < 0.05 and row["tk_dice"] > 0.9
@@ -127,8 +145,14 @@ def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
 
     scan = tmp_path / "case_00210" / "imaging.nii.gz"
     assert labels(scan, tmp_path / "o") == tmp_path / "o" / "prediction_00210.nii.gz"
-    assert labels(tmp_path / "case_00210_0000.nii.gz", tmp_path / "o").name == "prediction_00210.nii.gz"
-    assert labels(tmp_path / "abdomen.nii", tmp_path / "o", several=True).name == "prediction_abdomen.nii.gz"
+    assert (
+        labels(tmp_path / "case_00210_0000.nii.gz", tmp_path / "o").name
+        == "prediction_00210.nii.gz"
+    )
+    assert (
+        labels(tmp_path / "abdomen.nii", tmp_path / "o", several=True).name
+        == "prediction_abdomen.nii.gz"
+    )
     assert labels(scan, tmp_path / "mine.nii.gz") == tmp_path / "mine.nii.gz"
     with pytest.raises(CaseError, match="folder"):
         labels(scan, tmp_path / "mine.nii.gz", several=True)
@@ -137,10 +161,14 @@ def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
 def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
     for number in (7, 8):
         write_imaging(
-            tmp_path / "kits" / f"case_0000{number}" / "imaging.nii.gz", np.zeros((2, 2, 2), np.int16), AFFINE
+            tmp_path / "kits" / f"case_0000{number}" / "imaging.nii.gz",
+            np.zeros((2, 2, 2), np.int16),
+            AFFINE,
         )
     write_imaging(tmp_path / "flat" / "abdomen.nii", np.zeros((2, 2, 2), np.int16), AFFINE)
-    write_imaging(tmp_path / "flat" / "prediction_abdomen.nii.gz", np.zeros((2, 2, 2), np.int16), AFFINE)
+    write_imaging(
+        tmp_path / "flat" / "prediction_abdomen.nii.gz", np.zeros((2, 2, 2), np.int16), AFFINE
+    )
     (tmp_path / "empty").mkdir()
     scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
     assert [scan.name for scan in scans] == ["00007", "00008", "abdomen"]

@@ -12,7 +12,16 @@ import torch
 
 from kitslib import config
 from kitslib.config import ARMS, MECHANISMS, PROFILES, ConfigError, arm, as_dict, configure, key
-from kitslib.config.arms import ARM_GROUPS, FORMS, KIDNEY_ARMS, Arm, KidneyArm, by_name, compared_pairs, kidney_arm
+from kitslib.config.arms import (
+    ARM_GROUPS,
+    FORMS,
+    KIDNEY_ARMS,
+    Arm,
+    KidneyArm,
+    by_name,
+    compared_pairs,
+    kidney_arm,
+)
 from kitslib.networks import build, count_parameters, multiply_adds
 
 PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
@@ -20,7 +29,11 @@ PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
 
 def recipe(row: Arm | KidneyArm) -> dict:
     """What an arm trains, without what it is called."""
-    return {f.name: getattr(row, f.name) for f in fields(row) if f.name not in ("name", "says", "against")}
+    return {
+        f.name: getattr(row, f.name)
+        for f in fields(row)
+        if f.name not in ("name", "description", "reference")
+    }
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -57,7 +70,10 @@ def test_wrong_settings_are_refused_by_name(arguments: dict, words: list[str]) -
 
 
 def test_options_reach_their_section_and_nothing_else() -> None:
-    plain, changed = configure(profile="demo"), configure(profile="demo", options={"tumor.gamma": 1})
+    plain, changed = (
+        configure(profile="demo"),
+        configure(profile="demo", options={"tumor.gamma": 1}),
+    )
     assert changed.tumor.gamma == 1.0
     assert replace(changed, tumor=plain.tumor) == plain
 
@@ -70,26 +86,28 @@ def test_relative_folders_count_from_the_project() -> None:
 def test_the_cumulative_arms_add_one_mechanism_after_the_other() -> None:
     names = ARM_GROUPS["cumulative"]
     assert names == ("baseline", *MECHANISMS[:-1], "full")
-    assert [arm(name).mechanisms for name in names] == [MECHANISMS[:count] for count in range(len(MECHANISMS) + 1)]
-    assert [arm(name).against for name in names] == ["", *names[:-1]]
+    assert [arm(name).mechanisms for name in names] == [
+        MECHANISMS[:count] for count in range(len(MECHANISMS) + 1)
+    ]
+    assert [arm(name).reference for name in names] == ["", *names[:-1]]
 
 
 def test_each_mechanism_stands_alone_once() -> None:
     alone = [arm(name) for name in ARM_GROUPS["alone"]]
     assert [row.mechanisms for row in alone] == [(mechanism,) for mechanism in MECHANISMS]
-    assert {row.against for row in alone} == {"baseline"}
+    assert {row.reference for row in alone} == {"baseline"}
 
 
 def test_the_levels_differ_in_the_level_alone() -> None:
     rows = [arm(name) for name in ARM_GROUPS["levels"]]
     assert [row.hdc_level for row in rows] == [0, 1, 2, 3, None]
-    assert all(replace(row, name="hdc", says=rows[-1].says, against=rows[-1].against, hdc_level=None) == rows[-1]
+    assert all(replace(row, name="hdc", description=rows[-1].description, reference=rows[-1].reference, hdc_level=None) == rows[-1]
                for row in rows)  # fmt: skip
 
 
 def test_the_groups_hold_every_arm() -> None:
     assert set(itertools.chain(*ARM_GROUPS.values())) == set(ARMS)
-    assert all(row.against in ARMS for row in ARMS.values() if row.name != "baseline")
+    assert all(row.reference in ARMS for row in ARMS.values() if row.name != "baseline")
     assert {row.network for row in map(arm, ARM_GROUPS["rivals"])} == {"vnet", "unet", "deeplab"}
 
 
@@ -141,17 +159,34 @@ def test_the_options_of_a_network_are_the_arms_fields() -> None:
     assert arm("vnet_3d").network_options(**shared)["widths"] == (4, 8, 16)
     assert arm("additive_gate").network_options(**shared)["attention_gate"] == "additive"
     level = arm("hdc_level_1").network_options(**shared)
-    assert (level["hdc_level"], level["hdc_dilations"], level["attention_gate"]) == (1, (2, 3, 5), "concat")
+    assert (level["hdc_level"], level["hdc_dilations"], level["attention_gate"]) == (
+        1,
+        (2, 3, 5),
+        "concat",
+    )
     assert arm("plain_dilation").network_options(**shared)["hdc_dilations"] == (2, 2, 2)
-    assert arm("hdc").network_options(**shared) == arm("full").network_options(**shared)  # the rest is training
+    assert arm("hdc").network_options(**shared) == arm("full").network_options(
+        **shared
+    )  # the rest is training
     in_a_form = {name for names in FORMS.values() for name in names} - {"oversample_by"}
-    assert set(level) == {"name", "dims", *shared, "multi_scale", "se", "attention", "hdc", *in_a_form}
+    assert set(level) == {
+        "name",
+        "dims",
+        *shared,
+        "multi_scale",
+        "se",
+        "attention",
+        "hdc",
+        *in_a_form,
+    }
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_builds_and_gives_back_the_size(name: str) -> None:
     network = build(**arm(name).network_options(slices=3, widths=(2, 2, 4, 4, 4), norm=True))
-    x = torch.zeros({"2d": (1, 1, 16, 20), "2.5d": (1, 3, 16, 20), "3d": (1, 1, 4, 16, 20)}[arm(name).dims])
+    x = torch.zeros(
+        {"2d": (1, 1, 16, 20), "2.5d": (1, 3, 16, 20), "3d": (1, 1, 4, 16, 20)}[arm(name).dims]
+    )
     assert network(x).shape == (1, 1, *x.shape[2:])
 
 
@@ -183,7 +218,9 @@ def test_a_kidney_arm_changes_its_section_and_nothing_else(name: str) -> None:
     assert recipe(kidney_arm(name)) == {f: getattr(changed, f) for f in recipe(kidney_arm(name))}
     assert len(kidney_arm(name).settings) == (name != "standard")
     options = {"residual": changed.residual, "deep_supervision": changed.deep_supervision}
-    outputs = build("resunet3d", widths=(2, 2, 2, 2, 2), **options).train()(torch.zeros(1, 1, 8, 8, 8))
+    outputs = build("resunet3d", widths=(2, 2, 2, 2, 2), **options).train()(
+        torch.zeros(1, 1, 8, 8, 8)
+    )
     assert isinstance(outputs, tuple) == changed.deep_supervision
 
 
@@ -193,10 +230,12 @@ def test_key_changes_with_any_value_but_not_with_order() -> None:
     assert len(key(1)) == 16
 
 
-def test_prose_does_not_change_the_code_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prose_does_not_change_the_code_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room = tmp_path / "kitslib" / "room.py"
     room.parent.mkdir()
-    monkeypatch.setattr(config.code, "ROOT", tmp_path)
+    monkeypatch.setattr(config.code, "PACKAGE", tmp_path / "kitslib")
     keys = []
     for source in (
         '"""One."""\ndef f(x):\n    """Twice."""\n    return 2 * x\n',
@@ -204,19 +243,8 @@ def test_prose_does_not_change_the_code_key(tmp_path: Path, monkeypatch: pytest.
         '"""One."""\ndef f(x):\n    """Twice."""\n    return 3 * x\n',
     ):
         room.write_text(source)
-        keys.append(config.code_key("room"))
+        keys.append(config.code_key("room.py"))
     assert keys[0] == keys[1] != keys[2]
-
-
-def test_rooms_used_follows_imports_through_rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "kitslib"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "a.py").write_text("from kitslib.b import x\n")
-    (folder / "b.py").write_text("import kitslib.deep\nfrom kitslib.config import y\n")
-    (folder / "deep" / "__init__.py").write_text("")
-    (folder / "unused.py").write_text("")
-    monkeypatch.setattr(config.code, "ROOT", tmp_path)
-    assert config.rooms_used("from kitslib import a\n") == ["a", "b", "deep"]
 
 
 def test_a_parameter_that_the_notebook_does_not_have_is_refused_by_name() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kitslib.cases import find_cases, load_case
+from kitslib.data import find_cases, load_case
 from kitslib.phantom import (
     GEOMETRY,
     complex_cysts,
@@ -48,7 +48,10 @@ def test_the_figures_are_those_of_the_public_label_maps(shared: Path) -> None:
     ):
         np.testing.assert_allclose(ours[name], [float(row[column]) for row in rows], atol=0.06)
     first_last = [(int(row["kidney_first_slice"]), int(row["kidney_last_slice"])) for row in rows]
-    extent = [(b - a + 1) * float(row["spacing_z_mm"]) for (a, b), row in zip(first_last, rows, strict=True)]
+    extent = [
+        (b - a + 1) * float(row["spacing_z_mm"])
+        for (a, b), row in zip(first_last, rows, strict=True)
+    ]
     np.testing.assert_allclose(ours["extent_mm"], extent, atol=0.06)
     share = [(b - a + 1) / int(row["slices"]) for (a, b), row in zip(first_last, rows, strict=True)]
     np.testing.assert_allclose(ours["kidney_slices"], share, atol=6e-4)
@@ -58,7 +61,9 @@ def test_the_figures_have_sources_and_travel_with_the_package() -> None:
     reference = kits_reference()
     assert {len(values) for values in reference.geometry.values()} == {210}
     assert set(reference.sources) == {"geometry", "hu", "label_versions"}
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["kitslib"]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]["kitslib"]
     packaged = {path for pattern in patterns for path in (ROOT / "kitslib").glob(pattern)}
     assert ROOT / "kitslib" / "phantom" / "reference.json" in packaged
 
@@ -73,9 +78,13 @@ def test_the_real_scans_measure_as_the_figures_say(shared: Path) -> None:
             labels = np.zeros(case.imaging.shape, np.uint8)
             for z, y, x in (((24, 36), (230, 300), (135, 205)), ((21, 34), (235, 320), (285, 372))):
                 box = slice(*z), slice(*y), slice(*x)
-                labels[box] = ndimage.uniform_filter(case.imaging[box].astype(np.float32), (1, 5, 5)) > 140
+                labels[box] = (
+                    ndimage.uniform_filter(case.imaging[box].astype(np.float32), (1, 5, 5)) > 140
+                )
         found = find_tissues(case.imaging, labels, case.spacing).medians
-        assert found == pytest.approx(dict(kits_reference().hu[item.case_id]), abs=0.6), item.case_id
+        assert found == pytest.approx(dict(kits_reference().hu[item.case_id]), abs=0.6), (
+            item.case_id
+        )
 
 
 @pytest.mark.parametrize("index", [1, 4])
@@ -101,14 +110,20 @@ def test_tissue_without_kidneys_is_refused() -> None:
 def test_too_little_tissue_is_nan_and_not_a_number_from_nothing() -> None:
     labels = np.zeros((4, 32, 32), np.uint8)
     labels[1:3, 10:14, 6:10] = labels[1:3, 10:14, 22:26] = 1
-    found = find_tissues(np.where(labels > 0, 150, -1000).astype(np.int16), labels, (5.0, 4.0, 4.0)).medians
-    assert found["kidney"] == 150 and all(np.isnan(found[name]) for name in ("liver", "muscle", "fat", "noise"))
+    found = find_tissues(
+        np.where(labels > 0, 150, -1000).astype(np.int16), labels, (5.0, 4.0, 4.0)
+    ).medians
+    assert found["kidney"] == 150 and all(
+        np.isnan(found[name]) for name in ("liver", "muscle", "fat", "noise")
+    )
 
 
 def test_complex_cysts_are_told_from_simple_ones() -> None:
     options = {"seed": 3, "matrix": 96, "spacing_z": (5.0,)}
     kinds = {i: {c.look.kind for c in draw_case(i, **options)[2].cysts} for i in (1, 2, 3, 5, 12)}
-    assert {len(kind) for kind in kinds.values()} == {0, 1, 2}, "cases without, of one kind, and of both"
+    assert {len(kind) for kind in kinds.values()} == {0, 1, 2}, (
+        "cases without, of one kind, and of both"
+    )
     for index, kind in kinds.items():
         labels, _ = render_label_map(index, **options)
         chosen = complex_cysts(labels, index, **options)
@@ -128,7 +143,9 @@ def test_a_coarse_sample_measures_what_the_cohort_has() -> None:
     for index, coarse in enumerate(sample):
         fine = label_geometry(*render_label_map(index, seed=19, matrix=192, spacing_z=(2.5,)))
         for name in GEOMETRY:
-            assert coarse[name] == pytest.approx(fine[name], rel=0.04, abs=5 if name == "extent_mm" else 0.2), name
+            assert coarse[name] == pytest.approx(
+                fine[name], rel=0.04, abs=5 if name == "extent_mm" else 0.2
+            ), name
 
 
 def test_the_phantom_is_within_the_bounds_over_200_cases() -> None:
@@ -138,10 +155,15 @@ def test_the_phantom_is_within_the_bounds_over_200_cases() -> None:
 
 def test_a_cohort_unlike_kits_is_said_to_be() -> None:
     reference = kits_reference().geometry
-    same = [dict(zip(reference, values, strict=True)) for values in zip(*reference.values(), strict=True)]
+    same = [
+        dict(zip(reference, values, strict=True))
+        for values in zip(*reference.values(), strict=True)
+    ]
     for row in geometry_rows(same):
         assert row["holds"] and row["difference"] == "+0%" and (row["ks"] or 0) == 0
-    small = geometry_rows([{**case, "tumor_ml": case["tumor_ml"] / 2, "cyst_ml": np.nan} for case in same])
+    small = geometry_rows(
+        [{**case, "tumor_ml": case["tumor_ml"] / 2, "cyst_ml": np.nan} for case in same]
+    )
     assert [(row["quantity"], row["holds"]) for row in small] == [
         ("kidneys, ml", True), ("tumour, ml", False), ("kidneys along z, mm", True),
     ]  # fmt: skip
@@ -151,7 +173,8 @@ def test_a_cohort_unlike_kits_is_said_to_be() -> None:
 def test_hu_is_held_against_the_mean_of_the_real_scans() -> None:
     liver = kits_reference().tissue("liver")
     medians = [
-        {"kidney": np.nan, "liver": liver + d, "muscle": 0.0, "fat": np.nan, "noise": np.nan} for d in (4, 20, 24)
+        {"kidney": np.nan, "liver": liver + d, "muscle": 0.0, "fat": np.nan, "noise": np.nan}
+        for d in (4, 20, 24)
     ]
     rows = {row["quantity"]: row for row in hu_rows(medians)}
     assert set(rows) == {"liver, HU", "muscle, HU"}, "what nobody measured has no row"

@@ -15,17 +15,28 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from kitslib import figures
-from kitslib.figures import FigureError
+from kitslib.reporting import FigureError, figures
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
 DEFICIENCIES = {
     "none": np.eye(3),
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protan": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deutan": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
 }
 TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.072175],
+        [0.0193339, 0.119192, 0.9503041],
+    ]
 )
 
 
@@ -49,7 +60,9 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
 def test_labels_are_told_apart_by_every_reader(deficiency):
     matrix = np.asarray(DEFICIENCIES[deficiency])
-    seen = {name: lab(matrix @ linear(figures.PALETTE[name])) for name in ("kidney", "tumor", "cyst")}
+    seen = {
+        name: lab(matrix @ linear(figures.PALETTE[name])) for name in ("kidney", "tumor", "cyst")
+    }
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[one] - seen[other]) > 30, (one, other)
     pair = [lab(matrix @ linear(figures.PALETTE[name])) for name in ("truth", "prediction")]
@@ -66,12 +79,15 @@ def test_figure_html_holds_picture_caption_and_alt():
     fig, ax = plt.subplots(figsize=(3, 2))
     ax.plot([0, 1])
     html = figures.figure_html(fig, caption="Dice < 1", alt='a "rising" line')
-    assert html.startswith("<figure") and html.endswith("<figcaption>Dice &lt; 1</figcaption></figure>")
+    assert html.startswith("<figure") and html.endswith(
+        "<figcaption>Dice &lt; 1</figcaption></figure>"
+    )
     assert 'alt="a &quot;rising&quot; line"' in html
     jpeg = re.search(r'src="data:image/jpeg;base64,([^"]+)"', html)[1]
     assert base64.b64decode(jpeg).startswith(b"\xff\xd8\xff")
     png = re.search(
-        r'src="data:image/png;base64,([^"]+)"', figures.figure_html(fig, caption="c", alt="a", format="png")
+        r'src="data:image/png;base64,([^"]+)"',
+        figures.figure_html(fig, caption="c", alt="a", format="png"),
     )
     assert base64.b64decode(png[1]).startswith(b"\x89PNG")
     assert html == figures.figure_html(fig, caption="Dice < 1", alt='a "rising" line')
@@ -85,7 +101,7 @@ def test_a_figure_without_words_is_refused(caption, alt, missing):
 
 def test_show_displays_html_and_closes(monkeypatch):
     shown = []
-    monkeypatch.setattr("kitslib.figures.style.display", shown.append)
+    monkeypatch.setattr("kitslib.reporting.figures.style.display", shown.append)
     fig = plt.figure(figsize=(1, 1))
     figures.show(fig, "A caption.", "An alt text.")
     assert "<figcaption>A caption.</figcaption>" in shown[0].data
@@ -94,14 +110,16 @@ def test_show_displays_html_and_closes(monkeypatch):
 
 def test_planes_keep_head_up_and_right_at_the_left():
     volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    assert figures.plane_slice(volume, "axial", 1).tolist() == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22, 23]]
+    assert figures.plane_slice(volume, "axial", 1).tolist() == [
+        [12, 13, 14, 15],
+        [16, 17, 18, 19],
+        [20, 21, 22, 23],
+    ]
     assert figures.plane_slice(volume, "coronal", 2).tolist() == [[8, 9, 10, 11], [20, 21, 22, 23]]
     assert figures.plane_slice(volume, "sagittal", 0).tolist() == [[0, 4, 8], [12, 16, 20]]
-    assert [figures.plane_spacing((5, 2, 1), plane) for plane in ("axial", "coronal", "sagittal")] == [
-        (2.0, 1.0),
-        (5.0, 1.0),
-        (5.0, 2.0),
-    ]
+    assert [
+        figures.plane_spacing((5, 2, 1), plane) for plane in ("axial", "coronal", "sagittal")
+    ] == [(2.0, 1.0), (5.0, 1.0), (5.0, 2.0)]
 
 
 def test_overlay_panel_is_drawn_at_true_aspect_and_row_0_on_top():
@@ -119,8 +137,12 @@ def test_overlay_panel_is_drawn_at_true_aspect_and_row_0_on_top():
 
 
 def test_overlay_panel_refuses_labels_of_another_shape():
-    with pytest.raises(FigureError, match=r"prediction: expected the image's shape \(4, 6\), got \(4, 5\)"):
-        figures.overlay_panel(plt.subplots()[1], np.zeros((4, 6)), None, np.zeros((4, 5)), spacing=(1, 1))
+    with pytest.raises(
+        FigureError, match=r"prediction: expected the image's shape \(4, 6\), got \(4, 5\)"
+    ):
+        figures.overlay_panel(
+            plt.subplots()[1], np.zeros((4, 6)), None, np.zeros((4, 5)), spacing=(1, 1)
+        )
 
 
 def test_focus_prefers_tumour_then_cyst_then_kidney():
@@ -147,11 +169,15 @@ def test_case_view_cuts_to_the_labels_and_a_margin():
     imaging = np.zeros((3, 100, 100), np.int16)
     truth = np.zeros(imaging.shape, np.uint8)
     truth[1, 40:50, 30:40] = 2
-    view = figures.case_view("a case", imaging, truth, np.zeros_like(truth), spacing=(3, 1, 2), margin_mm=10)
+    view = figures.case_view(
+        "a case", imaging, truth, np.zeros_like(truth), spacing=(3, 1, 2), margin_mm=10
+    )
     assert view.image.shape == (10 + 2 * 10, 10 + 2 * 5)
     assert int(view.truth.sum()) == 200 and view.spacing == (1.0, 2.0)
     fig = figures.case_grid([view] * 4, columns=3)
-    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes if ax.get_visible()] == ["a case"] * 4
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes if ax.get_visible()] == [
+        "a case"
+    ] * 4
     with pytest.raises(FigureError, match="at least one case"):
         figures.case_grid([])
 
@@ -163,9 +189,16 @@ def test_forest_fills_only_effects_whose_interval_excludes_zero():
         {"label": "mirror", "effect": -0.05, "low": -0.09, "high": -0.0002},
     ]
     ax = figures.forest(rows)
-    assert [text.get_text() for text in ax.texts][1:] == ["+0.050  [+0.010, +0.090]", "−0.050  [−0.090, −0.0002]"]
+    assert [text.get_text() for text in ax.texts][1:] == [
+        "+0.050  [+0.010, +0.090]",
+        "−0.050  [−0.090, −0.0002]",
+    ]
     faces = [tuple(points.get_facecolor()[0][:3]) for points in ax.collections]
-    expected = [(1.0, 1.0, 1.0), to_rgb(figures.PALETTE["kidney"]), to_rgb(figures.PALETTE["tumor"])]
+    expected = [
+        (1.0, 1.0, 1.0),
+        to_rgb(figures.PALETTE["kidney"]),
+        to_rgb(figures.PALETTE["tumor"]),
+    ]
     assert faces == [pytest.approx(color) for color in expected]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["se", "hdc", "mirror"]
     with pytest.raises(FigureError, match=r"label, effect, low, high.*1 rows with label, effect"):
@@ -207,7 +240,9 @@ def test_difficulty_puts_the_hardest_case_on_top():
 
 def test_learning_curves_average_over_seeds():
     history = {"epoch": [0, 1, 0, 1], "seed": [0, 0, 1, 1], "dice": [0.0, 0.4, 0.2, 0.8]}
-    fig = figures.learning_curves({"full": history, "baseline": {"epoch": [0, 1], "loss": [1.0, 0.5]}})
+    fig = figures.learning_curves(
+        {"full": history, "baseline": {"epoch": [0, 1], "loss": [1.0, 0.5]}}
+    )
     loss, dice = fig.axes
     assert [list(line.get_ydata()) for line in loss.lines] == [[1.0, 0.5]]
     assert list(dice.lines[-1].get_ydata()) == pytest.approx([0.1, 0.6]) and len(dice.lines) == 3
@@ -224,23 +259,41 @@ def test_a_cohort_at_a_glance_counts_every_case_once():
     assert [sum(bar.get_height() for bar in ax.patches) for ax in fig.axes] == [3, 3, 3, 3, 3, 1]
     assert [ax.get_xscale() for ax in fig.axes] == ["linear"] * 4 + ["log", "linear"]
     assert fig.axes[5].get_xlabel() == "cysts, ml (2 without)"
-    assert fig.axes[4].patches[0].get_facecolor()[:3] == pytest.approx(to_rgb(figures.PALETTE["tumor"]))
+    assert fig.axes[4].patches[0].get_facecolor()[:3] == pytest.approx(
+        to_rgb(figures.PALETTE["tumor"])
+    )
     with pytest.raises(FigureError, match=r"got 3 without \['cyst_ml'\]"):
-        figures.cohort_at_a_glance({name: values for name, values in table.items() if name != "cyst_ml"})
+        figures.cohort_at_a_glance(
+            {name: values for name, values in table.items() if name != "cyst_ml"}
+        )
 
 
 def test_a_cohort_is_drawn_beside_its_reference():
     cases = [{"ml": 1.0}, {"ml": 3.0}, {"ml": 0.0}]
-    tissues = [{"liver": 100.0, "noise": np.nan}, {"liver": 110.0, "noise": np.nan}, {"liver": 150.0, "noise": np.nan}]
+    tissues = [
+        {"liver": 100.0, "noise": np.nan},
+        {"liver": 110.0, "noise": np.nan},
+        {"liver": 150.0, "noise": np.nan},
+    ]
     scans = [{"liver": 115.0, "noise": 12.0}, {"liver": 117.0, "noise": 14.0}]
-    fig = figures.cohort_comparison(cases, tissues, {"ml": [2.0, 4.0]}, scans, labels={"ml": "tumour, ml"})
+    fig = figures.cohort_comparison(
+        cases, tissues, {"ml": [2.0, 4.0]}, scans, labels={"ml": "tumour, ml"}
+    )
     curves, strip = fig.axes
     assert [line.get_xdata().max() for line in curves.lines] == [4.0, 3.0]
-    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["KiTS19, n = 2", "this cohort, n = 2"]
-    assert [label.get_text() for label in strip.get_yticklabels()] == ["liver"], "a tissue nobody found has no row"
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == [
+        "KiTS19, n = 2",
+        "this cohort, n = 2",
+    ]
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["liver"], (
+        "a tissue nobody found has no row"
+    )
     assert strip.lines[0].get_xdata().tolist() == [110.0, 110.0]
     assert strip.collections[1].get_offsets()[:, 0].tolist() == [115.0, 117.0]
-    assert len(figures.cohort_comparison(cases, [], {"ml": [2.0]}, scans, labels={"ml": "ml"}).axes) == 1
+    assert (
+        len(figures.cohort_comparison(cases, [], {"ml": [2.0]}, scans, labels={"ml": "ml"}).axes)
+        == 1
+    )
     with pytest.raises(FigureError, match="ml: expected positive values"):
         figures.cohort_comparison(cases, [], {"ml": [0.0]}, scans, labels={"ml": "ml"})
 
@@ -275,5 +328,8 @@ def test_arms_that_cost_alike_keep_their_names_apart() -> None:
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         dots = ax.transData.transform([text.xy for text in ax.texts])
         assert not any(box.contains(*dot) for box in boxes for dot in dots)
-        gaps = [min(abs(box.x0 - dot[0]), abs(box.x1 - dot[0])) for box, dot in zip(boxes, dots, strict=True)]
+        gaps = [
+            min(abs(box.x0 - dot[0]), abs(box.x1 - dot[0]))
+            for box, dot in zip(boxes, dots, strict=True)
+        ]
         assert max(gaps) < 20, "a name stands beside its dot"

@@ -12,10 +12,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from kitslib import figures
 from kitslib.config import ARMS, arm
-from kitslib.figures import FigureError
 from kitslib.networks import build, hdc_coverage, shape_probe
+from kitslib.reporting import FigureError, figures
 
 WIDTHS = (8, 16, 32, 64)
 SIZES = {"2d": (64, 48), "2.5d": (64, 48), "3d": (16, 64, 48)}
@@ -58,7 +57,9 @@ def test_every_arm_is_drawn_inside_its_figure(name: str) -> None:
     frame = fig.bbox
     for text in fig.axes[0].texts:
         box = text.get_window_extent()
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        inside = (
+            frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        )
         assert inside, (name, text.get_text())
 
 
@@ -67,7 +68,11 @@ def test_the_boxes_are_the_stages_of_the_network(name: str) -> None:
     dims = arm(name).dims
     rows = shape_probe(build(**options_of(name)), (1, CHANNELS[dims], *SIZES[dims]))
     stages = {stage: (shape[1], " × ".join(map(str, shape[2:]))) for stage, shape, _ in rows}
-    wanted = [box for stage, box in stages.items() if stage.split(".")[0] in ("stem", "encoder", "decoder")]
+    wanted = [
+        box
+        for stage, box in stages.items()
+        if stage.split(".")[0] in ("stem", "encoder", "decoder")
+    ]
     assert sorted(boxes(drawn(name))) == sorted(wanted)
 
 
@@ -75,11 +80,21 @@ def test_a_mark_stands_where_the_mechanism_is_and_nowhere_else() -> None:
     def marks(name: str) -> dict[str, int]:
         found = texts(drawn(name))
         inputs = sum(text.startswith("5 slices") for text in found)
-        return {"SE": found.count("SE"), "gate": found.count("gate"), "2, 3, 5": found.count("2, 3, 5"), "in": inputs}
+        return {
+            "SE": found.count("SE"),
+            "gate": found.count("gate"),
+            "2, 3, 5": found.count("2, 3, 5"),
+            "in": inputs,
+        }
 
     assert marks("baseline") == {"SE": 0, "gate": 0, "2, 3, 5": 0, "in": 1}
     assert marks("multi_scale") == {"SE": 0, "gate": 0, "2, 3, 5": 0, "in": 4}
-    assert marks("only_se") == {"SE": 3 + 1, "gate": 0, "2, 3, 5": 0, "in": 1}  # a halving each, and the key
+    assert marks("only_se") == {
+        "SE": 3 + 1,
+        "gate": 0,
+        "2, 3, 5": 0,
+        "in": 1,
+    }  # a halving each, and the key
     assert marks("only_attention") == {"SE": 0, "gate": 3 + 1, "2, 3, 5": 0, "in": 1}
     assert marks("full") == {"SE": 4, "gate": 4, "2, 3, 5": 2, "in": 4}
     assert texts(drawn("plain_dilation")).count("2, 2, 2") == 2
@@ -99,16 +114,23 @@ def test_the_kidney_network_is_drawn_stage_by_stage_with_its_maps() -> None:
     fig = figures.kidney_network(KIDNEY, (16, 32, 32))
     rows = {stage: shape for stage, shape, _ in shape_probe(build(**KIDNEY), (1, 1, 16, 32, 32))}
     stages = [rows[f"{part}{n}"] for part in ("encode", "decode") for n in (1, 2, 3, 4)]
-    assert sorted(boxes(fig)) == sorted((shape[1], " × ".join(map(str, shape[2:]))) for shape in stages)
+    assert sorted(boxes(fig)) == sorted(
+        (shape[1], " × ".join(map(str, shape[2:]))) for shape in stages
+    )
     maps = [text.split("\n") for text in texts(fig) if text.startswith("map ")]
     factors = {f"map {n}": 16 // rows[f"map{n}"][2] for n in (1, 2, 3, 4)}
-    assert dict(maps) == {name: f"enlarged × {f}" if f > 1 else "full size" for name, f in factors.items()}
+    assert dict(maps) == {
+        name: f"enlarged × {f}" if f > 1 else "full size" for name, f in factors.items()
+    }
 
 
 def test_the_kidney_arms_are_drawn_apart() -> None:
     alone = texts(figures.kidney_network({**KIDNEY, "deep_supervision": False}, (16, 32, 32)))
     assert [text for text in alone if text.startswith("map ")] == ["map 4\nfull size"]
-    assert any("without residual" in t for t in texts(figures.kidney_network({**KIDNEY, "residual": False}, (8, 8, 8))))
+    assert any(
+        "without residual" in t
+        for t in texts(figures.kidney_network({**KIDNEY, "residual": False}, (8, 8, 8)))
+    )
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
@@ -163,7 +185,9 @@ def test_coverage_fills_the_holes_and_counts_what_is_reached() -> None:
     assert fig.axes[1].images[0].get_extent() == [-6.5, 6.5, 6.5, -6.5]
 
 
-@pytest.mark.parametrize("wrong", [{}, {"a": np.ones((2, 2))}, {"a": np.ones(3)}, {"a": np.ones((3, 5))}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"a": np.ones((2, 2))}, {"a": np.ones(3)}, {"a": np.ones((3, 5))}]
+)
 def test_coverage_of_no_square_is_refused(wrong: dict) -> None:
     with pytest.raises(FigureError, match="coverage"):
         figures.coverage_panels(wrong)
@@ -175,7 +199,10 @@ def test_the_four_maps_over_a_training_have_a_row_per_epoch() -> None:
     truth[5:12, 6:14] = 1
     maps = {40: rng.random((4, 20, 24)), 1: rng.random((4, 20, 24))}
     fig = figures.maps_over_training(image, maps, truth, spacing=(5.0, 5.0))
-    assert [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel().startswith("epoch")] == ["epoch 1", "epoch 40"]
+    assert [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel().startswith("epoch")] == [
+        "epoch 1",
+        "epoch 40",
+    ]
     assert [ax.get_title() for ax in fig.axes[:6]] == [
         "CT",
         "map at 1/8",
@@ -193,10 +220,19 @@ def test_the_four_maps_over_a_training_have_a_row_per_epoch() -> None:
 
 
 def test_supervision_terms_show_each_loss_and_p() -> None:
-    history = [{"epoch": 1, "maps": [0.9, 0.8, 0.7, 0.6]}, {"epoch": 2}, {"epoch": 3, "maps": [0.5, 0.4, 0.3, 0.2]}]
+    history = [
+        {"epoch": 1, "maps": [0.9, 0.8, 0.7, 0.6]},
+        {"epoch": 2},
+        {"epoch": 3, "maps": [0.5, 0.4, 0.3, 0.2]},
+    ]
     fig = figures.supervision_terms(history, [0.33, 0.33, 0.264])
     left, right = fig.axes
-    assert [line.get_ydata().tolist() for line in left.lines] == [[0.9, 0.5], [0.8, 0.4], [0.7, 0.3], [0.6, 0.2]]
+    assert [line.get_ydata().tolist() for line in left.lines] == [
+        [0.9, 0.5],
+        [0.8, 0.4],
+        [0.7, 0.3],
+        [0.6, 0.2],
+    ]
     assert right.lines[0].get_ydata().tolist() == [0.33, 0.33, 0.264]
     with pytest.raises(FigureError, match="got none"):
         figures.supervision_terms([{"epoch": 1}], [0.33])

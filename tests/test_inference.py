@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kitslib.inference import (
+from kitslib.evaluation import (
     largest_components,
     predict_maps,
     predict_slabs,
@@ -59,7 +59,9 @@ def test_literal_is_the_papers_pseudo_code() -> None:
 def test_padded_windows_equal_a_whole_volume_pass(depth: int) -> None:
     volume = np.random.default_rng(depth).integers(-900, 900, (depth, 4, 5)).astype(np.int16)
     network = Mean3()
-    whole = torch.sigmoid(network(torch.from_numpy(volume).float()[None, None]))[0, 0].detach().numpy()
+    whole = (
+        torch.sigmoid(network(torch.from_numpy(volume).float()[None, None]))[0, 0].detach().numpy()
+    )
     for reading in ("padded",):
         found = predict_slabs(network, volume, PLAIN, size=16, reading=reading)
         np.testing.assert_allclose(found, whole, atol=1e-3)
@@ -127,7 +129,9 @@ def test_slices_left_out_are_interpolated() -> None:
     hundredth = HuWindow(low=0, high=100, shift=0, scale=100)
     exact = predict_stacks(Brightness(), volume, hundredth, depth=5)
     np.testing.assert_allclose(exact[1:, 0, 0], np.arange(1, 8) / 10, atol=2e-3)
-    np.testing.assert_allclose(predict_stacks(Brightness(), volume, hundredth, depth=5, every=3), exact, atol=2e-3)
+    np.testing.assert_allclose(
+        predict_stacks(Brightness(), volume, hundredth, depth=5, every=3), exact, atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 20, 63])
@@ -173,6 +177,8 @@ def test_the_maps_of_a_slab_are_the_networks_and_the_last_is_what_it_answers() -
     volume = np.random.default_rng(0).integers(-200, 300, (8, 12, 10)).astype(np.int16)
     maps = predict_maps(network, volume, HU_WINDOWS["soft_tissue"])
     assert maps.shape == (4, 8, 12, 10) and maps.dtype == np.float16
-    alone = predict_slabs(network, volume, HU_WINDOWS["soft_tissue"], size=8, reading="overlap_average")
+    alone = predict_slabs(
+        network, volume, HU_WINDOWS["soft_tissue"], size=8, reading="overlap_average"
+    )
     np.testing.assert_allclose(maps[-1], alone, atol=2e-3)
     assert np.abs(maps[0].astype(float) - maps[-1]).max() > 1e-3

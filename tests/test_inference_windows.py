@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kitslib.inference import predict_slabs, slab_probability, windows
-from kitslib.networks.blocks import Stage
+from kitslib.evaluation import predict_slabs, slab_probability, windows
+from kitslib.networks.blocks import Level
 from kitslib.transforms import HuWindow
 
 PLAIN = HuWindow(low=-1000, high=1000, shift=0, scale=5)
@@ -28,7 +28,11 @@ def test_a_larger_window_keeps_all_but_the_papers_halo() -> None:
 
 
 def test_larger_windows_are_as_small_as_their_number_allows() -> None:
-    assert spans(200, 128) == [(-16, 88, 0, 72), (56, 160, 72, 144), (112, 216, 144, 200)]  # 104 slices
+    assert spans(200, 128) == [
+        (-16, 88, 0, 72),
+        (56, 160, 72, 144),
+        (112, 216, 144, 200),
+    ]  # 104 slices
 
 
 def test_a_window_larger_than_the_volume_is_the_volume_and_its_halo() -> None:
@@ -46,19 +50,25 @@ def test_every_slice_is_kept_once_and_no_window_is_larger_than_asked(depth: int,
 
 
 def test_the_work_falls_with_the_size() -> None:
-    work = [sum(stop - start for start, stop, *_ in spans(576, size)) for size in (64, 128, 224, 1000)]
+    work = [
+        sum(stop - start for start, stop, *_ in spans(576, size)) for size in (64, 128, 224, 1000)
+    ]
     assert work == [1152, 768, 672, 608]
 
 
 def test_a_network_that_sees_no_further_than_the_halo_gives_the_same_whatever_the_size() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(Stage(3, 1, 4, dilations=(1, 2, 4, 9)), nn.Conv3d(4, 1, 1))  # 16 slices to either side
+    network = nn.Sequential(
+        Level(3, 1, 4, dilations=(1, 2, 4, 9)), nn.Conv3d(4, 1, 1)
+    )  # 16 slices to either side
     volume = np.random.default_rng(0).integers(-900, 900, (75, 6, 7)).astype(np.int16)
     found = [slab_probability(network, volume, PLAIN, size=size) for size in (64, 80, 1000)]
     assert found[0].std() > 0.01
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
-    assert np.abs(slab_probability(network, volume, PLAIN, size=32) - found[0]).max() > 1e-3  # its halo is 8
+    assert (
+        np.abs(slab_probability(network, volume, PLAIN, size=32) - found[0]).max() > 1e-3
+    )  # its halo is 8
 
 
 def test_predictions_are_rounded_to_half_precision_at_the_end() -> None:

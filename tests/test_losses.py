@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from kitslib.losses import (
+from kitslib.training import (
     deep_supervision_loss,
     dice_cross_entropy_loss,
     focal_dice_loss,
@@ -27,13 +27,17 @@ HALF = torch.zeros(1, 1, 4)  # logits of p = 0.5
 def test_soft_dice_of_one_voxel_in_four() -> None:
     # p g = 0.5, p² = 4 · 0.25, g² = 1
     assert soft_dice_loss(HALF, ONE_OF_FOUR).item() == pytest.approx(1 - 1 / 2, abs=1e-5)
-    assert soft_dice_loss(HALF, ONE_OF_FOUR, squared=False).item() == pytest.approx(1 - 1 / 3, abs=1e-5)
+    assert soft_dice_loss(HALF, ONE_OF_FOUR, squared=False).item() == pytest.approx(
+        1 - 1 / 3, abs=1e-5
+    )
 
 
 def test_soft_dice_is_taken_per_sample_and_then_averaged() -> None:
     target = torch.cat([ONE_OF_FOUR, ALL_OF_FOUR])
     # 0.5 and 1 - 4/5; all voxels in one sum would give 1 - 5/7
-    assert soft_dice_loss(HALF.repeat(2, 1, 1), target).item() == pytest.approx((0.5 + 0.2) / 2, abs=1e-5)
+    assert soft_dice_loss(HALF.repeat(2, 1, 1), target).item() == pytest.approx(
+        (0.5 + 0.2) / 2, abs=1e-5
+    )
 
 
 def test_soft_dice_of_nothing_in_nothing_is_no_loss() -> None:
@@ -44,8 +48,12 @@ def test_focal_weighs_foreground_and_background() -> None:
     # (1 - p_t)² = 1/4, -log p_t = ln 2, once with α = 0.75 and three times with 0.25
     assert focal_loss(HALF, ONE_OF_FOUR).item() == pytest.approx(LN2 / 4 * (0.75 + 3 * 0.25) / 4)
     sure = torch.full((1, 1, 1), math.log(9))  # p = 0.9
-    assert focal_loss(sure, torch.ones(1, 1, 1)).item() == pytest.approx(-0.75 * 0.01 * math.log(0.9), rel=1e-5)
-    assert focal_loss(sure, torch.zeros(1, 1, 1)).item() == pytest.approx(-0.25 * 0.81 * math.log(0.1), rel=1e-5)
+    assert focal_loss(sure, torch.ones(1, 1, 1)).item() == pytest.approx(
+        -0.75 * 0.01 * math.log(0.9), rel=1e-5
+    )
+    assert focal_loss(sure, torch.zeros(1, 1, 1)).item() == pytest.approx(
+        -0.25 * 0.81 * math.log(0.1), rel=1e-5
+    )
 
 
 def test_focal_without_focus_is_half_the_cross_entropy() -> None:
@@ -63,7 +71,9 @@ def test_focal_gradient_on_paper() -> None:
 
 def test_weighted_dice_of_both_classes() -> None:
     # tumour as above; background: q g = 1.5, q² = 1, g² = 3
-    assert weighted_dice_loss(HALF, ONE_OF_FOUR).item() == pytest.approx(0.9 * 0.5 + 0.1 * (1 - 3 / 4), abs=1e-5)
+    assert weighted_dice_loss(HALF, ONE_OF_FOUR).item() == pytest.approx(
+        0.9 * 0.5 + 0.1 * (1 - 3 / 4), abs=1e-5
+    )
     only_background = weighted_dice_loss(HALF, ONE_OF_FOUR, background=1.0, tumor=0.0)
     assert only_background.item() == pytest.approx(0.25, abs=1e-5)
 
@@ -84,11 +94,15 @@ def test_deep_supervision_adds_the_coarser_maps_with_p() -> None:
     def first_argument(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return logits
 
-    assert deep_supervision_loss(maps, torch.zeros(()), first_argument, 0.33).item() == pytest.approx(1 + 0.33 * 9)
+    assert deep_supervision_loss(
+        maps, torch.zeros(()), first_argument, 0.33
+    ).item() == pytest.approx(1 + 0.33 * 9)
     assert deep_supervision_loss(maps[0], torch.zeros(()), first_argument, 0.33).item() == 4
 
 
-@pytest.mark.parametrize(("epoch", "p"), [(0, 0.33), (14, 0.33), (15, 0.264), (29, 0.264), (30, 0.2112)])
+@pytest.mark.parametrize(
+    ("epoch", "p"), [(0, 0.33), (14, 0.33), (15, 0.264), (29, 0.264), (30, 0.2112)]
+)
 def test_p_falls_to_four_fifths_after_every_fifteenth_epoch(epoch: int, p: float) -> None:
     assert supervision_weight(epoch) == pytest.approx(p)
     assert supervision_weight(epoch, start=1.0, factor=0.5, every=1) == 0.5**epoch
@@ -98,7 +112,9 @@ def test_p_falls_to_four_fifths_after_every_fifteenth_epoch(epoch: int, p: float
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("logit", [-1e4, 0.5, 1e4])
 @pytest.mark.parametrize("share", [0, 1, 4], ids=["empty", "mixed", "full"])
-def test_every_loss_is_finite_and_pulls_the_right_way(loss, dtype, logit: float, share: int) -> None:
+def test_every_loss_is_finite_and_pulls_the_right_way(
+    loss, dtype, logit: float, share: int
+) -> None:
     target = torch.zeros(2, 1, 4)
     target[..., :share] = 1
     logits = torch.full((2, 1, 4), logit, dtype=dtype, requires_grad=True)
@@ -113,7 +129,9 @@ def test_every_loss_is_finite_and_pulls_the_right_way(loss, dtype, logit: float,
         assert logits.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("loss", [focal_loss, focal_dice_loss, dice_cross_entropy_loss], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "loss", [focal_loss, focal_dice_loss, dice_cross_entropy_loss], ids=lambda f: f.__name__
+)
 def test_saturated_mistakes_still_have_a_gradient(loss) -> None:
     logits = torch.tensor([[[-1e4, 1e4]]], requires_grad=True)
     loss(logits, torch.tensor([[[1.0, 0.0]]])).backward()
@@ -145,4 +163,6 @@ def test_a_voxels_weight_counts_in_the_cross_entropy_alone() -> None:
     weight = torch.tensor([[[[5.0, 1.0], [1.0, 1.0]]]])
     plain = dice_cross_entropy_loss(logits, target, foreground_weight=2.0)
     heavy = dice_cross_entropy_loss(logits, target, foreground_weight=2.0, weight=weight)
-    assert (heavy - plain).item() == pytest.approx(4 * 2 * math.log(2) / 4)  # 4 more, twice as foreground, mean of 4
+    assert (heavy - plain).item() == pytest.approx(
+        4 * 2 * math.log(2) / 4
+    )  # 4 more, twice as foreground, mean of 4

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kitslib.memory import Shortage, ran_out, shortage, what_to_lower, window_to_lower
+from kitslib.training import Shortage, ran_out, shortage, what_to_lower, window_to_lower
 
 KIDNEY = {"stage": "kidney", "training": {"batch": 2, "slab": 64, "widths": [16, 32, 64]}}
-TUMOR = {"stage": "tumor", "training": {"batch": 8, "slab": 16, "patch": [512, 512], "widths": [16, 32]}}
+TUMOR = {
+    "stage": "tumor",
+    "training": {"batch": 8, "slab": 16, "patch": [512, 512], "widths": [16, 32]},
+}
 SLABS, STACKS = (2, 1, 64, 256, 256), (8, 5, 512, 512)
 
 
@@ -26,13 +29,19 @@ def test_figures_of_a_failed_request_on_the_cpu() -> None:
     found = shortage(info.value, torch.device("cpu"))
     assert ran_out(info.value) and found.asked == 4 * 2**46
     assert 0 < found.held < found.there < found.asked
-    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+    gpu = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …"
+    )
     assert ran_out(gpu) and shortage(gpu, torch.device("cpu")).asked == 2.5 * 2**30
     assert ran_out(MemoryError()) and not ran_out(RuntimeError("shape"))
 
 
 def test_figures_of_a_gpu_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    gigabytes = {"mem_get_info": (1 << 30, 80 << 30), "memory_allocated": 70 << 30, "memory_reserved": 75 << 30}
+    gigabytes = {
+        "mem_get_info": (1 << 30, 80 << 30),
+        "memory_allocated": 70 << 30,
+        "memory_reserved": 75 << 30,
+    }
     for name, value in gigabytes.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 25.00 GiB. GPU 0 has …")
@@ -57,7 +66,10 @@ def test_a_large_shortage_asks_for_more() -> None:
 def test_what_no_longer_can_be_lowered_is_not_named() -> None:
     assert what_to_lower(KIDNEY, (1, 1, 64, 256, 256), fits=1.0) == "kidney.slab from 64 to 48"
     thin = {"stage": "kidney", "training": {"batch": 1, "slab": 8, "widths": [16, 32, 64]}}
-    assert what_to_lower(thin, (1, 1, 8, 256, 256), fits=1.0) == "kidney.widths from (16, 32, 64) to (8, 16, 32)"
+    assert (
+        what_to_lower(thin, (1, 1, 8, 256, 256), fits=1.0)
+        == "kidney.widths from (16, 32, 64) to (8, 16, 32)"
+    )
     assert what_to_lower({}, (1, 1, 8, 8), fits=1.0) == "the network's widths to half"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kitslib.metrics import (
+from kitslib.evaluation import (
     KITS23_CLASSES,
     KITS23_TOLERANCE_MM,
     ScoreError,
@@ -115,7 +115,9 @@ def test_kits23_dice_equals_its_nested_classes_on_200_pairs():
         for name, labels in KITS23_CLASSES.items():
             a, b = np.isin(pred, labels), np.isin(truth, labels)
             assert ours[f"{name}_dice"] == pytest.approx(dice(a, b, empty="one")), (seed, name)
-            expected = surface_dice(a, b, SPACING, tolerance_mm=KITS23_TOLERANCE_MM[name], empty="one")
+            expected = surface_dice(
+                a, b, SPACING, tolerance_mm=KITS23_TOLERANCE_MM[name], empty="one"
+            )
             assert ours[f"{name}_surface_dice"] == pytest.approx(expected), (seed, name)
 
 
@@ -179,18 +181,24 @@ def test_surface_scores_equal_the_reference_library(seed: int, expected: float, 
     draws = np.random.default_rng(seed)
     truth, pred = (draws.random((6, 9, 8)) < 0.08 for _ in range(2))
     truth[4:] = False
-    assert surface_dice(pred, truth, SPACING, tolerance_mm=1.0) == pytest.approx(expected, rel=1e-12)
+    assert surface_dice(pred, truth, SPACING, tolerance_mm=1.0) == pytest.approx(
+        expected, rel=1e-12
+    )
     assert hd95_mm(pred, truth, SPACING) == pytest.approx(hd95, rel=1e-12)
 
 
 def test_surface_scores_equal_the_reference_library_where_it_is_installed():
-    reference = pytest.importorskip("surface_distance", reason="the package surface-distance is not installed")
+    reference = pytest.importorskip(
+        "surface_distance", reason="the package surface-distance is not installed"
+    )
     for seed in range(50):
         draws = np.random.default_rng(seed)
         pred, truth = draws.random((2, *draws.integers(2, 12, 3))) < 0.4
         theirs = reference.compute_surface_distances(truth, pred, SPACING)
         expected = reference.compute_surface_dice_at_tolerance(theirs, 1.1)
-        assert surface_dice(pred, truth, SPACING, tolerance_mm=1.1) == pytest.approx(expected, rel=1e-12)
+        assert surface_dice(pred, truth, SPACING, tolerance_mm=1.1) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_hd95_on_paper():
@@ -251,7 +259,8 @@ def test_cases_on_one_side_only_are_named():
 def test_known_disagreement_of_two_label_versions(shared: Path):
     for case, kidney in (("case_00023", 0.98), ("case_00121", 0.97)):
         old, new = (
-            nibabel.load(shared / folder / case / "segmentation.nii.gz") for folder in ("kits19/data", "kits23/dataset")
+            nibabel.load(shared / folder / case / "segmentation.nii.gz")
+            for folder in ("kits19/data", "kits23/dataset")
         )
         row = score_case(
             np.asarray(old.dataobj).astype(np.uint8),
@@ -343,8 +352,12 @@ def test_wilcoxon_p_is_exact_with_and_without_ties():
         expected = stats.wilcoxon(b, method="exact").pvalue
         assert paired_difference(np.zeros(cases), b, n=10).p == pytest.approx(expected), cases
     # ranks 1.5, 1.5, 3: of 8 sign patterns only one lies as far from the middle on each side
-    assert paired_difference(np.zeros(4), np.array([1.0, 1.0, 2.0, 0.0]), n=10).p == pytest.approx(2 / 8)
-    assert paired_difference(np.zeros(3), np.array([1.0, -1.0, 2.0]), n=10).p == pytest.approx(6 / 8)
+    assert paired_difference(np.zeros(4), np.array([1.0, 1.0, 2.0, 0.0]), n=10).p == pytest.approx(
+        2 / 8
+    )
+    assert paired_difference(np.zeros(3), np.array([1.0, -1.0, 2.0]), n=10).p == pytest.approx(
+        6 / 8
+    )
 
 
 def test_paired_difference_is_narrower_than_its_arms():
@@ -442,7 +455,10 @@ def test_a_network_that_says_what_is_true_is_calibrated() -> None:
     assert calibration_error(honest) < 0.01
     boastful = calibration_counts(p, rng.random(p.size) < p / 2)
     assert calibration_error(boastful) == pytest.approx(0.25, abs=0.01)
-    assert calibration_error(calibration_counts(np.ones(4), np.array([True, True, False, False]))) == 0.5
+    assert (
+        calibration_error(calibration_counts(np.ones(4), np.array([True, True, False, False])))
+        == 0.5
+    )
     assert math.isnan(calibration_error(np.zeros((3, 10))))
 
 
@@ -452,9 +468,20 @@ def test_every_lost_voxel_of_a_tumour_has_its_one_cause() -> None:
     tumor = volume(0, 0, 0, 1, 1, 1, 1, 0)
     labels = volume(0, 0, 1, 1, 2, 2, 2, 1)
     found = tumor_losses(truth, kidney, tumor, labels, (10.0, 10.0, 10.0))
-    assert found == {"outside_kidney": 0.2, "not_seen": 0.2, "dropped": 0.2, "found": 0.4, "false_ml": 1.0}
+    assert found == {
+        "outside_kidney": 0.2,
+        "not_seen": 0.2,
+        "dropped": 0.2,
+        "found": 0.4,
+        "false_ml": 1.0,
+    }
     said = in_words({"case": "case_00001", "tumor_dice": 0.5, "tumor_truth_ml": 5.0, **found})
-    assert "Of 5.0 ml of tumour 20% lie outside" in said and "1.0 ml were called tumour in vain" in said
+    assert (
+        "Of 5.0 ml of tumour 20% lie outside" in said
+        and "1.0 ml were called tumour in vain" in said
+    )
     none = tumor_losses(volume(0, 1), volume(0, 1), volume(0, 1), volume(0, 2), SPACING)
     assert math.isnan(none["found"]) and none["false_ml"] > 0
-    assert "no tumour is labelled" in in_words({"case": "a", "tumor_dice": 0.0, "tumor_truth_ml": 0.0, **none})
+    assert "no tumour is labelled" in in_words(
+        {"case": "a", "tumor_dice": 0.0, "tumor_truth_ml": 0.0, **none}
+    )

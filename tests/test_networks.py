@@ -20,8 +20,15 @@ from kitslib.networks import (
     multiply_adds,
     shape_probe,
 )
-from kitslib.networks.blocks import AdditiveGate, ConcatGate, HybridDilated, PyramidJoin, SqueezeExcite, resize
-from kitslib.networks.quick import Conv3d, InstanceNorm, PReLU, UpConv, dropout, join
+from kitslib.networks.blocks import (
+    AdditiveGate,
+    ConcatGate,
+    HybridDilated,
+    PyramidJoin,
+    SqueezeExcite,
+    resize,
+)
+from kitslib.networks.cpu import Conv3d, InstanceNorm, PReLU, UpConv, dropout, join
 
 MECHANISMS = ("multi_scale", "se", "attention", "hdc")
 SHAPES = {"2d": (2, 1, 19, 12), "2.5d": (2, 5, 19, 12), "3d": (1, 1, 9, 19, 12)}
@@ -35,7 +42,9 @@ def _seeded() -> None:
 
 
 def without_gradient(network: nn.Module) -> list[str]:
-    return [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().any()]
+    return [
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().any()
+    ]
 
 
 # The kidney network
@@ -100,7 +109,9 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_every_resunet_parameter_gets_a_gradient(norm: bool, residual: bool, deep_supervision: bool) -> None:
+def test_every_resunet_parameter_gets_a_gradient(
+    norm: bool, residual: bool, deep_supervision: bool
+) -> None:
     network = build(
         "resunet3d",
         widths=(2, 4, 4, 4, 4),
@@ -110,7 +121,10 @@ def test_every_resunet_parameter_gets_a_gradient(norm: bool, residual: bool, dee
         deep_supervision=deep_supervision,
     )
     outputs = network(torch.randn(2, 1, 16, 16, 16))
-    sum((logits * torch.randn_like(logits)).sum() for logits in (outputs if deep_supervision else [outputs])).backward()
+    sum(
+        (logits * torch.randn_like(logits)).sum()
+        for logits in (outputs if deep_supervision else [outputs])
+    ).backward()
     assert without_gradient(network) == []
 
 
@@ -131,7 +145,9 @@ def test_resunet_widths_are_five() -> None:
 @pytest.mark.parametrize("name", ["vnet", "unet", "deeplab"])
 @pytest.mark.parametrize("dims", SHAPES)
 @pytest.mark.parametrize("norm", [False, True])
-def test_tumour_networks_give_back_the_size_and_train_every_parameter(name: str, dims: str, norm: bool) -> None:
+def test_tumour_networks_give_back_the_size_and_train_every_parameter(
+    name: str, dims: str, norm: bool
+) -> None:
     network = build(name, dims=dims, widths=(2, 4, 4, 4), norm=norm)
     x = torch.randn(SHAPES[dims])
     logits = network(x)
@@ -142,7 +158,9 @@ def test_tumour_networks_give_back_the_size_and_train_every_parameter(name: str,
 
 @pytest.mark.parametrize("dims", SHAPES)
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
-def test_every_combination_of_mechanisms_trains_every_parameter(dims: str, flags: tuple[bool, ...]) -> None:
+def test_every_combination_of_mechanisms_trains_every_parameter(
+    dims: str, flags: tuple[bool, ...]
+) -> None:
     options = dict(zip(MECHANISMS, flags, strict=True))
     network, plain = build("vnet", dims=dims, **TINY, **options), build("vnet", dims=dims, **TINY)
     keys, plain_keys = set(network.state_dict()), set(plain.state_dict())
@@ -163,7 +181,9 @@ def test_a_mechanism_changes_what_the_network_computes(mechanism: str) -> None:
     assert not torch.allclose(plain(x), network(x))
 
 
-@pytest.mark.parametrize(("level", "prefix"), [(0, "hdc."), (1, "encoder.0.hdc."), ("bottom", "encoder.1.hdc.")])
+@pytest.mark.parametrize(
+    ("level", "prefix"), [(0, "hdc."), (1, "encoder.0.hdc."), ("bottom", "encoder.1.hdc.")]
+)
 def test_dilated_layers_sit_at_the_level_asked_for(level: int | str, prefix: str) -> None:
     network = build("vnet", **TINY, hdc=True, hdc_level=level)
     extra = set(network.state_dict()) - set(build("vnet", **TINY).state_dict())
@@ -173,7 +193,9 @@ def test_dilated_layers_sit_at_the_level_asked_for(level: int | str, prefix: str
 @pytest.mark.parametrize("dims", SHAPES)
 @pytest.mark.parametrize("level", [0, 1, 2, "bottom"])
 @pytest.mark.parametrize("dilations", [(2, 3, 5), (2, 2, 2)])
-def test_dilated_layers_train_at_every_level(dims: str, level: int | str, dilations: tuple[int, ...]) -> None:
+def test_dilated_layers_train_at_every_level(
+    dims: str, level: int | str, dilations: tuple[int, ...]
+) -> None:
     options = dict.fromkeys(MECHANISMS, True) | {"hdc_level": level, "hdc_dilations": dilations}
     network = build("vnet", dims=dims, **TINY, **options)
     logits = network(torch.randn(SHAPES[dims]))
@@ -190,10 +212,14 @@ def test_the_additive_gate_is_a_variant(dims: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vnet", "unet", "deeplab"])
-@pytest.mark.parametrize("size", [(16, 16), (17, 31), (33, 20), (1, 3), (16, 16, 8), (5, 9, 14), (1, 1, 2)])
+@pytest.mark.parametrize(
+    "size", [(16, 16), (17, 31), (33, 20), (1, 3), (16, 16, 8), (5, 9, 14), (1, 1, 2)]
+)
 def test_tumour_networks_give_back_every_size(name: str, size: tuple[int, ...]) -> None:
     on = dict.fromkeys(MECHANISMS, True) if name == "vnet" else {}
-    network = build(name, dims="3d" if len(size) == 3 else "2d", widths=(2, 4, 4, 4), norm=True, **on)
+    network = build(
+        name, dims="3d" if len(size) == 3 else "2d", widths=(2, 4, 4, 4), norm=True, **on
+    )
     logits = network(torch.randn(1, 1, *size))
     assert logits.shape == (1, 1, *size) and logits.isfinite().all()
 
@@ -201,7 +227,9 @@ def test_tumour_networks_give_back_every_size(name: str, size: tuple[int, ...]) 
 @pytest.mark.parametrize("gate", ["concat", "additive"])
 @pytest.mark.parametrize("dims", SHAPES)
 def test_gate_maps_lie_between_0_and_1_on_the_grid_of_the_image(gate: str, dims: str) -> None:
-    network = build("vnet", dims=dims, widths=(2, 4, 4, 4), attention=True, attention_gate=gate).train()
+    network = build(
+        "vnet", dims=dims, widths=(2, 4, 4, 4), attention=True, attention_gate=gate
+    ).train()
     x = torch.randn(SHAPES[dims])
     maps = gate_maps(network, x)
     assert list(maps) == [4, 2, 1]
@@ -209,7 +237,9 @@ def test_gate_maps_lie_between_0_and_1_on_the_grid_of_the_image(gate: str, dims:
         assert found.shape == (x.shape[0], 1, *x.shape[2:])
         assert ((found >= 0) & (found <= 1)).all()
         block = found[..., :factor, :factor]
-        assert torch.equal(block, block[..., :1, :1].expand_as(block))  # one value per voxel of the gate's own grid
+        assert torch.equal(
+            block, block[..., :1, :1].expand_as(block)
+        )  # one value per voxel of the gate's own grid
     assert found.std() > 0
     assert network.training and not any(module._forward_hooks for module in network.modules())
 
@@ -233,7 +263,9 @@ def test_a_network_without_gates_has_no_maps() -> None:
 
 def test_the_centre_slice_is_the_one_summed_into_the_first_stage() -> None:
     network = build("vnet", **TINY, slices=3)
-    nn.init.zeros_(network.stem[0][0].weight)  # the stem's convolution hides the image: only the sum shows it
+    nn.init.zeros_(
+        network.stem[0][0].weight
+    )  # the stem's convolution hides the image: only the sum shows it
     x = torch.randn(1, 3, 8, 8)
     changed = x.clone()
     changed[:, [0, 2]] += 1
@@ -265,7 +297,11 @@ def test_a_batch_with_other_channels_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resunet3d", "vnet"])
 def test_bf16_and_channels_last_agree_with_float32(name: str) -> None:
-    options = {"widths": (4, 8, 8, 8, 8), "dropout": 0.0} if name == "resunet3d" else {"widths": (4, 8, 8)}
+    options = (
+        {"widths": (4, 8, 8, 8, 8), "dropout": 0.0}
+        if name == "resunet3d"
+        else {"widths": (4, 8, 8)}
+    )
     network = build(name, **options, norm=True)
     x = torch.randn((2, 1, 16, 32, 32) if name == "resunet3d" else (2, 5, 32, 32))
     expected = network.eval()(x)
@@ -314,7 +350,9 @@ def test_squeeze_excite_never_squeezes_under_four(channels: int, hidden: int) ->
 
 @pytest.mark.parametrize("gate", [ConcatGate, AdditiveGate])
 @pytest.mark.parametrize("size", [(6, 5), (4, 6, 5)])
-def test_gates_multiply_the_skip_by_one_map_between_0_and_1(gate: type[nn.Module], size: tuple[int, ...]) -> None:
+def test_gates_multiply_the_skip_by_one_map_between_0_and_1(
+    gate: type[nn.Module], size: tuple[int, ...]
+) -> None:
     module, maps = gate(len(size), 8, 6), []
     module.map.register_forward_hook(lambda _, __, output: maps.append(output))
     skip, decoder = torch.randn(2, 8, *size), torch.randn(2, 6, *size)
@@ -351,7 +389,8 @@ def test_plain_dilation_leaves_holes_from_the_centre_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dilations", "reach"), [((2, 3, 5), 8), ((2, 2, 2), 0), ((1, 2, 3), 6), ((1,), 1), ((5, 3, 2), 8), ((4,), 0)]
+    ("dilations", "reach"),
+    [((2, 3, 5), 8), ((2, 2, 2), 0), ((1, 2, 3), 6), ((1,), 1), ((5, 3, 2), 8), ((4,), 0)],
 )
 def test_how_far_the_stack_sees_without_a_hole(dilations: tuple[int, ...], reach: int) -> None:
     assert hole_free_reach(dilations) == reach
@@ -362,9 +401,13 @@ def test_how_far_the_stack_sees_without_a_hole(dilations: tuple[int, ...], reach
 
 
 @pytest.mark.parametrize(("dilations", "shared"), [((2, 2, 2), False), ((2, 3, 5), True)])
-def test_plain_dilation_gives_neighbours_nothing_in_common(dilations: tuple[int, ...], shared: bool) -> None:
+def test_plain_dilation_gives_neighbours_nothing_in_common(
+    dilations: tuple[int, ...], shared: bool
+) -> None:
     seen = hdc_coverage(dilations) > 0
-    assert (seen[:, 1:] & seen[:, :-1]).any() == shared  # the field of a voxel and of the next in its row
+    assert (
+        seen[:, 1:] & seen[:, :-1]
+    ).any() == shared  # the field of a voxel and of the next in its row
 
 
 @pytest.mark.parametrize("dilations", [(2, 3, 5), (2, 2, 2), (1,)])
@@ -390,7 +433,9 @@ def test_resize_is_linear_interpolation(old: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 4, 3, 6, 5)])
 @pytest.mark.parametrize("last", [False, True])
-def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(shape: tuple[int, ...], last: bool) -> None:
+def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(
+    shape: tuple[int, ...], last: bool
+) -> None:
     layout = LAYOUTS[len(shape)] if last else torch.contiguous_format
     norm, prelu = InstanceNorm(4), PReLU(4)
     nn.init.uniform_(norm.weight)
@@ -410,7 +455,10 @@ def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(shape: tup
         (norm, plain_norm, (norm.weight, norm.bias)),
         (prelu, lambda leaf: F.prelu(leaf, prelu.weight), (prelu.weight,)),
     ):
-        got, expected = values_and_gradients(ours, *parameters), values_and_gradients(theirs, *parameters)
+        got, expected = (
+            values_and_gradients(ours, *parameters),
+            values_and_gradients(theirs, *parameters),
+        )
         torch.testing.assert_close(got, expected)
         assert got[0].is_contiguous(memory_format=layout)
 
@@ -418,7 +466,9 @@ def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(shape: tup
 @pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 4, 3, 6, 5)])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_up_convolution_equals_the_transposed_one(shape: tuple[int, ...], last: bool, bias: bool) -> None:
+def test_up_convolution_equals_the_transposed_one(
+    shape: tuple[int, ...], last: bool, bias: bool
+) -> None:
     layout = LAYOUTS[len(shape)] if last else torch.contiguous_format
     up, x = UpConv(len(shape) - 2, 4, 3, bias=bias), torch.randn(shape).to(memory_format=layout)
     for parameter in up.parameters():
@@ -432,7 +482,9 @@ def test_up_convolution_equals_the_transposed_one(shape: tuple[int, ...], last: 
         return value, torch.autograd.grad((value * weights).sum(), (leaf, *up.parameters()))
 
     got = values_and_gradients(up)
-    torch.testing.assert_close(got, values_and_gradients(lambda leaf: plain(leaf, up.weight, up.bias, stride=2)))
+    torch.testing.assert_close(
+        got, values_and_gradients(lambda leaf: plain(leaf, up.weight, up.bias, stride=2))
+    )
     assert got[0].is_contiguous(memory_format=layout)
 
 
@@ -450,10 +502,16 @@ def test_convolution_of_one_small_sample_equals_the_plain_one(
     conv = Conv3d(channels, 4, kernel, stride=stride, padding=padding, dilation=dilation, bias=bias)
     x = torch.randn(1, channels, depth, 6, 10)
     if last:
-        conv, x = conv.to(memory_format=torch.channels_last_3d), x.to(memory_format=torch.channels_last_3d)
+        conv, x = (
+            conv.to(memory_format=torch.channels_last_3d),
+            x.to(memory_format=torch.channels_last_3d),
+        )
     leaf, exact = x.clone().requires_grad_(), x.double().requires_grad_()
     weights = [p.detach().double().requires_grad_() for p in conv.parameters()]
-    found, wanted = conv(leaf), F.conv3d(exact, *weights, stride=stride, padding=padding, dilation=dilation)
+    found, wanted = (
+        conv(leaf),
+        F.conv3d(exact, *weights, stride=stride, padding=padding, dilation=dilation),
+    )
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
     ahead = torch.randn(found.shape)
     ours = torch.autograd.grad(found, (leaf, *conv.parameters()), ahead)
@@ -487,18 +545,24 @@ def test_slope_gradients_of_bfloat16_are_summed_in_float32() -> None:
     to_x, to_slopes = torch.autograd.grad((prelu(leaf) * weights).sum(), (leaf, prelu.weight))
     exact = torch.where(x < 0, x.double() * weights.double(), 0).sum(dim=(0, 2, 3, 4))
     torch.testing.assert_close(to_slopes, exact.to(to_slopes.dtype))  # rounded once, at the end
-    torch.testing.assert_close(to_x, torch.where(x > 0, weights, weights * prelu.weight.view(-1, 1, 1, 1)))
+    torch.testing.assert_close(
+        to_x, torch.where(x > 0, weights, weights * prelu.weight.view(-1, 1, 1, 1))
+    )
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
 @pytest.mark.parametrize("last", [False, True])
-def test_dropout_of_bits_keeps_its_share_and_masks_the_gradient_alike(share: float, last: bool) -> None:
+def test_dropout_of_bits_keeps_its_share_and_masks_the_gradient_alike(
+    share: float, last: bool
+) -> None:
     layout = torch.channels_last_3d if last else torch.contiguous_format
     leaf = torch.ones(2, 3, 31, 33, 35).bfloat16().to(memory_format=layout).requires_grad_()
     torch.manual_seed(0)
     dropped = dropout(leaf, share, True)
     kept = (dropped != 0).double()
-    assert kept.mean().item() == pytest.approx(1 - share, abs=4 * (share * (1 - share) / kept.numel()) ** 0.5)
+    assert kept.mean().item() == pytest.approx(
+        1 - share, abs=4 * (share * (1 - share) / kept.numel()) ** 0.5
+    )
     for axis in range(5):  # no axis along which it is kept more often here than there
         along = kept.mean(dim=[n for n in range(5) if n != axis])
         spread = (share * (1 - share) * len(along) / kept.numel()) ** 0.5
@@ -514,7 +578,10 @@ def test_dropout_of_bits_keeps_its_share_and_masks_the_gradient_alike(share: flo
 
 
 def test_join_is_the_concatenation_with_gradients_in_one_piece() -> None:
-    a, b = (torch.randn(2, n, 3, 4, 5).to(memory_format=torch.channels_last_3d).requires_grad_() for n in (2, 3))
+    a, b = (
+        torch.randn(2, n, 3, 4, 5).to(memory_format=torch.channels_last_3d).requires_grad_()
+        for n in (2, 3)
+    )
     joined = join(a, b)
     assert torch.equal(joined, torch.cat([a, b], dim=1))
     weights = torch.randn_like(joined)
@@ -581,7 +648,9 @@ def test_networks_together_give_the_mean_probability() -> None:
     x = torch.randn(2, 3, 6, 8)
     one, two = Fixed(1.0), Fixed(-2.0)
     expected = (torch.sigmoid(one(x)) + torch.sigmoid(two(x))) / 2
-    torch.testing.assert_close(torch.sigmoid(Together([one, two])(x)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.sigmoid(Together([one, two])(x)), expected, rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(Together([one])(x), one(x), rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="at least one"):
         Together([])

@@ -24,7 +24,9 @@ MOST_CELL_LINES, MOST_CODE_LINES = 45, 260
 
 
 def cells(path: Path, kind: str) -> list[dict]:
-    return [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind]
+    return [
+        c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == kind
+    ]
 
 
 def source(cell: dict) -> str:
@@ -49,7 +51,9 @@ def test_a_notebook_is_committed_clean(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_is_thin(path: Path) -> None:
     lines = [len(source(c).splitlines()) for c in cells(path, "code")]
-    assert max(lines) <= MOST_CELL_LINES, "a cell this long computes something that belongs into kitslib"
+    assert max(lines) <= MOST_CELL_LINES, (
+        "a cell this long computes something that belongs into kitslib"
+    )
     assert sum(lines) <= MOST_CODE_LINES
 
 
@@ -101,7 +105,9 @@ def test_wrong_arguments_are_one_line_and_status_2(words: list[str], said: str) 
 
 
 def test_help_names_every_option() -> None:
-    call = subprocess.run(["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    call = subprocess.run(
+        ["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert call.returncode == 0
     for word in ("--profile", "--data", "--out", "--jobs", "lab", "test"):
         assert word in call.stdout
@@ -114,7 +120,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
     command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out)]
     child = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.time() + 400
     while not list(out.glob("smoke/work/runs/*/last.pt")):
@@ -182,7 +193,11 @@ def test_pages_are_offline_and_say_that_the_data_is_synthetic(study: Path) -> No
 
 
 def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and ".snakemake" not in p.parts}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in study.rglob("*")
+        if p.is_file() and ".snakemake" not in p.parts
+    }
     began = time.time()
     assert run_all(study.parent).returncode == 0
     assert time.time() - began < 15
@@ -191,11 +206,18 @@ def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:
 
 
 def test_two_calls_at_once_wait_for_each_other(study: Path) -> None:
-    (study / "work" / "stages" / "04_ablations.json").unlink()
+    (study / "work" / "records" / "04_ablations.json").unlink()
     command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(study.parent)]
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
     calls = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(2)
     ]
     said = [call.communicate(timeout=300) for call in calls]
@@ -205,7 +227,7 @@ def test_two_calls_at_once_wait_for_each_other(study: Path) -> None:
 
 def test_a_failed_arm_does_not_stop_the_others_and_keeps_its_notebook(study: Path) -> None:
     """The record of one arm is lost and its runs cannot be written: it fails by itself."""
-    stages = study / "work" / "stages"
+    stages = study / "work" / "records"
     broken, other = stages / "03_tumor-full-s0.json", stages / "03_tumor-baseline-s0.json"
     kept = {path: path.read_bytes() for path in (broken, other)}
     executed = study / "work" / "notebooks" / "03_tumor-full-s0.ipynb"
@@ -232,7 +254,9 @@ def test_a_notebook_runs_by_hand_with_an_option(study: Path, tmp_path: Path) -> 
         parameters={"profile": "smoke", "out": str(study.parent), "options": {"arms": ["full"]}},
         progress_bar=False, execution_timeout=120,
     )  # fmt: skip
-    assert json.loads((study / "work" / "stages" / "04_ablations.json").read_text())["config"]["arms"] == ["full"]
+    assert json.loads((study / "work" / "records" / "04_ablations.json").read_text())["config"][
+        "arms"
+    ] == ["full"]
 
 
 def test_a_wrong_arm_lists_the_right_ones(tmp_path: Path) -> None:
@@ -247,7 +271,9 @@ def test_a_wrong_arm_lists_the_right_ones(tmp_path: Path) -> None:
 
 
 def test_an_unknown_parameter_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(papermill.PapermillExecutionError, match="'arms' is not one of this notebook's"):
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="'arms' is not one of this notebook's"
+    ):
         papermill.execute_notebook(
             str(ROOT / "notebooks" / "04_ablations.ipynb"), str(tmp_path / "04.ipynb"), kernel_name="python3",
             parameters={"profile": "smoke", "out": str(tmp_path), "arms": ["full"]},
@@ -255,21 +281,38 @@ def test_an_unknown_parameter_is_refused_by_name(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_predict_uses_the_studys_models_and_keeps_the_geometry(study: Path, tmp_path: Path, shared: Path) -> None:
+def test_predict_uses_the_studys_models_and_keeps_the_geometry(
+    study: Path, tmp_path: Path, shared: Path
+) -> None:
     import nibabel as nib
     import numpy as np
 
     scan = shared / "realct" / "data" / "ts_example_ct_sm" / "imaging.nii.gz"
-    words = [str(scan), str(tmp_path / "missing.nii.gz"), "-o", str(tmp_path), "--models", str(study / "models")]
+    words = [
+        str(scan),
+        str(tmp_path / "missing.nii.gz"),
+        "-o",
+        str(tmp_path),
+        "--models",
+        str(study / "models"),
+    ]
     call = subprocess.run(
-        [sys.executable, "-m", "kitslib", "predict", *words], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "kitslib", "predict", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    assert call.returncode == 1 and "missing.nii.gz" in call.stderr, "a broken input is named, the others are done"
+    assert call.returncode == 1 and "missing.nii.gz" in call.stderr, (
+        "a broken input is named, the others are done"
+    )
     given, made = nib.load(scan), nib.load(tmp_path / "prediction_ts_example_ct_sm.nii.gz")
     assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
     assert set(np.unique(np.asarray(made.dataobj))) <= {0, 1, 2}
     again = subprocess.run(
-        [sys.executable, "-m", "kitslib", "predict", *words[:1], *words[2:]], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "kitslib", "predict", *words[:1], *words[2:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert again.returncode == 1 and "--force" in again.stderr
 
@@ -281,6 +324,6 @@ def test_the_data_notebook_reads_real_ct(shared: Path, tmp_path: Path) -> None:
         progress_bar=False, execution_timeout=300,
     )  # fmt: skip
     config = configure(profile="smoke", out=str(tmp_path))
-    found = json.loads((config.work / "stages" / "01_data.json").read_text())
+    found = json.loads((config.work / "records" / "01_data.json").read_text())
     assert set(found["cases"]) == {"crlm1004", "ircad01", "ts_example_ct_sm"}
     assert {row["case"]: round(row["kidney_ml"]) for row in found["rows"]}["ircad01"] == 258

@@ -9,13 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.cases import canonical_affine, find_cases, load_case, read_labels, write_labels
-from kitslib.phantom import render_case, render_label_map, render_labels, write_cohort, write_rendered
+from kitslib.data import canonical_affine, find_cases, load_case, read_labels, write_labels
+from kitslib.phantom import (
+    render_case,
+    render_label_map,
+    render_labels,
+    write_cohort,
+    write_rendered,
+)
 from kitslib.phantom.patient import draw_values
 from kitslib.phantom.population import draw_ranks
 from kitslib.phantom.scanner import Detector
 from kitslib.phantom.scene import draw_case
-from kitslib.phantom.shapes import Capsule, Ellipsoid, Grid, blend, cover, draw_field, lattice, rotation, spline
+from kitslib.phantom.shapes import (
+    Capsule,
+    Ellipsoid,
+    Grid,
+    blend,
+    cover,
+    draw_field,
+    lattice,
+    rotation,
+    spline,
+)
 
 SMALL = {"matrix": 64, "spacing_z": (5.0,)}
 
@@ -30,10 +46,14 @@ def test_distances_on_the_axes() -> None:
     assert ball.distance(point(1, 2, 18)).flat[0] == pytest.approx(5, abs=1e-4)
     egg = Ellipsoid(centre=np.zeros(3), radii=np.array([10.0, 20, 30]))
     assert egg.distance(point(15, 0, 0)).flat[0] == pytest.approx(5, abs=1e-4)
-    turned = Ellipsoid(centre=np.zeros(3), radii=np.array([10.0, 20, 30]), turn=rotation(x=np.pi / 2))
+    turned = Ellipsoid(
+        centre=np.zeros(3), radii=np.array([10.0, 20, 30]), turn=rotation(x=np.pi / 2)
+    )
     assert turned.distance(point(0, 15, 0)).flat[0] == pytest.approx(5, abs=1e-4)
     tube = Capsule(a=np.array([0.0, 0, 0]), b=np.array([10.0, 0, 0]), radius=(2, 4))
-    assert tube.distance(point(5, 7, 0)).flat[0] == pytest.approx(4, abs=1e-5)  # radius 3 at the middle
+    assert tube.distance(point(5, 7, 0)).flat[0] == pytest.approx(
+        4, abs=1e-5
+    )  # radius 3 at the middle
     assert tube.distance(point(16, 0, 0)).flat[0] == pytest.approx(2, abs=1e-5)
 
 
@@ -59,7 +79,9 @@ def test_spline_reproduces_lines_and_does_not_depend_on_the_window() -> None:
 
 
 def test_window_finds_a_turned_point() -> None:
-    grid = Grid(shape=(4, 40, 50), spacing=(5.0, 2.0, 2.0), origin=(1.0, 20.0, 25.0), angle=np.pi / 2)
+    grid = Grid(
+        shape=(4, 40, 50), spacing=(5.0, 2.0, 2.0), origin=(1.0, 20.0, 25.0), angle=np.pi / 2
+    )
     slab = next(iter(grid.slabs(2.5)))
     assert slab.subs == 2
     assert slab.depths[:4].tolist() == [-6.25, -3.75, -1.25, 1.25]
@@ -117,13 +139,17 @@ def test_the_patient_lies_as_in_kits(case: tuple) -> None:
     imaging, labels, _ = case
     slices = np.flatnonzero((labels > 0).any((1, 2)))
     _, y, x = np.nonzero(labels == 1)
-    column = np.percentile(imaging[slices, :, round(x.mean()) - 3 : round(x.mean()) + 4], 97, axis=(0, 2))
+    column = np.percentile(
+        imaging[slices, :, round(x.mean()) - 3 : round(x.mean()) + 4], 97, axis=(0, 2)
+    )
     body = np.flatnonzero(column > -300)
     assert column.argmax() > body.mean() + 3  # the spine lies behind the middle of the body
     top = slice(max(0, slices[0] - 4), slices[0] + 3)
     soft = (imaging[top] > 0) & (imaging[top] < 250)
     middle = round((x.min() + x.max()) / 2)
-    assert soft[:, : y.max(), :middle].sum() > 1.2 * soft[:, : y.max(), middle:].sum()  # liver: image left
+    assert (
+        soft[:, : y.max(), :middle].sum() > 1.2 * soft[:, : y.max(), middle:].sum()
+    )  # liver: image left
 
 
 def test_label_map_alone_is_the_cases(case: tuple) -> None:
@@ -153,7 +179,9 @@ def test_cohort_resembles_kits(shared: Path) -> None:
         "kidney": [float(r["kits19_kidney_ml"]) for r in rows],
         "tumour": [float(r["kits19_tumor_ml"]) for r in rows],
         "extent": [
-            (int(r["kidney_last_slice"]) - int(r["kidney_first_slice"]) + 1) * float(r["spacing_z_mm"]) for r in rows
+            (int(r["kidney_last_slice"]) - int(r["kidney_first_slice"]) + 1)
+            * float(r["spacing_z_mm"])
+            for r in rows
         ],
     }
     ours: dict[str, list[float]] = {name: [] for name in real}
@@ -217,7 +245,9 @@ def test_ct_for_a_real_wide_label_map(shared: Path) -> None:
 
 def test_cohort_on_disk(tmp_path: Path) -> None:
     out, seen = tmp_path / "cohort", []
-    names = write_cohort(out, cases=2, seed=7, **SMALL, progress=lambda done, total: seen.append((done, total)))
+    names = write_cohort(
+        out, cases=2, seed=7, **SMALL, progress=lambda done, total: seen.append((done, total))
+    )
     assert names == ["case_00000", "case_00001"]
     assert seen == [(0, 2), (1, 2), (2, 2)]
     found = find_cases(out)
@@ -232,7 +262,9 @@ def test_cohort_on_disk(tmp_path: Path) -> None:
     assert np.array_equal(folded, np.where(labels == 3, 1, labels))
     record = json.loads((out / "kits.json").read_text())[1]
     assert record["voxel_spacing"]["z_spacing"] == 5.0
-    assert record["volume_ml"]["tumor"] == pytest.approx((labels == 2).sum() * np.prod(spacing) / 1000, abs=0.01)
+    assert record["volume_ml"]["tumor"] == pytest.approx(
+        (labels == 2).sum() * np.prod(spacing) / 1000, abs=0.01
+    )
 
 
 def test_more_cases_and_more_jobs_give_the_same_bytes(tmp_path: Path) -> None:

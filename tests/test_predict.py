@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import pdist
 
-from kitslib.cases import CaseError, canonical_affine, write_imaging
 from kitslib.commands import main
 from kitslib.commands.findings import longest_diameter_mm
 from kitslib.commands.predict import write_submission
 from kitslib.config import PROFILES, arm, as_dict
+from kitslib.data import CaseError, canonical_affine, write_imaging
 from kitslib.networks import build
-from kitslib.runs import Run
+from kitslib.training import Run
 
 AFFINE = canonical_affine((5.0, 3.0, 3.0))
 CODES = {"RAS": ((2, 1, 0), (-1, -1, 1)), "LPS": ((2, 1, 0), (1, 1, 1))}
@@ -49,8 +49,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, config = tmp_path_factory.mktemp("models"), PROFILES["smoke"]
     chosen = arm("baseline")
     options = {
-        "kidney": {"name": "resunet3d", "widths": config.kidney.widths, "norm": True, "dropout": 0.0},
-        "tumor": chosen.network_options(slices=config.tumor.slices, widths=config.tumor.widths, norm=config.tumor.norm),
+        "kidney": {
+            "name": "resunet3d",
+            "widths": config.kidney.widths,
+            "norm": True,
+            "dropout": 0.0,
+        },
+        "tumor": chosen.network_options(
+            slices=config.tumor.slices, widths=config.tumor.widths, norm=config.tumor.norm
+        ),
     }
     for stage, network_options in options.items():
         settings = {
@@ -61,8 +68,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         run.finish(build(**network_options))
         weights = load_file(str(run.folder / "weights.safetensors"))
-        *_, last = [name for name in weights if name.endswith("bias") and weights[name].shape == (1,)]
-        weights = {name: t if name != last else torch.full_like(t, 50.0) for name, t in weights.items()}
+        *_, last = [
+            name for name in weights if name.endswith("bias") and weights[name].shape == (1,)
+        ]
+        weights = {
+            name: t if name != last else torch.full_like(t, 50.0) for name, t in weights.items()
+        }
         save_file(weights, str(run.folder / "weights.safetensors"))
         run.folder.rename(folder / stage)
     return folder
@@ -70,7 +81,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_scan_gets_labels_preview_record_and_row(models: Path, tmp_path: Path) -> None:
     scan, out = a_scan(tmp_path / "case_00211" / "imaging.nii.gz"), tmp_path / "out"
-    assert status("predict", scan, "-o", out, "--models", models, "--device", "cpu", "--probabilities") == 0
+    assert (
+        status("predict", scan, "-o", out, "--models", models, "--device", "cpu", "--probabilities")
+        == 0
+    )
     given, made = nib.load(scan), nib.load(out / "prediction_00211.nii.gz")
     assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
     labels = np.asarray(made.dataobj)
@@ -82,16 +96,23 @@ def test_a_scan_gets_labels_preview_record_and_row(models: Path, tmp_path: Path)
         assert record["models"][stage]["weights"][:8] in about
         found = nib.load(out / f"probability_00211_{stage}.nii.gz")
         assert found.shape == given.shape and np.asarray(found.dataobj).min() > 0.99
-    assert record["software"]["torch"] == torch.__version__.partition("+")[0] or "torch" in record["software"]
+    assert (
+        record["software"]["torch"] == torch.__version__.partition("+")[0]
+        or "torch" in record["software"]
+    )
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["00211"]
-    assert float(rows[0]["tumor_diameter_mm"]) == pytest.approx(np.sqrt(100**2 + 2 * 192**2), rel=0.03)
+    assert float(rows[0]["tumor_diameter_mm"]) == pytest.approx(
+        np.sqrt(100**2 + 2 * 192**2), rel=0.03
+    )
     with Image.open(out / "prediction_00211.jpg") as picture:
         assert picture.width > 600 and np.asarray(picture).std() > 10
 
 
-def test_nothing_is_overwritten_unless_asked(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_nothing_is_overwritten_unless_asked(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     scan, target = a_scan(tmp_path / "a.nii.gz"), tmp_path / "mine.nii.gz"
     target.write_bytes(b"precious")
     words = ["predict", scan, "-o", target, "--models", models, "--device", "cpu"]
@@ -114,15 +135,20 @@ def test_a_broken_scan_is_named_and_the_others_are_done(
 
 
 @pytest.mark.parametrize("codes", CODES)
-def test_a_scan_in_other_axes_gets_its_labels_in_these(models: Path, tmp_path: Path, codes: str) -> None:
+def test_a_scan_in_other_axes_gets_its_labels_in_these(
+    models: Path, tmp_path: Path, codes: str
+) -> None:
     base = a_scan(tmp_path / "base.nii.gz")
     turned = nib.load(base).as_reoriented(
         nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(nib.load(base).affine), nib.orientations.axcodes2ornt(tuple(codes))
+            nib.orientations.io_orientation(nib.load(base).affine),
+            nib.orientations.axcodes2ornt(tuple(codes)),
         )
     )
     nib.save(turned, tmp_path / "turned.nii.gz")
-    assert status("predict", tmp_path / "turned.nii.gz", "-o", tmp_path / "o", "--models", models) == 0
+    assert (
+        status("predict", tmp_path / "turned.nii.gz", "-o", tmp_path / "o", "--models", models) == 0
+    )
     made = nib.load(tmp_path / "o" / "prediction_turned.nii.gz")
     assert nib.aff2axcodes(made.affine) == tuple(codes) and made.shape == turned.shape
     assert np.allclose(made.affine, turned.affine)
@@ -141,7 +167,12 @@ def test_a_damaged_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture)
 def test_a_submission_holds_the_test_cases_and_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="prediction_00210"):
         write_submission(tmp_path / "s.zip", tmp_path)
-    for name in ("prediction_00210.nii.gz", "prediction_00299.nii.gz", "prediction_00009.nii.gz", "other.nii.gz"):
+    for name in (
+        "prediction_00210.nii.gz",
+        "prediction_00299.nii.gz",
+        "prediction_00009.nii.gz",
+        "other.nii.gz",
+    ):
         (tmp_path / name).write_bytes(name.encode())
     said = write_submission(tmp_path / "s.zip", tmp_path)
     assert "2 of 90" in said and "00211" in said
@@ -156,6 +187,9 @@ def test_the_longest_diameter_is_that_of_all_pairs_of_faces() -> None:
     for _ in range(5):
         mask = rng.random((6, 9, 7)) > 0.9
         half = np.eye(3) / 2
-        faces = np.concatenate([np.argwhere(mask) + sign * step for step in half for sign in (-1, 1)]) * spacing
+        faces = (
+            np.concatenate([np.argwhere(mask) + sign * step for step in half for sign in (-1, 1)])
+            * spacing
+        )
         assert longest_diameter_mm(mask, spacing) == pytest.approx(pdist(faces).max())
     assert longest_diameter_mm(np.zeros((2, 2, 2), bool), spacing) == 0

@@ -10,14 +10,14 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from kitslib.progress import Bar, Lines, Live, clock, epoch_line, watch
+from kitslib.training import Bar, Lines, Live, clock, epoch_line, watch
 
 HISTORY = [
     {"epoch": 1, "loss": 0.9, "lr": 1e-3, "seconds": 10.0},
     {"epoch": 2, "loss": 0.5, "dice": 0.75, "lr": 1e-3, "seconds": 20.0},
 ]
 RUN = """
-from kitslib.progress import watch
+from kitslib.training import watch
 view = watch(3, 2)
 view.start([])
 history = []
@@ -31,7 +31,9 @@ view.close()
 
 
 def test_a_line_says_what_was_measured_and_how_long_the_rest_takes() -> None:
-    assert epoch_line(HISTORY, 10) == "epoch   2/10  loss 0.5000  dice 0.7500  20.0 s, 2:00 min left"
+    assert (
+        epoch_line(HISTORY, 10) == "epoch   2/10  loss 0.5000  dice 0.7500  20.0 s, 2:00 min left"
+    )
     assert [clock(s) for s in (41.7, 185, 90600)] == ["42 s", "3:05 min", "25:10 h"]
 
 
@@ -68,7 +70,9 @@ def outputs(environment: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
 
     def keep(message: dict) -> None:
         content = message["content"]
-        found.append((message["msg_type"], content.get("data") or {"text": content.get("text", "")}))
+        found.append(
+            (message["msg_type"], content.get("data") or {"text": content.get("text", "")})
+        )
 
     try:
         reply = client.execute_interactive(RUN, output_hook=keep, timeout=60)
@@ -86,8 +90,13 @@ def test_jupyterlab_gets_one_output_that_is_replaced_and_ends_with_the_curves() 
     last = found[-1][1]["text/html"]
     assert "epoch   3/3  loss 0.1667  dice 0.8000" in last and 'value="6" max="6"' in last
     curves = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", last)]
-    assert [svg.get("aria-label") for svg in curves] == ["loss by epoch, last 0.1667", "dice by epoch, last 0.8000"]
-    points = [tuple(map(float, p.split(","))) for p in curves[0].find("polyline").get("points").split()]
+    assert [svg.get("aria-label") for svg in curves] == [
+        "loss by epoch, last 0.1667",
+        "dice by epoch, last 0.8000",
+    ]
+    points = [
+        tuple(map(float, p.split(","))) for p in curves[0].find("polyline").get("points").split()
+    ]
     assert len(points) == 3 and points[0][1] < points[-1][1], "a loss that falls is drawn falling"
 
 

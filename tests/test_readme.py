@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kitslib.reports import findings_markdown, with_findings
+from kitslib.reporting import findings_markdown, with_findings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +20,9 @@ def summary() -> dict:
 
 
 def test_the_readme_says_what_the_committed_summary_says(summary: dict) -> None:
-    assert with_findings(README, summary) == README, "python -m kitslib report --readme reports/summary.json"
+    assert with_findings(README, summary) == README, (
+        "python -m kitslib report --readme reports/summary.json"
+    )
 
 
 def test_the_committed_summary_is_of_a_clean_commit_and_names_no_folder(summary: dict) -> None:
@@ -39,7 +41,10 @@ def test_the_findings_follow_the_numbers(summary: dict) -> None:
     text = findings_markdown(other)
     assert "| 0.123 | 0.100 to 0.200 |" in text and f"{len(other['claims'])} undecided" in text
     assert all(f"| {claim['claim']} | undecided |" in text for claim in other["claims"])
-    assert "trained for 2 min 03 s; its worst held-out case has a Dice of 0.432." in text and "on an abacus." in text
+    assert (
+        "trained for 2 min 03 s; its worst held-out case has a Dice of 0.432." in text
+        and "on an abacus." in text
+    )
     assert findings_markdown(summary) != text
 
 

@@ -30,18 +30,19 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from kitslib import figures, viewer
-from kitslib.reports import (
+from kitslib import reporting
+from kitslib.reporting import (
     ANSWER_MIME,
     PROVENANCE_MIME,
     Page,
     RemoteRequestError,
     answer_output,
+    figures,
     provenance_output,
     remote_requests,
     write_index,
 )
-from kitslib.reports.page import ReportError, to_html
+from kitslib.reporting.pages.page import ReportError, to_html
 
 RECORD = {
     "parameters": {"arm": "full", "seed": 0, "rate": 1e-4},
@@ -67,7 +68,9 @@ def html_output(html: str) -> nbformat.NotebookNode:
     return new_output("display_data", data={"text/html": html, "text/plain": "<HTML>"})
 
 
-def code(source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...] = (), ran: bool = True):
+def code(
+    source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...] = (), ran: bool = True
+):
     cell = new_code_cell(source, outputs=list(outputs), execution_count=1 if ran else None)
     cell.metadata.tags = list(tags)
     return cell
@@ -91,7 +94,7 @@ def a_viewer(title: str) -> str:
     imaging = np.random.default_rng(0).integers(-100, 200, (12, 24, 24)).astype(np.int16)
     labels = np.zeros(imaging.shape, np.uint8)
     labels[4:8, 6:18, 6:18], labels[6, 8:12, 8:12] = 1, 2
-    return viewer.slice_viewer(imaging, labels, spacing=(3, 2, 2), title=title)._repr_html_()
+    return reporting.slice_viewer(imaging, labels, spacing=(3, 2, 2), title=title)._repr_html_()
 
 
 WIDE_TABLE = "<table border=1>" + "<tr>" + "<td>0.1234567890</td>" * 40 + "</tr></table>"
@@ -99,10 +102,14 @@ WIDE_TABLE = "<table border=1>" + "<tr>" + "<td>0.1234567890</td>" * 40 + "</tr>
 
 def notebook(*extra: nbformat.NotebookNode, record: dict | None = RECORD) -> nbformat.NotebookNode:
     cells = [
-        new_markdown_cell("# What is each *mechanism* worth?\n\nThe loss is $L = L_4 + p$ and costs `$5` or `$6`."),
+        new_markdown_cell(
+            "# What is each *mechanism* worth?\n\nThe loss is $L = L_4 + p$ and costs `$5` or `$6`."
+        ),
         code('arm: str = "full"  # one ablation', tags=("parameters",)),
         code("# Loss by epoch\nfit()", stream("epoch 0\n"), stream("epoch 1 " + "x" * 300 + "\n")),
-        new_markdown_cell("## Training\n\n$$\\frac{a}{b}" + " + c_1" * 40 + "$$\n\n#### Too deep\n\n# Another top"),
+        new_markdown_cell(
+            "## Training\n\n$$\\frac{a}{b}" + " + c_1" * 40 + "$$\n\n#### Too deep\n\n# Another top"
+        ),
         code("show()", html_output(a_figure()), html_output(WIDE_TABLE)),
         new_markdown_cell("## Training"),
         code("look()", html_output(a_viewer("one")), html_output(a_viewer("two"))),
@@ -144,7 +151,12 @@ def soup(page) -> BeautifulSoup:
 
 FAILING = code(
     "go()",
-    new_output("error", ename="ValueError", evalue="got <b>5</b>\nmore", traceback=["\x1b[31mline\x1b[0m <b>5</b>"]),
+    new_output(
+        "error",
+        ename="ValueError",
+        evalue="got <b>5</b>\nmore",
+        traceback=["\x1b[31mline\x1b[0m <b>5</b>"],
+    ),
 )
 
 
@@ -158,20 +170,31 @@ def failed_page(folder) -> Path:
 
 def test_records_are_plain_json_and_readable_without_a_page():
     bundle = answer_output("Q?", "A <i>x</i>.", NUMBERS)._repr_mimebundle_()
-    assert json.loads(json.dumps(bundle[ANSWER_MIME], allow_nan=False))["numbers"][0]["ci"] == [0.51, 0.7]
+    assert json.loads(json.dumps(bundle[ANSWER_MIME], allow_nan=False))["numbers"][0]["ci"] == [
+        0.51,
+        0.7,
+    ]
     assert bundle[ANSWER_MIME]["numbers"][1]["value"] is None
     assert "Tumour Dice: 0.612 (0.510 to 0.700, n = 12)" in bundle["text/plain"]
     assert "Cyst volume: – (no test case has a cyst)" in bundle["text/plain"]
     assert "&lt;i&gt;" in bundle["text/html"]
-    record = provenance_output({"data": Path("a/b"), "tiles": (1, np.int64(2))})._repr_mimebundle_()[PROVENANCE_MIME]
+    record = provenance_output(
+        {"data": Path("a/b"), "tiles": (1, np.int64(2))}
+    )._repr_mimebundle_()[PROVENANCE_MIME]
     assert record == {"data": "a/b", "tiles": [1, 2]}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: provenance_output({"synthetic": "yes"}), "synthetic must be True or False, got 'yes'"),
-        (lambda: provenance_output({"parameters": ["a"]}), "parameters must be a mapping, got list"),
+        (
+            lambda: provenance_output({"synthetic": "yes"}),
+            "synthetic must be True or False, got 'yes'",
+        ),
+        (
+            lambda: provenance_output({"parameters": ["a"]}),
+            "parameters must be a mapping, got list",
+        ),
         (lambda: answer_output("Q", "A", [{"value": 1}]), "a number needs a label"),
         (lambda: answer_output("Q", "A", [{"label": "x", "mean": 1}]), "mean"),
     ],
@@ -190,14 +213,25 @@ def test_the_answer_comes_first(soup):
     assert first.select_one(".question").text == "Does it help?"
     assert first.select_one(".text strong").text == "0.612"
     boxes = [re.sub(r"\s+", " ", box.text).strip() for box in first.select(".number")]
-    assert boxes == ["Tumour Dice 0.61295 % interval 0.510 to 0.700 · n = 12", "Cyst volume – no test case has a cyst"]
+    assert boxes == [
+        "Tumour Dice 0.61295 % interval 0.510 to 0.700 · n = 12",
+        "Cyst volume – no test case has a cyst",
+    ]
 
 
 def test_the_band_says_where_the_page_comes_from(soup):
     assert soup.title.text == soup.h1.text == "What is each mechanism worth?"
     facts = {fact.dt.text: fact.dd.text for fact in soup.select(".facts div")}
-    assert facts == {"Date": "2026-11-23 19:02 UTC", "Commit": "1a2b3c4", "Data": "24 synthetic cases"}
-    assert sorted(chip.text for chip in soup.select(".chips li")) == ["arm full", "rate 0.0001", "seed 0"]
+    assert facts == {
+        "Date": "2026-11-23 19:02 UTC",
+        "Commit": "1a2b3c4",
+        "Data": "24 synthetic cases",
+    }
+    assert sorted(chip.text for chip in soup.select(".chips li")) == [
+        "arm full",
+        "rate 0.0001",
+        "seed 0",
+    ]
     assert "SYNTHETIC DATA" in soup.select_one(".banner.synthetic").text
     assert "torch 2.13.0" in soup.select_one(".provenance").text
     assert soup.select_one(".home a")["href"] == "index.html"
@@ -206,8 +240,14 @@ def test_the_band_says_where_the_page_comes_from(soup):
 def test_without_a_record_the_band_shows_what_papermill_knows(folder):
     nb = short(record=None)
     given = {"arm": "se", "data": "", "seed": None}
-    nb.metadata["papermill"] = {"parameters": given, "duration": 75.2, "end_time": "2026-11-23T20:00:00+00:00"}
-    page = BeautifulSoup(convert(folder, nb, "papermill").read_text(encoding="utf-8"), "html.parser")
+    nb.metadata["papermill"] = {
+        "parameters": given,
+        "duration": 75.2,
+        "end_time": "2026-11-23T20:00:00+00:00",
+    }
+    page = BeautifulSoup(
+        convert(folder, nb, "papermill").read_text(encoding="utf-8"), "html.parser"
+    )
     facts = {fact.dt.text: fact.dd.text for fact in page.select(".facts div")}
     assert facts == {"Date": "2026-11-23 20:00 UTC", "Duration": "1 min 15 s"}
     assert [chip.text for chip in page.select(".chips li")] == ["arm se"]
@@ -215,20 +255,26 @@ def test_without_a_record_the_band_shows_what_papermill_knows(folder):
 
 
 def test_real_data_has_no_synthetic_banner(folder):
-    text = convert(folder, short(record={**RECORD, "synthetic": False}), "real").read_text(encoding="utf-8")
+    text = convert(folder, short(record={**RECORD, "synthetic": False}), "real").read_text(
+        encoding="utf-8"
+    )
     assert "SYNTHETIC DATA" not in text
 
 
 def test_a_later_record_completes_the_first(folder):
     late = code("end()", displayed(provenance_output({"duration_s": 200, "device": "cpu"})))
-    page = BeautifulSoup(convert(folder, short(late), "late").read_text(encoding="utf-8"), "html.parser")
+    page = BeautifulSoup(
+        convert(folder, short(late), "late").read_text(encoding="utf-8"), "html.parser"
+    )
     facts = {fact.dt.text: fact.dd.text for fact in page.select(".facts div")}
     assert facts["Duration"] == "3 min 20 s" and facts["Commit"] == "1a2b3c4"
 
 
 def test_code_is_folded_and_parameters_are_not(soup):
     shown = soup.select(".code.open")
-    assert [block.select_one(".code-title").text for block in shown] == ["Parameters and their defaults"]
+    assert [block.select_one(".code-title").text for block in shown] == [
+        "Parameters and their defaults"
+    ]
     assert 'arm: str = "full"' in shown[0].pre.text
     folded = {block.summary.text: block.pre.text.strip() for block in soup.select("details.code")}
     assert folded["Code: Loss by epoch · 2 lines"] == "# Loss by epoch\nfit()"
@@ -246,7 +292,14 @@ def test_headings_are_in_order_and_all_in_the_contents(soup):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     targets = [link["href"][1:] for link in soup.select(".toc a")]
-    assert targets == ["the-answer", "Training", "Too-deep", "Another-top", "Training-2", "provenance"]
+    assert targets == [
+        "the-answer",
+        "Training",
+        "Too-deep",
+        "Another-top",
+        "Training-2",
+        "provenance",
+    ]
     ids = [tag["id"] for tag in soup.select("[id]")]
     assert len(ids) == len(set(ids)) and set(targets) <= set(ids)
 
@@ -262,9 +315,17 @@ def test_tables_name_their_index_in_one_row_and_words_read_from_the_left(folder)
         index=pd.Index(["one", "two"], name="arm"),
     )
     page = convert(folder, short(code("table", html_output(frame.to_html()))), "tables")
-    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one("table.dataframe")
+    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one(
+        "table.dataframe"
+    )
     (head,) = table.select("thead tr")
-    assert [th.get_text(strip=True) for th in head.find_all("th")] == ["arm", "Dice", "says", "ci", "below 30 ml"]
+    assert [th.get_text(strip=True) for th in head.find_all("th")] == [
+        "arm",
+        "Dice",
+        "says",
+        "ci",
+        "below 30 ml",
+    ]
     classes = [cell.get("class", []) for cell in table.select("tbody tr")[0].find_all(["th", "td"])]
     assert classes == [["words"], [], ["words", "long"], ["words", "whole"], ["words", "whole"]]
 
@@ -273,7 +334,9 @@ def test_a_table_with_cells_over_several_rows_keeps_them(folder):
     index = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")], names=[None, None])
     frame = pd.DataFrame({"cases": [1, 2], "numbers": ["00001", "00002-00005"]}, index=index)
     page = convert(folder, short(code("table", html_output(frame.to_html()))), "spans")
-    rows = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("table.dataframe tbody tr")
+    rows = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select(
+        "table.dataframe tbody tr"
+    )
     assert [row.find_all(["th", "td"])[-1]["class"] for row in rows] == [["words"], ["words"]]
 
 
@@ -301,7 +364,9 @@ def test_a_failed_notebook_says_so_and_points_to_the_cell(failed_page):
     band = page.select_one(".banner.failed")
     assert band.code.text == "ValueError: got <b>5</b>"
     cell = page.find(id=band.a["href"][1:])
-    assert "failed" in cell["class"] and cell.select_one(".traceback").text.strip() == "line <b>5</b>"
+    assert (
+        "failed" in cell["class"] and cell.select_one(".traceback").text.strip() == "line <b>5</b>"
+    )
     assert [block.summary.text for block in page.select("details.code[open]")] == ["Code · 1 line"]
     assert any("not run" in summary.text for summary in page.select("summary"))
 
@@ -321,9 +386,13 @@ def test_a_notebook_that_never_ended_says_so(folder):
 def test_widgets_leave_no_state_behind(folder):
     state = "application/vnd.jupyter.widget-state+json"
     view = "application/vnd.jupyter.widget-view+json"
-    widget = new_output("display_data", data={view: {"model_id": "abc"}, "text/plain": "IntSlider()"})
+    widget = new_output(
+        "display_data", data={view: {"model_id": "abc"}, "text/plain": "IntSlider()"}
+    )
     nb = short(code("slide()", widget))
-    nb.metadata["widgets"] = {state: {"state": {"abc": {"model_name": "IntSliderModel"}}, "version_major": 2}}
+    nb.metadata["widgets"] = {
+        state: {"state": {"abc": {"model_name": "IntSliderModel"}}, "version_major": 2}
+    }
     text = convert(folder, nb, "widgets").read_text(encoding="utf-8")
     assert "IntSlider" not in text and "shown in JupyterLab only" in text
 
@@ -393,7 +462,9 @@ def test_a_page_with_a_remote_script_is_refused_and_the_old_one_kept(tmp_path):
     with pytest.raises(RemoteRequestError, match=r"page\.ipynb: .*https://cdn\.example/plot\.js"):
         convert(
             tmp_path,
-            notebook(code("plot()", html_output('<script src="https://cdn.example/plot.js"></script>'))),
+            notebook(
+                code("plot()", html_output('<script src="https://cdn.example/plot.js"></script>'))
+            ),
             "page",
         )
     assert page.read_bytes() == before
@@ -405,7 +476,10 @@ def test_a_write_that_fails_leaves_the_old_page_and_no_part(tmp_path, monkeypatc
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         to_html(tmp_path / "page.ipynb", page)
-    assert page.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["page.html", "page.ipynb"]
+    assert page.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == [
+        "page.html",
+        "page.ipynb",
+    ]
 
 
 # the index page
@@ -442,13 +516,16 @@ PAGES = [
 
 
 def index_soup(folder: Path, **changes) -> BeautifulSoup:
-    made = write_index(folder, {**copy.deepcopy(SUMMARY), **changes}, PAGES, data="24 synthetic cases.")
+    made = write_index(
+        folder, {**copy.deepcopy(SUMMARY), **changes}, PAGES, data="24 synthetic cases."
+    )
     return BeautifulSoup(made.read_text(encoding="utf-8"), "html.parser")
 
 
 def rows(table) -> list[list[str]]:
     return [
-        [re.sub(r"\s+", " ", cell.text).strip() for cell in row.select("th,td")] for row in table.select("tbody tr")
+        [re.sub(r"\s+", " ", cell.text).strip() for cell in row.select("th,td")]
+        for row in table.select("tbody tr")
     ]
 
 
@@ -460,14 +537,28 @@ def test_the_index_shows_what_the_summary_says(tmp_path):
     assert page.select_one(".headline .kidney .about").text == "held-out cases, the worst 0.851"
     assert "Abacus 9000, 2 cores" in page.select_one(".facts").text
     assert "95 % interval 0.600 to 0.820 · n = 6" in page.select(".headline > *")[-1].text
-    assert "SYNTHETIC DATA" in page.text and "24 synthetic cases." in page.text and "21 min 52 s" in page.text
+    assert (
+        "SYNTHETIC DATA" in page.text
+        and "24 synthetic cases." in page.text
+        and "21 min 52 s" in page.text
+    )
     arms, ledger = page.select("table")
     assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
         "baseline", "0.420", "0.300 to 0.500", "6", "2", "–a (no test case with a known cyst)", "1,234,567",
         "3 min 20 s",
     ]  # fmt: skip
-    assert rows(ledger)[0] == ["1", "SE helps <to some extent>", "? undecided", "0.020", "−0.010 to 0.050", "6"]
-    assert [item.text for item in page.select(".tally li")] == ["2 ? undecided", "1 ○ not testable here"]
+    assert rows(ledger)[0] == [
+        "1",
+        "SE helps <to some extent>",
+        "? undecided",
+        "0.020",
+        "−0.010 to 0.050",
+        "6",
+    ]
+    assert [item.text for item in page.select(".tally li")] == [
+        "2 ? undecided",
+        "1 ○ not testable here",
+    ]
     assert [link["href"] for link in page.select(".pages a")] == ["01_data.html", "02_kidney.html"]
     assert [mark.text for mark in page.select(".pages .badge")] == ["✗ failed", "not made"]
 
@@ -476,7 +567,10 @@ def test_the_index_follows_the_numbers(tmp_path):
     clear = index_soup(tmp_path).text
     assert "“full” has the highest mean Dice, 0.610, and “baseline” the lowest, 0.420" in clear
     assert "The interval of “full” is clear of every other arm's." in clear
-    flipped = {"baseline": SUMMARY["tumor"]["full"], "full": {**SUMMARY["tumor"]["baseline"], "dice_ci": [0.3, 0.58]}}
+    flipped = {
+        "baseline": SUMMARY["tumor"]["full"],
+        "full": {**SUMMARY["tumor"]["baseline"], "dice_ci": [0.3, 0.58]},
+    }
     other = index_soup(tmp_path, tumor=flipped, synthetic=False).text
     assert "“baseline” has the highest mean Dice, 0.610, and “full” the lowest, 0.420" in other
     assert "The interval of “baseline” overlaps with that of 1 of 1 other arms." in other
@@ -489,7 +583,11 @@ def test_the_index_follows_the_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("ci", "shown"),
-    [((0.00038, 0.302), "0.0004 to 0.302"), ((-0.2, -0.00012), "−0.200 to −0.0001"), ((0.0, 1e-9), "0.000 to 0.000")],
+    [
+        ((0.00038, 0.302), "0.0004 to 0.302"),
+        ((-0.2, -0.00012), "−0.200 to −0.0001"),
+        ((0.0, 1e-9), "0.000 to 0.000"),
+    ],
 )
 def test_an_interval_shows_on_which_side_of_zero_it_ends(tmp_path, ci, shown):
     claim = {"claim": "SE helps", "verdict": "reproduced", "value": 0.1, "ci": list(ci), "n": 16}
@@ -518,7 +616,11 @@ def test_missing_numbers_are_dashes_with_their_reason(tmp_path):
     [
         ({"profile": "demo"}, [], "missing: synthetic, commit"),
         ({**SUMMARY, "claims": [{"claim": "x", "verdict": "true"}]}, [], "got 'true' for 'x'"),
-        (SUMMARY, [Page(title="t", href="https://x.example")], "must be relative to the index page"),
+        (
+            SUMMARY,
+            [Page(title="t", href="https://x.example")],
+            "must be relative to the index page",
+        ),
     ],
 )
 def test_a_wrong_summary_is_refused(tmp_path, summary, pages, message):
@@ -531,7 +633,14 @@ def test_the_picture_is_inside_the_page_and_has_words(tmp_path):
     picture.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ValueError, match="needs picture_alt and picture_caption"):
         write_index(tmp_path, SUMMARY, PAGES, picture=picture)
-    made = write_index(tmp_path, SUMMARY, PAGES, picture=picture, picture_alt="A CT", picture_caption="Truth filled.")
+    made = write_index(
+        tmp_path,
+        SUMMARY,
+        PAGES,
+        picture=picture,
+        picture_alt="A CT",
+        picture_caption="Truth filled.",
+    )
     figure = BeautifulSoup(made.read_text(encoding="utf-8"), "html.parser").figure
     assert figure.img["src"] == "data:image/jpeg;base64,/9j/" and figure.img["alt"] == "A CT"
 
@@ -552,7 +661,9 @@ class Browser:
         ]  # fmt: skip
         shell = f"exec {shlex.join(command)} 3<&{to_read} 4>&{to_write}"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(["bash", "-c", shell], pass_fds=(to_read, to_write), **quiet)
+        self.process = subprocess.Popen(
+            ["bash", "-c", shell], pass_fds=(to_read, to_write), **quiet
+        )
         os.close(to_read)
         os.close(to_write)
         self._rest, self._count, self._session = b"", 0, None
@@ -587,7 +698,13 @@ class Browser:
 
     def open(self, page: Path, width: int, *, scheme: str = "light", media: str = "") -> None:
         self.events = []
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.call("Page.navigate", url=page.as_uri())
@@ -602,7 +719,9 @@ class Browser:
     def press(self, key: str) -> None:
         number = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number
+            )
 
     def close(self) -> None:
         self.process.terminate()
@@ -630,12 +749,23 @@ def pages(folder, page, failed_page) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["page", "failed", "index"])
 def test_pages_fit_the_window_and_ask_for_nothing(browser, pages, name, width, scheme):
     browser.open(pages[name], width, scheme=scheme)
-    asked = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
+    asked = [
+        e["params"]["request"]["url"]
+        for e in browser.events
+        if e.get("method") == "Network.requestWillBeSent"
+    ]
     assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
     noise = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     assert [event for event in browser.events if event.get("method") in noise] == []
-    assert browser.script("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    assert browser.script("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    assert (
+        browser.script(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        <= 0
+    )
+    assert browser.script(
+        "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
+    )
 
 
 CONTRAST = """(() => {
@@ -676,7 +806,10 @@ def test_contents_fold_on_a_narrow_window_and_stay_in_sight_on_a_wide_one(browse
     assert browser.script("document.querySelector('.toc details').open") is False
     browser.open(pages["page"], 1280)
     assert browser.script("document.querySelector('.toc details').open") is True
-    assert browser.script("Math.round(document.querySelector('main').getBoundingClientRect().width)") == 900
+    assert (
+        browser.script("Math.round(document.querySelector('main').getBoundingClientRect().width)")
+        == 900
+    )
     browser.script("scrollTo({ top: 1500, behavior: 'instant' })")
     assert browser.script("document.querySelector('.toc').getBoundingClientRect().top") == 0
 
@@ -694,7 +827,10 @@ def test_the_slider_is_moved_by_the_keyboard_and_moves_one_viewer_only(browser, 
     assert after[0][2] != before[0][2] and after[1] == before[1]
     browser.press("End")
     assert browser.script(state)[0][1] == "slice 12 of 12, 33 mm"
-    assert browser.script("document.querySelector('.kits-viewer input').ariaValueText") == "slice 12 of 12, 33 mm"
+    assert (
+        browser.script("document.querySelector('.kits-viewer input').ariaValueText")
+        == "slice 12 of 12, 33 mm"
+    )
 
 
 def test_overlay_and_window_can_be_switched(browser, pages):
@@ -720,6 +856,11 @@ def test_printed_pages_are_black_on_white_without_controls(browser, pages):
     assert browser.script(shown.format(".kits-viewer .controls", "display")) == "none"
     assert browser.script(shown.format("details.code", "display")) == "none"
     assert browser.script(shown.format(".banner.synthetic", "display")) == "block"
-    assert browser.script("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert (
+        browser.script(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        <= 0
+    )
     pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000

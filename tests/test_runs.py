@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from kitslib.config import configure
-from kitslib.runs import (
+from kitslib.config import configure, read_json, replacing, write_json
+from kitslib.training import (
     DEAD_S,
     Run,
     RunError,
@@ -20,13 +20,10 @@ from kitslib.runs import (
     differing,
     models_folder,
     provenance,
-    read_json,
     record,
     recorded,
-    replacing,
     start,
     summary,
-    write_json,
 )
 
 
@@ -62,7 +59,9 @@ def test_a_checkpoint_knows_its_settings_and_versions(tmp_path: Path) -> None:
     assert state["versions"]["torch"] == torch.__version__
 
 
-def test_the_best_weights_come_back_with_their_epoch_and_not_into_another_run(tmp_path: Path) -> None:
+def test_the_best_weights_come_back_with_their_epoch_and_not_into_another_run(
+    tmp_path: Path,
+) -> None:
     run, net = Run.open(tmp_path, "net", {"seed": 0, "data": "0f3a"}), nn.Conv2d(1, 2, 3)
     with pytest.raises(RunError, match="no epoch was scored"):
         run.load_best(net)
@@ -113,14 +112,17 @@ def test_differing_names_added_and_removed_keys() -> None:
 
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> None:
     config = configure(profile="smoke", out=str(tmp_path))
-    with pytest.raises(RunError, match=r"papermill notebooks/03_tumor\.ipynb .* -p arm full -p seed 1 .*run_all\.sh"):
+    with pytest.raises(
+        RunError,
+        match=r"papermill notebooks/03_tumor\.ipynb .* -p arm full -p seed 1 .*run_all\.sh",
+    ):
         recorded(config, "03_tumor-full-s1")
     record(config, "03_tumor-full-s1", began=0.0, rows=[1])
     assert recorded(config, "03_tumor-full-s1")["rows"] == [1]
 
 
 def test_wall_time_counts_overlapping_stages_once(tmp_path: Path) -> None:
-    stages = tmp_path / "work" / "stages"
+    stages = tmp_path / "work" / "records"
     for name, began, ended, more in (
         ("a", 0, 10, {}),
         ("b", 5, 20, {}),

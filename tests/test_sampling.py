@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kitslib.sampling import AIR, SlabSampler, StackSampler, cut, slice_difficulty
+from kitslib.data import AIR, SlabSampler, StackSampler, cut, slice_difficulty
 
 
 class Few(dict):
@@ -26,13 +26,20 @@ def cohort() -> Few:
         labels = np.zeros((20, 12, 14), np.uint8)
         labels[4:16, 3:9, 3:9] = 1
         labels[8:10, 4:6, 4:6] = 2
-        imaging = np.full(labels.shape, 100 * (number + 1), np.int16) + np.arange(20, dtype=np.int16)[:, None, None]
+        imaging = (
+            np.full(labels.shape, 100 * (number + 1), np.int16)
+            + np.arange(20, dtype=np.int16)[:, None, None]
+        )
         mask = (labels > 0).astype(np.uint8)
         cases[f"case_{number}"] = SimpleNamespace(
             imaging=imaging,
             labels=labels,
             mask=mask,
-            meta={"train_range": [2, 18], "kidney_range": [4, 16], "volumes_ml": {"kidney": 90.0, "tumor": 10.0}},
+            meta={
+                "train_range": [2, 18],
+                "kidney_range": [4, 16],
+                "volumes_ml": {"kidney": 90.0, "tumor": 10.0},
+            },
         )
     return cases
 
@@ -45,7 +52,7 @@ def stacks(cohort: Few, **changes: object) -> StackSampler:
         "batch": 4,
         "steps": 5,
         "seed": 3,
-        "tumor_share": 0.5,
+        "foreground_oversampling": 0.5,
     }
     return StackSampler(cohort, **{**settings, **changes})
 
@@ -79,19 +86,25 @@ def test_kidney_slabs_have_kidney_in_their_middle_half(cohort: Few) -> None:
         case.meta["kidney_range"] = [15, 16]
         case.meta["train_range"] = [0, 20]
         case.labels[:15] = 0
-    sampler = SlabSampler(cohort, slab=4, patch=10, batch=300, seed=0, kidney_share=0.5)
+    sampler = SlabSampler(cohort, slab=4, patch=10, batch=300, seed=0, foreground_oversampling=0.5)
     middle = (sampler.batch(0, 0).labels[:, 0, 1:4] > 0).flatten(1).any(1).float().mean()
     assert 0.5 < middle < 0.75, "half of them on purpose, and some of the others by chance"
-    sampler = SlabSampler(cohort, slab=4, patch=10, batch=50, seed=0, kidney_share=1.0)
+    sampler = SlabSampler(cohort, slab=4, patch=10, batch=50, seed=0, foreground_oversampling=1.0)
     assert (sampler.batch(0, 0).labels[:, 0, 1:4] > 0).flatten(1).any(1).all()
 
 
 def test_large_organs_come_more_often_by_the_power_of_their_volume(cohort: Few) -> None:
     cohort["case_1"].meta["volumes_ml"]["tumor"] = 310.0  # 400 ml in all, the others 100
-    for power, shares in ((0.0, [1 / 3, 1 / 3, 1 / 3]), (0.5, [1 / 4, 1 / 2, 1 / 4]), (1.0, [1 / 6, 2 / 3, 1 / 6])):
+    for power, shares in (
+        (0.0, [1 / 3, 1 / 3, 1 / 3]),
+        (0.5, [1 / 4, 1 / 2, 1 / 4]),
+        (1.0, [1 / 6, 2 / 3, 1 / 6]),
+    ):
         sampler = SlabSampler(cohort, slab=4, patch=10, batch=3, seed=0, volume_power=power)
         names = [name for epoch in range(200) for name in sampler.batch(epoch, 0).case_ids]
-        assert [names.count(name) / len(names) for name in cohort] == pytest.approx(shares, abs=0.04)
+        assert [names.count(name) / len(names) for name in cohort] == pytest.approx(
+            shares, abs=0.04
+        )
 
 
 def test_a_range_shorter_than_the_slab_is_filled(cohort: Few) -> None:
@@ -125,17 +138,17 @@ def test_what_lies_outside_the_mask_is_air(cohort: Few) -> None:
 
 
 def test_tumor_share_decides_how_many_centres_hold_tumour(cohort: Few) -> None:
-    sampler = stacks(cohort, tumor_share=1.0)
+    sampler = stacks(cohort, foreground_oversampling=1.0)
     assert all((sampler.batch(0, step).labels == 2).flatten(1).any(1).all() for step in range(5))
-    sampler = stacks(cohort, tumor_share=0.0, batch=300, patch=(12, 14))
+    sampler = stacks(cohort, foreground_oversampling=0.0, batch=300, patch=(12, 14))
     share = (sampler.batch(0, 0).labels == 2).flatten(1).any(1).float().mean()
     assert abs(share - 2 / 12) < 0.06, "any slice with kidney, those with tumour included"
 
 
 def test_the_picked_voxel_lies_in_the_middle_half_or_the_whole_slice_is_seen(cohort: Few) -> None:
-    batch = stacks(cohort, tumor_share=1.0, batch=50).batch(0, 0)
+    batch = stacks(cohort, foreground_oversampling=1.0, batch=50).batch(0, 0)
     assert (batch.labels[:, 0, 1:7, 1:7] == 2).flatten(1).any(1).all()
-    whole = stacks(cohort, tumor_share=0.0, batch=50, patch=(16, 16)).batch(0, 0)
+    whole = stacks(cohort, foreground_oversampling=0.0, batch=50, patch=(16, 16)).batch(0, 0)
     kidney = (whole.labels > 0).flatten(1).sum(1)
     assert (kidney == 36).all(), "nothing of a slice smaller than the patch is cut off"
     first = (whole.labels[:, 0] > 0).flatten(1).int().argmax(1)
@@ -143,7 +156,7 @@ def test_the_picked_voxel_lies_in_the_middle_half_or_the_whole_slice_is_seen(coh
 
 
 def test_hard_slices_come_more_often_in_proportion(cohort: Few) -> None:
-    sampler = stacks(cohort, batch=1, tumor_share=0.0)
+    sampler = stacks(cohort, batch=1, foreground_oversampling=0.0)
     difficulty = {name: np.zeros(20) for name in cohort}
     difficulty["case_1"][:] = 1.0
     sampler.set_difficulty(difficulty, gain=3.0, cap=10.0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kitslib.cases import CaseFiles, apply_policy
 from kitslib.config import configure
-from kitslib.study import case_list, split_rows, store_split, study_split
+from kitslib.data import CaseFiles, apply_policy, case_list, split_rows, store_split, study_split
 
 
 def numbered(tmp_path: Path, numbers: list[int]) -> list[CaseFiles]:
@@ -27,9 +26,15 @@ def test_the_split_is_stored_with_the_run(tmp_path: Path) -> None:
     assert all(reason.startswith("policy exclude: ") for reason in stored["left_out"].values())
     assert (stored["policy"], stored["labels"], len(stored["used"])) == ("exclude", "kits19", 206)
     held_out = [case for part in stored["folds"] for case in part["held_out"]]
-    assert sorted(held_out) == sorted(stored["used"]) and len(stored["folds"]) == 5 and stored["note"] == ""
+    assert (
+        sorted(held_out) == sorted(stored["used"])
+        and len(stored["folds"]) == 5
+        and stored["note"] == ""
+    )
     run = study_split(config, used)
-    assert stored["run"]["tumor_held_out"] == run.tumor_held_out and stored["paper"]["rule"] == "paper"
+    assert (
+        stored["run"]["tumor_held_out"] == run.tumor_held_out and stored["paper"]["rule"] == "paper"
+    )
     assert not list(config.work.glob(".split*"))
 
 
@@ -39,7 +44,10 @@ def test_the_papers_rule_on_its_210_cases_is_the_papers_split(tmp_path: Path) ->
     paper = {row["part"]: row for row in rows if row["split"] == "the paper's rule"}
     assert {part: row["cases"] for part, row in paper.items()}["kidney train"] == 190
     assert paper["tumour train"]["numbers"] == "00000-00194"
-    assert (paper["tumour held out"]["cases"], paper["tumour held out"]["numbers"]) == (15, "00195-00209")
+    assert (paper["tumour held out"]["cases"], paper["tumour held out"]["numbers"]) == (
+        15,
+        "00195-00209",
+    )
     assert [row["cases"] for row in rows if row["split"] == "5 folds"] == [42] * 5
 
 
@@ -51,6 +59,14 @@ def test_too_few_cases_for_folds_are_said_and_the_unusable_are_named(tmp_path: P
 
 
 def test_case_lists_are_short() -> None:
-    ids = ["case_00001", "case_00002", "case_00003", "case_00007", "ircad", "case_00009", "case_00010"]
+    ids = [
+        "case_00001",
+        "case_00002",
+        "case_00003",
+        "case_00007",
+        "ircad",
+        "case_00009",
+        "case_00010",
+    ]
     assert case_list(ids) == "00001-00003, 00007, ircad, 00009-00010"
     assert case_list([]) == ""

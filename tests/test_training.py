@@ -19,10 +19,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kitslib import training
-from kitslib.runs import Run, start
-from kitslib.sampling import Batch
-from kitslib.training import Losses, TrainingError, fit, mend_thin_convolutions, seed_everything
+from kitslib.data import Batch
+from kitslib.training import (
+    Losses,
+    Run,
+    TrainingError,
+    fit,
+    mend_thin_convolutions,
+    seed_everything,
+    start,
+)
+from kitslib.training import loop as training
 
 EPOCHS, STEPS, SIZE = 6, 4, 4
 
@@ -60,7 +67,9 @@ def train(
     folder: Path, *, dropout: float = 0.2, settings: dict[str, Any] | None = None, **changes: Any
 ) -> tuple[Run, list[dict[str, Any]]]:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(dropout), nn.PReLU(), nn.Conv2d(8, 1, 1))
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(dropout), nn.PReLU(), nn.Conv2d(8, 1, 1)
+    )
     sampler = Noise()
     run = Run.open(folder, "noise", settings or {"epochs": EPOCHS})
 
@@ -133,10 +142,13 @@ def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path, opti
     draw.shuffle(kills)
     code = f"from pathlib import Path; from test_training import be_killed; folder = Path({str(tmp_path / 'killed')!r})"
     code += "".join(
-        f"\nbe_killed(folder, {call}, writing={writing}, optimizer={optimizer!r})" for call, writing in kills
+        f"\nbe_killed(folder, {call}, writing={writing}, optimizer={optimizer!r})"
+        for call, writing in kills
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env=environment, check=True
+    )
     whole, history = train(tmp_path / "whole", validate=rising, optimizer=optimizer)
     resumed, again = train(tmp_path / "killed", validate=rising, optimizer=optimizer)
 
@@ -150,7 +162,9 @@ def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path, opti
     assert all(torch.equal(bests[0][name], bests[1][name]) for name in bests[0])
 
 
-def test_the_best_epoch_is_kept_and_restored_after_a_stop_between_two_writes(tmp_path: Path) -> None:
+def test_the_best_epoch_is_kept_and_restored_after_a_stop_between_two_writes(
+    tmp_path: Path,
+) -> None:
     scores = iter([0.1, 0.6, 0.3, 0.6, 0.2, 0.5])
     run, history = train(tmp_path, validate=lambda net: {"dice": next(scores)})
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(), nn.PReLU(), nn.Conv2d(8, 1, 1))
@@ -159,7 +173,9 @@ def test_the_best_epoch_is_kept_and_restored_after_a_stop_between_two_writes(tmp
 
     def stop_after_one(net: nn.Module, epoch: int) -> dict[str, Any]:
         if epoch:
-            (Run.open(tmp_path / "cut", "noise", {"epochs": EPOCHS}).folder / "best.safetensors").unlink()
+            (
+                Run.open(tmp_path / "cut", "noise", {"epochs": EPOCHS}).folder / "best.safetensors"
+            ).unlink()
             raise KeyboardInterrupt
         return {}
 
@@ -179,7 +195,9 @@ def test_parts_of_a_batch_give_the_weights_of_the_whole_within_rounding(tmp_path
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"4 samples .* accumulate 3; use a batch that is a multiple of 3"):
+    with pytest.raises(
+        ValueError, match=r"4 samples .* accumulate 3; use a batch that is a multiple of 3"
+    ):
         train(tmp_path, accumulate=3)
 
 
@@ -199,7 +217,9 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_cases(tmp_path: Path) ->
     def sometimes(output: Tensor, target: Tensor, epoch: int) -> Tensor:
         return loss(output, target, epoch) * (float("nan") if epoch == 2 else 1.0)
 
-    with pytest.raises(TrainingError, match=r"nan in epoch 3, step 1 \(cases a, b, c, d\).*epoch 2 is untouched"):
+    with pytest.raises(
+        TrainingError, match=r"nan in epoch 3, step 1 \(cases a, b, c, d\).*epoch 2 is untouched"
+    ):
         train(tmp_path, loss=sometimes)
     run = Run.open(tmp_path, "noise", {"epochs": EPOCHS})
     assert len(run.load_checkpoint()["history"]) == 2
@@ -227,7 +247,9 @@ SETTINGS = {"stage": "kidney", "training": {"batch": 4, "slab": 64, "widths": [1
 SHORTAGES: dict[str, Callable[[], Any]] = {
     "allocator": lambda: torch.empty(1 << 46),
     "numpy": lambda: np.empty(1 << 46),
-    "cuda": lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")),
+    "cuda": lambda: _raise(
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+    ),
 }
 
 
@@ -242,15 +264,21 @@ def test_out_of_memory_says_where_and_what_to_lower(tmp_path: Path, kind: str) -
             SHORTAGES[kind]()
         return loss(output, target, epoch)
 
-    with pytest.raises(TrainingError, match=r"out of memory in epoch 2, step 1, with samples of 4 × 1 × 8 × 8") as info:
+    with pytest.raises(
+        TrainingError, match=r"out of memory in epoch 2, step 1, with samples of 4 × 1 × 8 × 8"
+    ) as info:
         train(tmp_path, loss=greedy, settings=SETTINGS)
-    assert "Lower kidney.batch from 4 to " in str(info.value) and "epoch 1 is untouched" in str(info.value)
+    assert "Lower kidney.batch from 4 to " in str(info.value) and "epoch 1 is untouched" in str(
+        info.value
+    )
     assert len(Run.open(tmp_path, "noise", SETTINGS).load_checkpoint()["history"]) == 1
 
 
 def test_out_of_memory_in_a_validation_does_not_blame_the_batch(tmp_path: Path) -> None:
     settings = {"stage": "kidney", "training": {"batch": 4, "window_slices": 64}}
-    with pytest.raises(TrainingError, match=r"epoch 1, validation \(.*Lower kidney\.window_slices from 64") as info:
+    with pytest.raises(
+        TrainingError, match=r"epoch 1, validation \(.*Lower kidney\.window_slices from 64"
+    ) as info:
         train(tmp_path, validate=lambda net: SHORTAGES["allocator"](), settings=settings)
     assert "batch" not in str(info.value) and "There is no checkpoint yet" in str(info.value)
 
@@ -260,7 +288,9 @@ def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
         train(tmp_path, loss=lambda *_: _raise(RuntimeError("shape")))
 
 
-def test_a_run_resumed_under_other_versions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumed_under_other_versions_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(net: nn.Module, epoch: int) -> dict[str, Any]:
         return {} if epoch < 2 else _raise(KeyboardInterrupt())
 
@@ -287,4 +317,6 @@ def test_convolutions_over_few_slices_have_the_gradient_of_float32(kernel: int, 
     used = [torch.full((size,), math.nan) for size in (10**3, 10**4, 10**5, 10**6)]
     del used  # what is left in freed memory must not matter
     y.float().square().mean().backward()
-    torch.testing.assert_close(conv.weight.grad, truth, rtol=0.05, atol=float(truth.abs().max()) * 0.01)
+    torch.testing.assert_close(
+        conv.weight.grad, truth, rtol=0.05, atol=float(truth.abs().max()) * 0.01
+    )

@@ -20,7 +20,9 @@ def net(layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
     return layers.to(memory_format=layout)
 
 
-def take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int = 1) -> None:
+def take_steps(
+    network: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int = 1
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for p in network.parameters():
@@ -35,7 +37,9 @@ def matrix(weight: Tensor) -> Tensor:
 def test_singular_values_become_alike_and_vectors_stay() -> None:
     torch.manual_seed(1)
     shapes = [(8, 27), (40, 8), (8, 8), (16, 432), (128, 3456)]
-    for before, after in zip(given := [torch.randn(s) for s in shapes], orthogonalised(given), strict=True):
+    for before, after in zip(
+        given := [torch.randn(s) for s in shapes], orthogonalised(given), strict=True
+    ):
         assert after.shape == before.shape
         u, _, vh = torch.linalg.svd(before, full_matrices=False)
         inside = u.T @ after @ vh.T
@@ -82,7 +86,11 @@ def test_the_rest_steps_as_in_adamw() -> None:
     theirs = copy.deepcopy(ours)
     take_steps(ours, Muon(ours.parameters(), 0.01), 3)
     take_steps(theirs, torch.optim.AdamW(theirs.parameters(), 0.01, fused=True), 3)
-    alike = {n for (n, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True) if torch.equal(a, b)}
+    alike = {
+        n
+        for (n, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True)
+        if torch.equal(a, b)
+    }
     weights = {"0.weight", "2.weight", "3.weight", "4.weight"}
     assert alike == {n for n, _ in ours.named_parameters()} - weights
 
@@ -104,25 +112,36 @@ def test_its_state_goes_on_with_the_same_bits() -> None:
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for network, optimiser in ((straight, optimizer), (resumed, again)):
         take_steps(network, optimiser, 2, seed=5)
-    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_parameters_without_a_gradient_stay() -> None:
     network = net()
     before = copy.deepcopy(network.state_dict())
     Muon(network.parameters(), 0.01).step()
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.values(), network.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 def test_the_schedule_ends_low_and_the_constant_one_stays(name: str, schedule: str) -> None:
     network = net()
-    optimizer, scheduler = make_optimizer(network, name=name, lr=0.1, schedule=schedule, total_steps=10)
+    optimizer, scheduler = make_optimizer(
+        network, name=name, lr=0.1, schedule=schedule, total_steps=10
+    )
     rates = []
     for step in range(9):
         take_steps(network, optimizer, 1, seed=step)
         scheduler.step()
         rates.append([group["lr"] for group in optimizer.param_groups])
     assert all(len(set(rate)) == 1 for rate in rates), "one rate for all"
-    assert rates[-1][0] == 0.1 if schedule == "constant" else max(rates)[0] > 0.09 and rates[-1][0] < 1e-3
+    assert (
+        rates[-1][0] == 0.1
+        if schedule == "constant"
+        else max(rates)[0] > 0.09 and rates[-1][0] < 1e-3
+    )

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from test_training import EPOCHS, train
 
-from kitslib.runs import Run
+from kitslib.training import Run
 
 PARTS = (1, 2)  # values of accumulate that are tried
 CODE = "from test_training_processes import train_and_tell; from pathlib import Path; train_and_tell(Path({!r}))"
@@ -25,7 +25,10 @@ def train_and_tell(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     for parts in PARTS:
         _, history = train(
-            folder / str(parts), dropout=0.0, accumulate=parts, validate=lambda net: {"dice": 0.5 + rank}
+            folder / str(parts),
+            dropout=0.0,
+            accumulate=parts,
+            validate=lambda net: {"dice": 0.5 + rank},
         )
         (folder / f"history-{parts}-{rank}.json").write_text(json.dumps(history))
 
@@ -37,7 +40,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    common = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+    }
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     children = [
         subprocess.Popen(
@@ -62,20 +70,30 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(tmp_path_factory.mktemp("alone"), dropout=0.0)[0]
 
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo")
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_gloo_available(), reason="needs torch with gloo"
+)
 
 
 @pytest.mark.parametrize("parts", PARTS)
-def test_two_processes_train_what_one_does(printed: tuple[Path, list[str]], alone: Run, parts: int) -> None:
+def test_two_processes_train_what_one_does(
+    printed: tuple[Path, list[str]], alone: Run, parts: int
+) -> None:
     run = Run.open(printed[0] / str(parts), "noise", {"epochs": EPOCHS})
     ours, theirs = (load_file(str(r.folder / "weights.safetensors")) for r in (alone, run))
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
-    assert [e["loss"] for e in run.history()] == pytest.approx([e["loss"] for e in alone.history()], rel=1e-5)
+    assert [e["loss"] for e in run.history()] == pytest.approx(
+        [e["loss"] for e in alone.history()], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("parts", PARTS)
-def test_all_processes_know_what_the_first_one_found(printed: tuple[Path, list[str]], parts: int) -> None:
-    histories = [json.loads((printed[0] / f"history-{parts}-{rank}.json").read_text()) for rank in (0, 1)]
+def test_all_processes_know_what_the_first_one_found(
+    printed: tuple[Path, list[str]], parts: int
+) -> None:
+    histories = [
+        json.loads((printed[0] / f"history-{parts}-{rank}.json").read_text()) for rank in (0, 1)
+    ]
     assert histories[0] == histories[1]
     assert {entry["dice"] for entry in histories[1]} == {0.5}
 

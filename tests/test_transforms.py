@@ -9,29 +9,30 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kitslib.cases import read_labels
+from kitslib.config import ConfigError, KidneyGrid, TumorGrid
+from kitslib.data import (
+    kidney_input,
+    kidney_mapping,
+    read_labels,
+    stage_labels,
+    tumor_input,
+    tumor_mapping,
+)
 from kitslib.transforms import (
     HU_WINDOWS,
     Grid,
     HuWindow,
-    KidneyGrid,
     Mapping,
     TransformError,
-    TumorGrid,
     bounding_box,
     dilate,
     hide_outside,
-    kidney_input,
-    kidney_mapping,
     kidney_slices,
     mirror,
     resample,
     restore_labels,
     restore_mask,
     restore_probability,
-    stage_labels,
-    tumor_input,
-    tumor_mapping,
     window,
 )
 
@@ -49,7 +50,9 @@ def grid_along(axis: int, n: int, step: float, start: float = 0.0) -> Grid:
     return Grid(shape=tuple(shape), spacing=tuple(spacing), origin=tuple(origin))
 
 
-def ball(shape: tuple[int, int, int], spacing: tuple[float, float, float], radius_mm: float) -> np.ndarray:
+def ball(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], radius_mm: float
+) -> np.ndarray:
     """A centred ball as uint8 0/1."""
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -77,7 +80,9 @@ def peer_resample(volume: np.ndarray, source: Grid, target: Grid, order: int) ->
 
 def test_respaced_keeps_the_corner_and_covers_the_volume() -> None:
     native = Grid(shape=(7, 512, 796), spacing=(5.0, 0.5, 0.5))
-    assert native.respaced((2.0, 1.0, 1.0)) == Grid(shape=(18, 256, 398), spacing=(2, 1, 1))  # 35 mm: 17.5 slices
+    assert native.respaced((2.0, 1.0, 1.0)) == Grid(
+        shape=(18, 256, 398), spacing=(2, 1, 1)
+    )  # 35 mm: 17.5 slices
 
 
 def test_crop_moves_the_origin_by_whole_voxels() -> None:
@@ -100,7 +105,11 @@ def test_mapping_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"shape": (0, 1, 1)}, "shape"), ({"spacing": (1, 0, 1)}, "spacing"), ({"origin": (1, 2)}, "origin")],
+    [
+        ({"shape": (0, 1, 1)}, "shape"),
+        ({"spacing": (1, 0, 1)}, "spacing"),
+        ({"origin": (1, 2)}, "origin"),
+    ],
 )
 def test_impossible_grids_are_refused_by_field(change: dict, named: str) -> None:
     with pytest.raises(TransformError, match=named):
@@ -119,7 +128,9 @@ def test_halving_averages_pairs(axis: int) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_doubling_interpolates_and_clamps_the_edges(axis: int) -> None:
-    volume = along(axis, [0, 8], np.int16)  # target centres at -0.25, 0.25, 0.75, 1.25 source voxels
+    volume = along(
+        axis, [0, 8], np.int16
+    )  # target centres at -0.25, 0.25, 0.75, 1.25 source voxels
     out = resample(volume, grid_along(axis, 2, 2.0), grid_along(axis, 4, 1.0))
     assert out.ravel().tolist() == [0, 2, 6, 8]
 
@@ -133,9 +144,18 @@ def test_nearest_takes_the_voxel_that_a_centre_falls_in() -> None:
 @pytest.mark.parametrize(
     ("spacing", "target"),
     [
-        ((3.0, 0.7, 0.7), Grid(shape=(40, 20, 26), spacing=(1.1, 1.63, 1.63))),  # up in z, down in plane
-        ((0.5, 0.7, 0.7), Grid(shape=(4, 50, 60), spacing=(1.7, 0.45, 0.51))),  # down in z, up in plane
-        ((2.0, 0.7, 0.7), Grid(shape=(9, 16, 9), spacing=(2.9, 0.7, 3.1), origin=(3.3, 5.6, 4.1))),  # a crop
+        (
+            (3.0, 0.7, 0.7),
+            Grid(shape=(40, 20, 26), spacing=(1.1, 1.63, 1.63)),
+        ),  # up in z, down in plane
+        (
+            (0.5, 0.7, 0.7),
+            Grid(shape=(4, 50, 60), spacing=(1.7, 0.45, 0.51)),
+        ),  # down in z, up in plane
+        (
+            (2.0, 0.7, 0.7),
+            Grid(shape=(9, 16, 9), spacing=(2.9, 0.7, 3.1), origin=(3.3, 5.6, 4.1)),
+        ),  # a crop
         (
             (2.0, 0.7, 0.7),
             Grid(shape=(12, 16, 9), spacing=(1.0, 0.7, 0.7), origin=(3.0, 5.6, 4.2)),
@@ -146,7 +166,9 @@ def test_agrees_with_an_independent_interpolation(spacing: tuple, target: Grid) 
     volume = np.random.default_rng(1).integers(-1024, 3000, (14, 32, 40)).astype(np.int16)
     source = Grid(shape=volume.shape, spacing=spacing)
     expected = peer_resample(volume, source, target, 1)
-    assert np.abs(resample(volume, source, target) - expected).max() <= 0.502  # rounding, and float32
+    assert (
+        np.abs(resample(volume, source, target) - expected).max() <= 0.502
+    )  # rounding, and float32
     exact = resample(volume.astype(np.float32), source, target)
     assert np.allclose(exact, expected, atol=2e-2)
 
@@ -198,18 +220,28 @@ def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
 
 
 def test_kidney_input_of_a_demo_size() -> None:
-    volume, mapping = kidney_input(np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32))
-    assert volume.shape == mapping.stage.shape == (12, 32, 32) and mapping.stage.spacing == (3, 3, 3)
+    volume, mapping = kidney_input(
+        np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32)
+    )
+    assert volume.shape == mapping.stage.shape == (12, 32, 32) and mapping.stage.spacing == (
+        3,
+        3,
+        3,
+    )
 
 
 def test_tumor_box_is_the_kidneys_and_their_margin() -> None:
     mask = np.zeros((20, 50, 60), np.uint8)
     mask[8:12, 20:30, 10:40] = 1  # 24..36 mm, 20..30 mm, 10..40 mm
-    mapping = tumor_mapping(mask, (3.0, 1.0, 1.0), TumorGrid(margin_mm=6, mask_dilation_mm=5))
+    mapping = tumor_mapping(
+        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=6, mask_dilation_mm=5)
+    )
     assert mapping.stage == Grid(shape=(24, 22, 42), spacing=(1, 1, 1), origin=(18, 14, 4))
     slices = tumor_mapping(mask, (3.0, 1.0, 1.0), TumorGrid(region="slice", margin_mm=6))
     assert slices.stage == Grid(shape=(24, 50, 60), spacing=(1, 1, 1), origin=(18, 0, 0))
-    coarse = tumor_mapping(mask, (3.0, 1.0, 1.0), TumorGrid(spacing_z=3, spacing_xy=2, margin_mm=15))
+    coarse = tumor_mapping(
+        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", spacing_z=3, spacing_xy=2, margin_mm=15)
+    )
     # z 9..51 mm of 3 mm, y 5..45 mm of 2 mm: voxels 2 to 22, x clamped to 0..55 mm: voxels 0 to 27
     assert coarse.stage == Grid(shape=(14, 21, 28), spacing=(3, 2, 2), origin=(9, 4, 0))
 
@@ -218,7 +250,9 @@ def test_tumor_input_leaves_hu_and_grows_the_mask() -> None:
     imaging = np.arange(20 * 30 * 30, dtype=np.int16).reshape(20, 30, 30)
     kidney = np.zeros(imaging.shape, np.uint8)
     kidney[10, 15, 15] = 2  # every label above 0 is kidney
-    volume, mask, mapping = tumor_input(imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(margin_mm=4, mask_dilation_mm=1))
+    volume, mask, mapping = tumor_input(
+        imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=4, mask_dilation_mm=1)
+    )
     assert np.array_equal(volume, imaging[6:15, 11:20, 11:20]) and volume.dtype == np.int16
     assert mask.dtype == np.uint8 and mask.sum() == 7 and mask[4, 4, 4] == 1
     assert mapping.stage.origin == (6, 11, 11)
@@ -233,16 +267,16 @@ def test_an_empty_kidney_mask_is_refused() -> None:
 @pytest.mark.parametrize("field", ["spacing_z", "margin_mm"])
 @pytest.mark.parametrize("settings", [KidneyGrid, TumorGrid])
 def test_settings_name_the_field_that_is_wrong(settings: type, field: str) -> None:
-    with pytest.raises(TransformError, match=rf"{settings.__name__}\.{field}.*-1"):
+    with pytest.raises(ConfigError, match=rf"{settings.__name__}\.{field}.*-1"):
         settings(**{field: -1})
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(TransformError, match="would cut the mask"):
+    with pytest.raises(ConfigError, match="would cut the mask"):
         TumorGrid(margin_mm=3, mask_dilation_mm=5)
-    with pytest.raises(TransformError, match="region"):
+    with pytest.raises(ConfigError, match="region"):
         TumorGrid(region="patch")
-    with pytest.raises(TransformError, match="matrix"):
+    with pytest.raises(ConfigError, match="matrix"):
         KidneyGrid(matrix=96.5)
 
 
@@ -251,7 +285,9 @@ def test_a_crop_at_native_spacing_comes_back_exactly() -> None:
     labels[3:6, 5:12, 6:15] = np.random.default_rng(3).integers(0, 4, (3, 7, 9))
     labels[3:6, 5, 6] = 1
     spacing = (2.0, 0.75, 0.75)
-    mapping = tumor_mapping(labels, spacing, TumorGrid(spacing_z=2, margin_mm=3, mask_dilation_mm=0))
+    mapping = tumor_mapping(
+        labels, spacing, TumorGrid(spacing_z=2, margin_mm=3, mask_dilation_mm=0)
+    )
     staged = stage_labels(labels, mapping)
     assert staged.size < labels.size and np.array_equal(restore_labels(staged, mapping), labels)
 
@@ -284,7 +320,9 @@ def test_interpolated_probabilities_restore_a_boundary_better_than_labels() -> N
     spacing = (2.0, 1.0, 1.0)
     truth = ball((40, 80, 80), spacing, 30.0)
     mapping = kidney_mapping(truth.shape, spacing, KidneyGrid(spacing_z=4, matrix=20))
-    smooth = resample(ndimage.uniform_filter(truth.astype(np.float32), (2, 4, 4)), mapping.native, mapping.stage)
+    smooth = resample(
+        ndimage.uniform_filter(truth.astype(np.float32), (2, 4, 4)), mapping.native, mapping.stage
+    )
     by_label = dice(restore_labels((smooth > 0.5).astype(np.uint8), mapping) > 0, truth > 0)
     by_probability = dice(restore_mask(smooth.astype(np.float16), mapping) > 0, truth > 0)
     assert by_probability > by_label + 0.01
@@ -294,7 +332,9 @@ def test_interpolated_probabilities_restore_a_boundary_better_than_labels() -> N
 def test_restored_mask_is_the_restored_probability_cut(dtype: type, one: int) -> None:
     mapping = Mapping(native=grid_along(2, 4, 1.0), stage=grid_along(2, 2, 2.0))
     probability = along(2, [0, one], dtype)  # restored: 0, 1/4, 3/4, 1
-    assert np.allclose(restore_probability(probability, mapping).ravel() / one, [0, 0.25, 0.75, 1], atol=2e-3)
+    assert np.allclose(
+        restore_probability(probability, mapping).ravel() / one, [0, 0.25, 0.75, 1], atol=2e-3
+    )
     assert restore_mask(probability, mapping).ravel().tolist() == [0, 0, 1, 1]
     assert restore_mask(probability, mapping, threshold=0.2).ravel().tolist() == [0, 1, 1, 1]
     assert restore_mask(probability, mapping, threshold=0.8).ravel().tolist() == [0, 0, 0, 1]
@@ -303,7 +343,9 @@ def test_restored_mask_is_the_restored_probability_cut(dtype: type, one: int) ->
 @pytest.mark.parametrize("case_id", ["case_00160", "case_00061"])
 def test_real_label_maps_keep_their_kidneys(shared: Path, case_id: str) -> None:
     labels, geometry = read_labels(shared / "kits19" / "data" / case_id / "segmentation.nii.gz")
-    mapping = tumor_mapping(labels, geometry.spacing, TumorGrid())  # in plane native, z finer than on disk
+    mapping = tumor_mapping(
+        labels, geometry.spacing, TumorGrid()
+    )  # in plane native, z finer than on disk
     assert np.array_equal(restore_labels(stage_labels(labels, mapping), mapping), labels)
     coarse = kidney_mapping(labels.shape, geometry.spacing, KidneyGrid())
     assert dice(restore_labels(stage_labels(labels, coarse), coarse) > 0, labels > 0) > 0.97

@@ -14,8 +14,8 @@ from safetensors import safe_open
 
 from kitslib.commands import main
 from kitslib.config import PROFILES, KidneyConfig, TumorConfig, as_dict
-from kitslib.metrics import dice
-from kitslib.runs import WEIGHTS, models_folder
+from kitslib.evaluation import dice
+from kitslib.training import WEIGHTS, models_folder
 
 FILES = [WEIGHTS / stage / "weights.safetensors" for stage in ("kidney", "tumor")]
 
@@ -39,19 +39,27 @@ def test_the_release_profile_is_what_made_them() -> None:
         made = json.loads((WEIGHTS / stage / "settings.json").read_text())
         training = as_dict(section(**made["training"]))  # a setting that came later is off
         assert (made["grid"], training) == (release[f"{stage}_grid"], release[stage])
-    assert json.loads((WEIGHTS / "made.json").read_text())["settings"]["cohort"] == release["cohort"]
+    assert (
+        json.loads((WEIGHTS / "made.json").read_text())["settings"]["cohort"] == release["cohort"]
+    )
 
 
 def test_the_command_the_commit_and_the_data_are_told_and_no_folder_of_a_machine() -> None:
     text = (WEIGHTS / "made.json").read_text()
     made = json.loads(text)
-    assert made["command"] == "./run_all.sh --profile release" and made["data"] == "synthetic cohort"
+    assert (
+        made["command"] == "./run_all.sh --profile release" and made["data"] == "synthetic cohort"
+    )
     assert made["synthetic"] is True and made["commit"] and not made["commit"].endswith("+")
     assert "/" not in text.replace("./run_all.sh", "").replace("AMD/", "")
 
 
-@pytest.mark.parametrize(("case", "least"), [("ircad01", 0.9), ("ts_example_ct_sm", 0.8), ("crlm1004", None)])
-def test_a_real_ct_is_segmented_in_its_geometry(shared: Path, tmp_path: Path, case: str, least: float | None) -> None:
+@pytest.mark.parametrize(
+    ("case", "least"), [("ircad01", 0.9), ("ts_example_ct_sm", 0.8), ("crlm1004", None)]
+)
+def test_a_real_ct_is_segmented_in_its_geometry(
+    shared: Path, tmp_path: Path, case: str, least: float | None
+) -> None:
     folder = shared / "realct" / "data" / case
     began = time.perf_counter()
     assert main(["predict", str(folder / "imaging.nii.gz"), "-o", str(tmp_path)]) == 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from kitslib.commands import check, phantom, predict, preflight, report, score
+from kitslib.commands import check, phantom, predict, report, score
 from kitslib.commands.line import Parser
+from kitslib.commands.preflight import command as preflight
 
 __all__ = ["main", "parser"]
 
@@ -14,7 +15,9 @@ COMMANDS = (check, phantom, preflight, predict, score, report)
 
 def parser() -> Parser:
     """Return the command line: each module of COMMANDS adds its own words."""
-    made = Parser(prog="python -m kitslib", description="Kidney and kidney-tumour segmentation in CT.")
+    made = Parser(
+        prog="python -m kitslib", description="Kidney and kidney-tumour segmentation in CT."
+    )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)

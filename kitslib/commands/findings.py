@@ -10,9 +10,8 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from kitslib.inference import largest_components
-from kitslib.metrics import volumes_ml
-from kitslib.runs import replacing
+from kitslib.config import replacing
+from kitslib.evaluation import largest_components, volumes_ml
 from kitslib.transforms import bounding_box
 
 COLUMNS = (
@@ -52,9 +51,13 @@ def longest_diameter_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
     lines = mask.any(axis=-1)
     ends = mask[lines].argmax(axis=-1), mask.shape[-1] - 1 - mask[lines][:, ::-1].argmax(axis=-1)
     line = np.argwhere(lines)
-    voxels = np.concatenate([np.column_stack([line, end]) for end in ends])  # a line's inner voxels are no corners
+    voxels = np.concatenate(
+        [np.column_stack([line, end]) for end in ends]
+    )  # a line's inner voxels are no corners
     half = np.eye(mask.ndim) / 2
-    faces = np.concatenate([voxels + sign * step for step in half for sign in (-1, 1)]) * np.asarray(spacing)
+    faces = np.concatenate(
+        [voxels + sign * step for step in half for sign in (-1, 1)]
+    ) * np.asarray(spacing)
     return float(pdist(faces[ConvexHull(faces).vertices]).max())
 
 
@@ -71,7 +74,14 @@ def add_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(kept[name] for name in sorted(kept))
 
 
-def write_preview(path: Path, name: str, imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[float], row: Row):
+def write_preview(
+    path: Path,
+    name: str,
+    imaging: np.ndarray,
+    labels: np.ndarray,
+    spacing: Sequence[float],
+    row: Row,
+):
     """Write a JPEG of three planes through the tumour, or the kidney, at true aspect, with the findings as its title.
 
     imaging: HU (D, H, W); labels: 0 to 2 of the same shape; spacing (z, y, x) in mm; row: from `measure`.
@@ -81,17 +91,21 @@ def write_preview(path: Path, name: str, imaging: np.ndarray, labels: np.ndarray
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    from kitslib.figures import three_planes, use_style
+    from kitslib.reporting import three_planes, use_style
 
     use_style()
     words = [f"kidneys {row['kidney_ml']:.0f} ml (blue)" if row["kidney_ml"] else "no kidney found"]
     if row["tumor_ml"]:
-        words.append(f"tumour {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm across (orange)")
+        words.append(
+            f"tumour {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm across (orange)"
+        )
     elif row["kidney_ml"]:
         words.append("no tumour found")
     fig = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {', '.join(words)}")
     try:
         with replacing(path) as part:
-            fig.savefig(part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88})
+            fig.savefig(
+                part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88}
+            )
     finally:
         plt.close(fig)

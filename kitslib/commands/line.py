@@ -20,7 +20,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def command(commands: argparse._SubParsersAction, name: str, run: Run, epilog: str = "") -> argparse.ArgumentParser:
+def command(
+    commands: argparse._SubParsersAction, name: str, run: Run, epilog: str = ""
+) -> argparse.ArgumentParser:
     """Return the parser of a command, which `run` carries out; its docstring is the help."""
     made = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=epilog)
     made.set_defaults(run=run)
@@ -29,7 +31,9 @@ def command(commands: argparse._SubParsersAction, name: str, run: Run, epilog: s
 
 def add_jobs(made: argparse.ArgumentParser) -> None:
     """Let a command take --jobs."""
-    made.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="cases at a time")
+    made.add_argument(
+        "--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="cases at a time"
+    )
 
 
 def positive(text: str) -> int:
@@ -66,7 +70,7 @@ def passing(text: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    from kitslib.runs import replacing
+    from kitslib.config import replacing
 
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

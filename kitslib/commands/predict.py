@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from accelerate import Accelerator
 
-    from kitslib.cascade import KidneyStage, Segmentation, TumorStage
-    from kitslib.cases import Geometry
     from kitslib.commands.scans import Outputs, Scan
+    from kitslib.data import Geometry
+    from kitslib.evaluation import KidneyStage, Segmentation, TumorStage
 
 TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 SUBMITTED = re.compile(r"prediction_(\d{5})\.nii\.gz")
@@ -33,20 +33,37 @@ SUBMITTED = re.compile(r"prediction_(\d{5})\.nii\.gz")
 def add(commands: argparse._SubParsersAction) -> None:
     """Declare the command's words."""
     made = command(
-        commands, "predict", run, "Exit status 1 when a scan could not be segmented; the others are done all the same."
+        commands,
+        "predict",
+        run,
+        "Exit status 1 when a scan could not be segmented; the others are done all the same.",
     )
     made.add_argument(
         "imaging", type=Path, nargs="+", metavar="IMAGING",
         help="CT scans: .nii or .nii.gz files, folders of them, KiTS folders, folders of a DICOM series each",
     )  # fmt: skip
-    made.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file")
     made.add_argument(
-        "--models", type=Path, metavar="DIR", help="folder with kidney/ and tumor/ (default: the package's own)"
+        "-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file"
     )
-    made.add_argument("--probabilities", action="store_true", help="also write both networks' probability maps")
-    made.add_argument("--submission", type=Path, metavar="FILE.zip", help="pack OUT's test cases as KiTS19 wants them")
+    made.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder with kidney/ and tumor/ (default: the package's own)",
+    )
+    made.add_argument(
+        "--probabilities", action="store_true", help="also write both networks' probability maps"
+    )
+    made.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE.zip",
+        help="pack OUT's test cases as KiTS19 wants them",
+    )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    made.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    made.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: all cores)"
+    )
     made.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
@@ -54,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Segment scans into label maps, each with a preview, a row of volumes and diameters, and a record."""
     from kitslib.commands.findings import add_rows
     from kitslib.commands.scans import Outputs, find_scans
-    from kitslib.runs import start
+    from kitslib.training import start
 
     scans, empty = find_scans(args.imaging)
     outputs = [Outputs.of(scan, args.out, several=len(scans) > 1) for scan in scans]
@@ -69,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
     for done, (scan, files) in enumerate(zip(scans, outputs, strict=True), start=1):
         head = f"[{done}/{len(scans)}] {scan.name}"
         try:
-            rows.append(segment_scan(scan, files, models, probabilities=args.probabilities, head=head))
+            rows.append(
+                segment_scan(scan, files, models, probabilities=args.probabilities, head=head)
+            )
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             passing("")
             failed.append(_complain(scan.path, error))
@@ -96,16 +115,20 @@ class Models:
         """Load the stages from a folder with kidney/ and tumor/; None: the package's own. Raises RunError."""
         from safetensors import SafetensorError
 
-        from kitslib.cascade import KidneyStage, TumorStage
+        from kitslib.evaluation import KidneyStage, TumorStage
         from kitslib.networks import build
-        from kitslib.runs import Run, RunError, models_folder
+        from kitslib.training import Run, RunError, models_folder
 
         folder = models_folder(folder)
         stages, about = {}, {}
         for name, kind in (("kidney", KidneyStage), ("tumor", TumorStage)):
             try:
                 trained = Run.load(folder / name)
-                network = trained.load_weights(build(**trained.settings["network"])).to(accelerator.device).eval()
+                network = (
+                    trained.load_weights(build(**trained.settings["network"]))
+                    .to(accelerator.device)
+                    .eval()
+                )
                 stages[name] = kind.of(network, trained.settings)
             except (SafetensorError, KeyError, TypeError) as error:
                 raise RunError(
@@ -123,12 +146,14 @@ class Models:
         return f"{words} {tumor.get('arm', '')}".strip()[:79]
 
 
-def segment_scan(scan: Scan, files: Outputs, models: Models, *, probabilities: bool, head: str) -> dict[str, Any]:
+def segment_scan(
+    scan: Scan, files: Outputs, models: Models, *, probabilities: bool, head: str
+) -> dict[str, Any]:
     """Segment one scan, write its files and return its row of findings; the label map comes last."""
-    from kitslib.cascade import segment
-    from kitslib.cases import write_labels
     from kitslib.commands.findings import measure, write_preview
-    from kitslib.runs import write_json
+    from kitslib.config import write_json
+    from kitslib.data import write_labels
+    from kitslib.evaluation import segment
 
     began, autocast = time.perf_counter(), models.accelerator.autocast
     passing(f"{head}: reading")
@@ -136,7 +161,9 @@ def segment_scan(scan: Scan, files: Outputs, models: Models, *, probabilities: b
     passing(f"{head}: kidneys")
     kidney = models.kidney.mask(imaging, geometry.spacing, autocast)
     passing(f"{head}: tumour")
-    found = segment(imaging, geometry.spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
+    found = segment(
+        imaging, geometry.spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney
+    )
     passing(f"{head}: writing")
     row = {"case": scan.name, **measure(found.labels, geometry.spacing)}
     write_preview(files.preview, scan.name, imaging, found.labels, geometry.spacing, row)
@@ -156,8 +183,8 @@ def write_submission(path: Path, folder: Path) -> str:
 
     Raises CaseError where there is none.
     """
-    from kitslib.cases import CaseError
-    from kitslib.runs import replacing
+    from kitslib.config import replacing
+    from kitslib.data import CaseError
 
     files = {}
     for file in folder.glob("prediction_*.nii.gz") if folder.is_dir() else ():
@@ -169,17 +196,22 @@ def write_submission(path: Path, folder: Path) -> str:
             f"--submission: expected prediction_{TEST_CASES[0]:05}.nii.gz to prediction_{TEST_CASES[-1]:05}.nii.gz in "
             f"{folder}, found none; predict KiTS19's test cases into it"
         )
-    with replacing(path) as part, zipfile.ZipFile(part, "w") as packed:  # label maps are compressed already
+    with (
+        replacing(path) as part,
+        zipfile.ZipFile(part, "w") as packed,
+    ):  # label maps are compressed already
         for number in sorted(files):
             packed.writestr(zipfile.ZipInfo(files[number].name), files[number].read_bytes())
     missing = [number for number in TEST_CASES if number not in files]
     words = f"{path}: {len(files)} of {len(TEST_CASES)} test cases"
-    shown = ", ".join(f"{number:05}" for number in missing[:5]) + (", …" if len(missing) > 5 else "")
+    shown = ", ".join(f"{number:05}" for number in missing[:5]) + (
+        ", …" if len(missing) > 5 else ""
+    )
     return f"{words}; the challenge wants all, missing: {shown}" if missing else words
 
 
 def _refuse_existing(outputs: Sequence[Outputs], args: argparse.Namespace) -> None:
-    from kitslib.cases import CaseError
+    from kitslib.data import CaseError
 
     for files in outputs:
         files.refuse_existing(probabilities=args.probabilities)
@@ -200,7 +232,11 @@ def _table(out: Path) -> Path:
 
 
 def _sentence(head: str, files: Outputs, row: dict[str, Any], left: float) -> str:
-    tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm" if row["tumor_ml"] else "none"
+    tumor = (
+        f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
+        if row["tumor_ml"]
+        else "none"
+    )
     words = f"{head}: kidneys {row['kidney_ml']:.0f} ml, tumour {tumor}; {files.labels} in {row['seconds']:.0f} s"
     return words + (f", about {left:.0f} s left" if left else "")
 
@@ -220,9 +256,11 @@ def _about(trained: Any) -> dict[str, Any]:
     }
 
 
-def _record(scan: Scan, geometry: Geometry, models: Models, row: dict[str, Any], note: str) -> dict[str, Any]:
+def _record(
+    scan: Scan, geometry: Geometry, models: Models, row: dict[str, Any], note: str
+) -> dict[str, Any]:
     """What the sidecar says: the scan, what was found, and by what."""
-    from kitslib.runs import commit, device_name, versions
+    from kitslib.training import commit, device_name, versions
 
     return {
         "imaging": str(scan.path),
@@ -233,7 +271,12 @@ def _record(scan: Scan, geometry: Geometry, models: Models, row: dict[str, Any],
         "labels": {"1": "kidney", "2": "tumour"},
         "findings": row,
         "models": models.about,
-        "software": {"kitslib": __version__, "commit": commit(), "python": platform.python_version(), **versions()},
+        "software": {
+            "kitslib": __version__,
+            "commit": commit(),
+            "python": platform.python_version(),
+            **versions(),
+        },
         "device": device_name(models.accelerator.device),
         "precision": models.accelerator.mixed_precision,
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
@@ -246,17 +289,21 @@ def _write_probabilities(
     """Write what each network gave, from 0 to 1 in hundredths, as float32 in the scan's geometry; runs them again."""
     import numpy as np
 
-    from kitslib.cases.nifti import write_volume
-    from kitslib.transforms import kidney_input, restore_probability, tumor_input
+    from kitslib.data import kidney_input, tumor_input, write_volume
+    from kitslib.transforms import restore_probability
 
     autocast, spacing = models.accelerator.autocast, geometry.spacing
     volume, mapping = kidney_input(imaging, spacing, models.kidney.grid)
     native = {"kidney": restore_probability(models.kidney.probability(volume, autocast), mapping)}
     if found.kidney.any():
         volume, mask, mapping = tumor_input(imaging, found.kidney, spacing, models.tumor.grid)
-        native["tumor"] = restore_probability(models.tumor.probability(volume, mask, autocast), mapping)
+        native["tumor"] = restore_probability(
+            models.tumor.probability(volume, mask, autocast), mapping
+        )
     else:
         native["tumor"] = np.zeros(imaging.shape, np.float16)
     for stage, path in files.probabilities.items():
         values = native.pop(stage).astype(np.float32).round(2)
-        write_volume(path, values, geometry, description=f"{models.description} P({stage})", level=1)
+        write_volume(
+            path, values, geometry, description=f"{models.description} P({stage})", level=1
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kitslib.commands.line import command, write_text
 
 if TYPE_CHECKING:
-    from kitslib.reports import Page
+    from kitslib.reporting import Page
 
 TITLES = {
     "01_data": "01 Data",
@@ -31,24 +31,34 @@ ASKS = {  # what each notebook asks, as the index page says it
 def add(commands: argparse._SubParsersAction) -> None:
     """Declare the command's words."""
     made = command(commands, "report", run)
-    made.add_argument("notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook")
+    made.add_argument(
+        "notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook"
+    )
     made.add_argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
-    made.add_argument("--index", type=Path, metavar="FOLDER", help="write the index page of reports/<profile>")
-    made.add_argument("--readme", type=Path, metavar="SUMMARY", help="write the findings of a summary.json into README")
+    made.add_argument(
+        "--index", type=Path, metavar="FOLDER", help="write the index page of reports/<profile>"
+    )
+    made.add_argument(
+        "--readme",
+        type=Path,
+        metavar="SUMMARY",
+        help="write the findings of a summary.json into README",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Turn an executed notebook into an offline page, a profile's records into its index page or the README's table."""
-    from kitslib.cases import CaseError
-    from kitslib.reports import with_findings
-    from kitslib.reports.page import to_html
-    from kitslib.runs import ROOT, read_json
+    from kitslib.config import ROOT, read_json
+    from kitslib.data import CaseError
+    from kitslib.reporting import to_html, with_findings
 
     if args.index:
         print(_index(args.index))
         return 0
     if args.readme:
-        text = with_findings((ROOT / "README.md").read_text(encoding="utf-8"), read_json(args.readme))
+        text = with_findings(
+            (ROOT / "README.md").read_text(encoding="utf-8"), read_json(args.readme)
+        )
         write_text(ROOT / "README.md", text)
         return 0
     if not (args.notebook and args.html):
@@ -58,14 +68,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _index(folder: Path) -> Path:
-    from kitslib.reports import write_index
-    from kitslib.runs import summary, write_json
+    from kitslib.config import write_json
+    from kitslib.reporting import write_index
+    from kitslib.training import summary
 
     found = summary(folder)
-    names = {path.stem for path in (folder / "work" / "stages").glob("*.json")}
+    names = {path.stem for path in (folder / "work" / "records").glob("*.json")}
     arms = list(found["tumor"])
     pages = [_page(name) for name in sorted(names, key=lambda name: _place(name, arms))]
-    data = "Synthetic CT, rendered for this study" if found["synthetic"] else "The cases of the folder given"
+    data = (
+        "Synthetic CT, rendered for this study"
+        if found["synthetic"]
+        else "The cases of the folder given"
+    )
     write_json(folder / "summary.json", found)
     picture = folder / "picture.jpg"
     return write_index(
@@ -93,7 +108,7 @@ def _place(name: str, arms: list[str]) -> tuple[str, int, str, str]:
 
 
 def _page(name: str) -> Page:
-    from kitslib.reports import Page
+    from kitslib.reporting import Page
 
     notebook, arm, seed = _parts(name)
     title = TITLES[notebook] + (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")

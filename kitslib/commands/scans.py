@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kitslib.cases import CaseError, Geometry, find_cases, read_imaging
-from kitslib.cases.dicom import holds_dicom, read_folder
+from kitslib.data import CaseError, Geometry, find_cases, holds_dicom, read_folder, read_imaging
 
 NOT_IMAGING = ("prediction_", "probability_", "segmentation")
 KITS_NAME = re.compile(r"case_(\d{5})(_0000)?")
@@ -55,13 +54,19 @@ class Outputs:
             sidecar=labels.with_name(f"{stem}.json"),
             preview=labels.with_name(f"{stem}.jpg"),
             probabilities={
-                stage: labels.with_name(f"probability_{plain}_{stage}.nii.gz") for stage in ("kidney", "tumor")
+                stage: labels.with_name(f"probability_{plain}_{stage}.nii.gz")
+                for stage in ("kidney", "tumor")
             },
         )
 
     def refuse_existing(self, *, probabilities: bool) -> None:
         """Raise CaseError when one of the files is there already."""
-        files = [self.labels, self.sidecar, self.preview, *(self.probabilities.values() if probabilities else ())]
+        files = [
+            self.labels,
+            self.sidecar,
+            self.preview,
+            *(self.probabilities.values() if probabilities else ()),
+        ]
         for file in files:
             if file.exists():
                 raise CaseError(f"{file} exists; --force overwrites it")
@@ -103,10 +108,15 @@ def _scans_of(path: Path) -> list[Scan]:
     if imaging := [case.imaging for case in cases if case.imaging]:
         return [Scan(name=scan_name(file), path=file) for file in imaging]
     if cases:
-        raise CaseError(f"{len(cases)} cases, none with imaging.nii.gz; fetch the imaging first", code="missing")
+        raise CaseError(
+            f"{len(cases)} cases, none with imaging.nii.gz; fetch the imaging first", code="missing"
+        )
     if holds_dicom(path):
         return [Scan(name=_kits(path.absolute().name), path=path)]
-    raise CaseError("expected NIfTI files, KiTS cases or DICOM slices in this folder, found none", code="no_cases")
+    raise CaseError(
+        "expected NIfTI files, KiTS cases or DICOM slices in this folder, found none",
+        code="no_cases",
+    )
 
 
 def scan_name(file: Path) -> str:

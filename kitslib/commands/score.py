@@ -27,24 +27,41 @@ Row = Mapping[str, Any]
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Declare the command's words."""
-    made = command(commands, "score", run, "The mean comes with a bootstrap 95 % interval over the cases.")
-    made.add_argument("pred", type=Path, metavar="PRED", help="label map, or folder of prediction_00000.nii.gz")
-    made.add_argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write every score, mean and interval as JSON")
-    made.add_argument("--csv", type=Path, metavar="FILE", help="also write them as CSV, a row per case")
-    made.add_argument("--subset", action="store_true", help="score only the cases that were predicted")
+    made = command(
+        commands, "score", run, "The mean comes with a bootstrap 95 % interval over the cases."
+    )
+    made.add_argument(
+        "pred", type=Path, metavar="PRED", help="label map, or folder of prediction_00000.nii.gz"
+    )
+    made.add_argument(
+        "truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort"
+    )
+    made.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write every score, mean and interval as JSON",
+    )
+    made.add_argument(
+        "--csv", type=Path, metavar="FILE", help="also write them as CSV, a row per case"
+    )
+    made.add_argument(
+        "--subset", action="store_true", help="score only the cases that were predicted"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare label maps with the truth as KiTS does."""
-    from kitslib.cases import read_labels, require_same_grid
-    from kitslib.metrics import match_cases, rows_to_csv, rows_to_json, score_case, summarise
+    from kitslib.data import read_labels, require_same_grid
+    from kitslib.evaluation import match_cases, rows_to_csv, rows_to_json, score_case, summarise
 
     predictions, truths = label_files(args.pred), label_files(args.truth)
     if args.pred.is_file() and args.truth.is_file():
         name = next(iter(truths))
         predictions = {name: args.pred}
-    names = match_cases(sorted(predictions), sorted(truths), subset="allow" if args.subset else "refuse")
+    names = match_cases(
+        sorted(predictions), sorted(truths), subset="allow" if args.subset else "refuse"
+    )
     rows, progress = [], progress_line("scored")
     for done, name in enumerate(names, start=1):
         found, found_geometry = read_labels(predictions[name])
@@ -67,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def label_files(path: Path) -> dict[str, Path]:
     """Return label maps by case id: one file, a folder of prediction_00000.nii.gz, or a KiTS cohort."""
-    from kitslib.cases import CaseError, find_cases
+    from kitslib.data import CaseError, find_cases
 
     if path.is_file():
         return {case_id(path): path}
@@ -101,7 +118,9 @@ def table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     lines = [["case", *columns.values()]]
     lines += [[str(row["case"]), *(_cell(row[name]) for name in columns)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(
+        "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines
+    )
 
 
 def _cell(value: float | str) -> str:

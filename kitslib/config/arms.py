@@ -11,7 +11,11 @@ from kitslib.config.checked import Checked, ConfigError, closest, number
 MECHANISMS = ("multi_scale", "se", "attention", "hdc", "focal_dice", "oversample")
 IN_THE_NETWORK = MECHANISMS[:4]
 # a mechanism and the fields that say in which form it is on
-FORMS = {"attention": ("attention_gate",), "hdc": ("hdc_level", "hdc_dilations"), "oversample": ("oversample_by",)}
+FORMS = {
+    "attention": ("attention_gate",),
+    "hdc": ("hdc_level", "hdc_dilations"),
+    "oversample": ("oversample_by",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +26,13 @@ class Arm(Checked):
     """
 
     name: str
-    says: str  # what the arm changes, in words
-    against: str = ""  # the arm it changes, with which it is compared
+    description: str  # what the arm changes, in words
+    reference: str = ""  # the arm it changes, with which it is compared
     network: Literal["vnet", "unet", "deeplab"] = "vnet"
     dims: Literal["2d", "2.5d", "3d"] = "2.5d"
-    width: float = number(1.0, 0.1, 8)  # of every level, as a multiple of the profile's channel counts
+    width: float = number(
+        1.0, 0.1, 8
+    )  # of every level, as a multiple of the profile's channel counts
     multi_scale: bool = False
     se: bool = False
     attention: bool = False
@@ -41,25 +47,34 @@ class Arm(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.network != "vnet" and (wrong := [m for m in IN_THE_NETWORK if getattr(self, m)]):
-            raise ConfigError(f"arm {self.name}: {self.network} has no {', '.join(wrong)}; only vnet has")
+            raise ConfigError(
+                f"arm {self.name}: {self.network} has no {', '.join(wrong)}; only vnet has"
+            )
         defaults = {f.name: f.default for f in fields(self)}
         for mechanism, forms in FORMS.items():
             for form in forms:
                 if not getattr(self, mechanism) and getattr(self, form) != defaults[form]:
-                    raise ConfigError(f"arm {self.name}: {form} is set while {mechanism} is off; switch it on")
+                    raise ConfigError(
+                        f"arm {self.name}: {form} is set while {mechanism} is off; switch it on"
+                    )
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """Names of the mechanisms that are on, in the paper's order."""
         return tuple(name for name in MECHANISMS if getattr(self, name))
 
-    def variant(self, name: str, says: str, **changes: Any) -> Arm:
+    def variant(self, name: str, description: str, **changes: Any) -> Arm:
         """The arm `name` that differs from this one by `changes` and is compared with it."""
-        return replace(self, name=name, says=says, against=self.name, **changes)
+        return replace(self, name=name, description=description, reference=self.name, **changes)
 
     def network_options(self, *, slices: int, widths: Sequence[int], norm: bool) -> dict[str, Any]:
         """The keyword arguments of `networks.build` for this arm; `widths` are the profile's channel counts."""
-        options: dict[str, Any] = {"name": self.network, "dims": self.dims, "slices": slices, "norm": norm}
+        options: dict[str, Any] = {
+            "name": self.network,
+            "dims": self.dims,
+            "slices": slices,
+            "norm": norm,
+        }
         options["widths"] = tuple(max(round(self.width * channels), 1) for channels in widths)
         options |= {name: True for name in IN_THE_NETWORK if getattr(self, name)}
         if self.attention:
@@ -75,7 +90,7 @@ class KidneyArm(Checked):
     """One row of the kidney comparison: what it changes of the first stage."""
 
     name: str
-    says: str
+    description: str
     residual: bool = True
     deep_supervision: bool = True
     mirror: Literal["none", "sagittal", "central"] = "sagittal"
@@ -83,7 +98,7 @@ class KidneyArm(Checked):
     @property
     def settings(self) -> dict[str, Any]:
         """What the arm changes in the configuration: its section is `replace(config.kidney, **settings)`."""
-        ours = [f for f in fields(self) if f.name not in ("name", "says")]
+        ours = [f for f in fields(self) if f.name not in ("name", "description")]
         return {f.name: getattr(self, f.name) for f in ours if getattr(self, f.name) != f.default}
 
 
@@ -92,25 +107,33 @@ def by_name(rows: Sequence[Any]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for row in rows:
         if table.setdefault(row.name, row) != row:
-            raise ConfigError(f"arm {row.name!r} stands twice in the table with different settings; rename one")
+            raise ConfigError(
+                f"arm {row.name!r} stands twice in the table with different settings; rename one"
+            )
     return table
 
 
-BASELINE = Arm(name="baseline", says="2.5D VNet with soft Dice loss and uniform sampling")
+BASELINE = Arm(name="baseline", description="2.5D VNet with soft Dice loss and uniform sampling")
 MULTI_SCALE = BASELINE.variant(
     "multi_scale", "baseline with the image joined at every scale of the encoder", multi_scale=True
 )
-SE = MULTI_SCALE.variant("se", "multi_scale with squeeze-and-excitation after each down-sampling", se=True)
+SE = MULTI_SCALE.variant(
+    "se", "multi_scale with squeeze-and-excitation after each down-sampling", se=True
+)
 ATTENTION = SE.variant("attention", "se with a gate on every skip", attention=True)
 HDC = ATTENTION.variant("hdc", "attention with hybrid dilated convolutions at the bottom", hdc=True)
 FOCAL_DICE = HDC.variant("focal_dice", "hdc with focal loss + weighted Dice", focal_dice=True)
-FULL = FOCAL_DICE.variant("full", "focal_dice with hard slices drawn more often: all six mechanisms", oversample=True)
+FULL = FOCAL_DICE.variant(
+    "full", "focal_dice with hard slices drawn more often: all six mechanisms", oversample=True
+)
 
 _GROUPS: dict[str, tuple[Arm, ...]] = {
     "cumulative": (BASELINE, MULTI_SCALE, SE, ATTENTION, HDC, FOCAL_DICE, FULL),
     "rivals": (
         BASELINE.variant("unet", "2.5D U-Net, as large as the VNet", network="unet", width=2),
-        BASELINE.variant("deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2),
+        BASELINE.variant(
+            "deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2
+        ),
         BASELINE.variant("vnet_2d", "VNet that sees one slice", dims="2d"),
         BASELINE.variant("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", width=0.5),
     ),
@@ -119,8 +142,12 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
         BASELINE.variant("only_se", "baseline with squeeze-and-excitation alone", se=True),
         BASELINE.variant("only_attention", "baseline with attention gates alone", attention=True),
         BASELINE.variant("only_hdc", "baseline with hybrid dilated convolutions alone", hdc=True),
-        BASELINE.variant("only_focal_dice", "baseline with focal loss + weighted Dice alone", focal_dice=True),
-        BASELINE.variant("only_oversample", "baseline with hard slices drawn more often", oversample=True),
+        BASELINE.variant(
+            "only_focal_dice", "baseline with focal loss + weighted Dice alone", focal_dice=True
+        ),
+        BASELINE.variant(
+            "only_oversample", "baseline with hard slices drawn more often", oversample=True
+        ),
     ),
     "levels": (
         HDC.variant("hdc_level_0", "hdc with the dilated layers at full resolution", hdc_level=0),
@@ -130,13 +157,27 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
         HDC,
     ),
     "variants": (
-        ATTENTION.variant("additive_gate", "attention with the gate of the Attention U-Net", attention_gate="additive"),
-        HDC.variant("plain_dilation", "hdc with dilations 2, 2, 2, which leave holes", hdc_dilations=(2, 2, 2)),
-        FULL.variant("oversample_cysts", "full with slices that show a cyst drawn more often", oversample_by="cysts"),
+        ATTENTION.variant(
+            "additive_gate",
+            "attention with the gate of the Attention U-Net",
+            attention_gate="additive",
+        ),
+        HDC.variant(
+            "plain_dilation",
+            "hdc with dilations 2, 2, 2, which leave holes",
+            hdc_dilations=(2, 2, 2),
+        ),
+        FULL.variant(
+            "oversample_cysts",
+            "full with slices that show a cyst drawn more often",
+            oversample_by="cysts",
+        ),
     ),
 }
 ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])
-ARM_GROUPS: dict[str, tuple[str, ...]] = {title: tuple(row.name for row in rows) for title, rows in _GROUPS.items()}
+ARM_GROUPS: dict[str, tuple[str, ...]] = {
+    title: tuple(row.name for row in rows) for title, rows in _GROUPS.items()
+}
 
 
 def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -147,9 +188,9 @@ def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     first, *_, last = ARM_GROUPS["cumulative"]
     pairs = []
     for name in names:
-        reference = ARMS[name].against
+        reference = ARMS[name].reference
         while reference and reference not in names:
-            reference = ARMS[reference].against
+            reference = ARMS[reference].reference
         if reference:
             pairs.append((reference, name))
     if first in names and last in names and (first, last) not in pairs:
@@ -159,11 +200,21 @@ def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 KIDNEY_ARMS: dict[str, KidneyArm] = by_name(
     (
-        KidneyArm(name="standard", says="residual sums, four supervised maps, left-right mirroring"),
-        KidneyArm(name="no_residual", says="without residual sums", residual=False),
-        KidneyArm(name="no_deep_supervision", says="the finest map alone supervised", deep_supervision=False),
-        KidneyArm(name="mirror_none", says="without mirroring", mirror="none"),
-        KidneyArm(name="mirror_central", says="mirrored through the centre, as printed", mirror="central"),
+        KidneyArm(
+            name="standard", description="residual sums, four supervised maps, left-right mirroring"
+        ),
+        KidneyArm(name="no_residual", description="without residual sums", residual=False),
+        KidneyArm(
+            name="no_deep_supervision",
+            description="the finest map alone supervised",
+            deep_supervision=False,
+        ),
+        KidneyArm(name="mirror_none", description="without mirroring", mirror="none"),
+        KidneyArm(
+            name="mirror_central",
+            description="mirrored through the centre, as printed",
+            mirror="central",
+        ),
     )
 )
 

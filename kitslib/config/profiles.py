@@ -8,10 +8,10 @@ from kitslib.config.arms import ARM_GROUPS, ARMS
 from kitslib.config.sections import (
     CohortConfig,
     KidneyConfig,
-    KidneyGridConfig,
+    KidneyGrid,
     RunConfig,
     TumorConfig,
-    TumorGridConfig,
+    TumorGrid,
 )
 
 DEMO = RunConfig(
@@ -21,22 +21,22 @@ DEMO = RunConfig(
         "baseline", "multi_scale", "se", "attention", "hdc", "focal_dice", "full",
         "unet", "deeplab", "vnet_3d",
     ),
-    once=("unet", "deeplab", "vnet_3d"),
+    single_seed_arms=("unet", "deeplab", "vnet_3d"),
     cohort=CohortConfig(cases=128, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=16),
     # slabs from the paper's 100 mm around the kidneys never show a bladder, which is then taken for one
-    kidney_grid=KidneyGridConfig(spacing_z=5.0, matrix=80, margin_mm=200.0),
-    tumor_grid=TumorGridConfig(spacing_z=3.0, spacing_xy=2.5, region="box"),
+    kidney_grid=KidneyGrid(spacing_z=5.0, matrix=80, margin_mm=200.0),
+    tumor_grid=TumorGrid(spacing_z=3.0, spacing_xy=2.5, region="box"),
     kidney=KidneyConfig(
         widths=(8, 8, 16, 64, 128), norm=True, dropout=0.0,
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=32,
-        batch=1, kidney_share=0.7, volume_power=1.0, move=True, tumor_weight=3.0, mirrored=True,
+        batch=1, foreground_oversampling=0.7, volume_power=1.0, move=True, tumor_weight=3.0, test_time_mirroring=True,
         components_by="certainty",
         optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=20, arm_epochs=3, validate_every=10,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 48, 96), jitter=True,
         optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=12, steps=100,
-        oversample_every=3, oversample_stride=6, validate_every=6, mirrored=True,
+        oversample_every=3, oversample_stride=6, validate_every=6, test_time_mirroring=True,
     ),
 )  # fmt: skip
 
@@ -45,18 +45,20 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
     profile="release",
     seeds=(0,),
     arms=("full",),
-    once=(),
+    single_seed_arms=(),
     kidney_arms=(),
-    cohort=CohortConfig(cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16),
+    cohort=CohortConfig(
+        cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16
+    ),
     kidney=replace(
         DEMO.kidney,
         widths=(8, 12, 24, 48, 96),
         window_slices=64,  # as deep as when its networks were made; 32 was no better for them
-        kidney_share=0.6,
+        foreground_oversampling=0.6,
         volume_power=0.0,
         move=False,
         tumor_weight=1.0,
-        mirrored=False,
+        test_time_mirroring=False,
         components_by="volume",
         jitter=True,
         optimizer="adamw",
@@ -74,7 +76,7 @@ RELEASE = replace(  # the networks that `predict` uses where none are named: the
         oversample_every=12,
         oversample_stride=6,
         validate_every=20,
-        mirrored=False,
+        test_time_mirroring=False,
     ),
 )
 
@@ -85,8 +87,8 @@ PROFILES: dict[str, RunConfig] = {
             profile="smoke",
             kidney_arms=("standard", "no_residual"),
             cohort=CohortConfig(cases=6, matrix=96, spacing_z=(5.0,), held_out=2),
-            kidney_grid=KidneyGridConfig(spacing_z=6.0, matrix=48),
-            tumor_grid=TumorGridConfig(spacing_z=5.0, spacing_xy=4.0, region="box"),
+            kidney_grid=KidneyGrid(spacing_z=6.0, matrix=48),
+            tumor_grid=TumorGrid(spacing_z=5.0, spacing_xy=4.0, region="box"),
             kidney=KidneyConfig(
                 widths=(4, 8, 8, 8, 8), norm=True, dropout=0.0,
                 loss="dice_cross_entropy", slab=16, window_slices=16,
@@ -104,7 +106,7 @@ PROFILES: dict[str, RunConfig] = {
             profile="paper",
             seeds=(0, 1, 2),
             arms=tuple(ARMS),
-            once=tuple(name for name in ARMS if name not in ARM_GROUPS["cumulative"]),
+            single_seed_arms=tuple(name for name in ARMS if name not in ARM_GROUPS["cumulative"]),
             threads=8,
         ),
     )

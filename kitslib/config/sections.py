@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kitslib.config.arms import KIDNEY_ARMS, arm, kidney_arm
-from kitslib.config.checked import Checked, number
+from kitslib.config.checked import Checked, ConfigError, number
 from kitslib.config.code import ROOT
 
 KidneyHu = Literal["soft_tissue", "ancestor"]
@@ -19,7 +19,9 @@ class CohortConfig(Checked):
     """Which cases are used, and the synthetic ones where no data folder is given."""
 
     cases: int = number(210, 4)
-    seed: int = number(19, 0)  # of the synthetic cases; 2019 was the cohort that settings were chosen on
+    seed: int = number(
+        19, 0
+    )  # of the synthetic cases; 2019 was the cohort that settings were chosen on
     matrix: int = number(512, 32)  # pixels in plane of a synthetic slice
     spacing_z: tuple[float, ...] | None = None  # mm; None: drawn as in KiTS19
     cysts: Literal["typical", "hard"] = "typical"
@@ -30,23 +32,31 @@ class CohortConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KidneyGridConfig(Checked):
+class KidneyGrid(Checked):
     """The voxel grid of stage 1."""
 
     spacing_z: float = number(2.0, 0.3, 10)  # mm
     matrix: int = number(256, 16, 1024)  # pixels on the shorter in-plane side
-    margin_mm: float = number(100.0, 0)  # kept above and below the kidneys: 50 slices of 2 mm
+    margin_mm: float = number(100.0, 0, 2000)  # kept above and below the kidneys: 50 slices of 2 mm
 
 
 @dataclass(frozen=True, kw_only=True)
-class TumorGridConfig(Checked):
+class TumorGrid(Checked):
     """The voxel grid of stage 2 and the kidney mask on it."""
 
     spacing_z: float = number(1.0, 0.3, 10)  # mm
     spacing_xy: float | None = number(None, 0.3, 10)  # mm; None: the native pixel
     region: Literal["box", "slice"] = "slice"
-    margin_mm: float = number(15.0, 0)  # of the box around the kidneys
-    mask_dilation_mm: float = number(5.0, 0)
+    margin_mm: float = number(15.0, 0, 2000)  # of the box around the kidneys
+    mask_dilation_mm: float = number(5.0, 0, 100)  # by how much the kidney mask is grown
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask_dilation_mm > self.margin_mm:
+            raise ConfigError(
+                "TumorGrid.margin_mm must be at least mask_dilation_mm, or the box would cut the"
+                f" mask; got {self.margin_mm} < {self.mask_dilation_mm}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +87,25 @@ class KidneyConfig(Checked):
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
     samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch, on average
-    volume_power: float = number(0.0, 0, 2)  # a case is drawn in proportion to its organ volume to this power
-    kidney_share: float = number(0.0, 0, 1)  # of the slabs that are centred on a kidney; the paper's are not
+    volume_power: float = number(
+        0.0, 0, 2
+    )  # a case is drawn in proportion to its organ volume to this power
+    foreground_oversampling: float = number(
+        0.0, 0, 1
+    )  # of the slabs that are centred on a kidney; the paper's are not
     arm_epochs: int = number(500, 1)  # of each arm that is compared with the others
     accumulate: int = number(1, 1)  # parts that a batch is taken in, one after the other
     compile: bool = False  # through torch.compile
     validate_every: int = number(10, 1)  # epochs
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
-    mirrored: bool = False  # at test the scan is also seen mirrored, and the mean probability taken
+    test_time_mirroring: bool = (
+        False  # at test the scan is also seen mirrored, and the mean probability taken
+    )
     components: int = number(2, 1)  # largest connected components kept
-    components_by: Literal["volume", "certainty"] = "volume"  # certainty: sum of 2 p - 1 over a component's voxels
+    components_by: Literal["volume", "certainty"] = (
+        "volume"  # certainty: sum of 2 p - 1 over a component's voxels
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +133,19 @@ class TumorConfig(Checked):
     clip: float = number(1.0, 0)
     epochs: int = number(200, 1)
     steps: int = number(500, 1)  # optimiser steps in an epoch
-    tumor_share: float = number(0.5, 0, 1)  # of the samples that are centred on a tumour
+    foreground_oversampling: float = number(
+        0.5, 0, 1
+    )  # of the samples that are centred on a tumour
     oversample_every: int = number(10, 1)  # epochs between measurements of the difficulty
-    oversample_stride: int = number(1, 1)  # each n-th slice is looked at for the difficulty, the others interpolated
+    oversample_stride: int = number(
+        1, 1
+    )  # each n-th slice is looked at for the difficulty, the others interpolated
     oversample_gain: float = number(3.0, 0)
     oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
     validate_every: int = number(10, 1)
-    mirrored: bool = False  # at test the kidneys are also seen mirrored, and the mean probability taken
+    test_time_mirroring: bool = (
+        False  # at test the kidneys are also seen mirrored, and the mean probability taken
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,24 +161,24 @@ class RunConfig(Checked):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     seeds: tuple[int, ...] = (0,)
     arms: tuple[str, ...] = ("baseline", "full")
-    once: tuple[str, ...] = ()  # arms that are trained with the first seed alone
+    single_seed_arms: tuple[str, ...] = ()  # arms that are trained with the first seed alone
     kidney_arms: tuple[str, ...] = tuple(KIDNEY_ARMS)
     cohort: CohortConfig = field(default_factory=CohortConfig)
-    kidney_grid: KidneyGridConfig = field(default_factory=KidneyGridConfig)
-    tumor_grid: TumorGridConfig = field(default_factory=TumorGridConfig)
+    kidney_grid: KidneyGrid = field(default_factory=KidneyGrid)
+    tumor_grid: TumorGrid = field(default_factory=TumorGrid)
     kidney: KidneyConfig = field(default_factory=KidneyConfig)
     tumor: TumorConfig = field(default_factory=TumorConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.arms + self.once:
+        for name in self.arms + self.single_seed_arms:
             arm(name)
         for name in self.kidney_arms:
             kidney_arm(name)
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The seeds that an arm is trained with."""
-        return self.seeds[:1] if name in self.once else self.seeds
+        return self.seeds[:1] if name in self.single_seed_arms else self.seeds
 
     @property
     def synthetic(self) -> bool:

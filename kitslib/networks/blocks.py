@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.quick import Conv3d, InstanceNorm, PReLU, UpConv
+from kitslib.networks.cpu import Conv3d, InstanceNorm, PReLU, UpConv
 
 CONV = {2: nn.Conv2d, 3: Conv3d}
 LEAK = 0.1  # below zero, so that none of the few hidden units of a mechanism can die
@@ -20,7 +20,14 @@ class ConvUnit(nn.Sequential):
     """Convolution that keeps the size, instance norm where asked (the bias is then useless and left out), PReLU."""
 
     def __init__(
-        self, dims: int, channels: int, out: int, *, kernel: int = 3, dilation: int = 1, norm: bool = False
+        self,
+        dims: int,
+        channels: int,
+        out: int,
+        *,
+        kernel: int = 3,
+        dilation: int = 1,
+        norm: bool = False,
     ) -> None:
         padding = dilation * (kernel - 1) // 2
         super().__init__(
@@ -52,7 +59,7 @@ class UpUnit(nn.Sequential):
         )
 
 
-class Stage(nn.Sequential):
+class Level(nn.Sequential):
     """As many `ConvUnit`s as there are dilations, the first of which changes the channel count."""
 
     def __init__(
@@ -85,7 +92,10 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         hidden = max(channels // reduction, 4)
         self.weights = nn.Sequential(
-            nn.Linear(channels, hidden), nn.LeakyReLU(LEAK), nn.Linear(hidden, channels), nn.Sigmoid()
+            nn.Linear(channels, hidden),
+            nn.LeakyReLU(LEAK),
+            nn.Linear(hidden, channels),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +115,10 @@ class ConcatGate(nn.Module):
         super().__init__()
         hidden = max(skip // 2, 4)
         self.map = nn.Sequential(
-            CONV[dims](skip + decoder, hidden, 1), PReLU(hidden), CONV[dims](hidden, 1, 1), nn.Sigmoid()
+            CONV[dims](skip + decoder, hidden, 1),
+            PReLU(hidden),
+            CONV[dims](hidden, 1, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, skip: Tensor, decoder: Tensor) -> Tensor:
@@ -135,9 +148,11 @@ class HybridDilated(nn.Module):
     With dilations 2, 3, 5 the layers fill each other's holes; equal ones leave a grid, see `hdc_coverage`.
     """
 
-    def __init__(self, dims: int, channels: int, *, dilations: Sequence[int] = (2, 3, 5), norm: bool = False):
+    def __init__(
+        self, dims: int, channels: int, *, dilations: Sequence[int] = (2, 3, 5), norm: bool = False
+    ):
         super().__init__()
-        self.layers = Stage(dims, channels, channels, dilations=dilations, norm=norm)
+        self.layers = Level(dims, channels, channels, dilations=dilations, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -199,7 +214,9 @@ def input_layout(dims: str, slices: int) -> tuple[int, int]:
     if dims not in ("2d", "2.5d", "3d"):
         raise ValueError(f"dims: expected '2d', '2.5d' or '3d', got {dims!r}")
     if slices < 1 or slices % 2 == 0:
-        raise ValueError(f"slices: expected an odd number, so that one slice is the centre, got {slices!r}")
+        raise ValueError(
+            f"slices: expected an odd number, so that one slice is the centre, got {slices!r}"
+        )
     return (3 if dims == "3d" else 2), (slices if dims == "2.5d" else 1)
 
 

@@ -12,7 +12,7 @@ from kitslib.networks.blocks import (
     CONV,
     ConvUnit,
     DownUnit,
-    Stage,
+    Level,
     check_input,
     crop_to,
     initialise,
@@ -28,12 +28,16 @@ STRIDES = 3  # halvings of the encoder; levels beyond them dilate instead
 class ResidualLevel(nn.Module):
     """Change the width (halving the size or not), then two convolutions with a residual sum."""
 
-    def __init__(self, dims: int, channels: int, out: int, *, halve: bool, dilation: int, norm: bool) -> None:
+    def __init__(
+        self, dims: int, channels: int, out: int, *, halve: bool, dilation: int, norm: bool
+    ) -> None:
         super().__init__()
         self.enter = (
-            DownUnit(dims, channels, out, norm=norm) if halve else ConvUnit(dims, channels, out, kernel=1, norm=norm)
+            DownUnit(dims, channels, out, norm=norm)
+            if halve
+            else ConvUnit(dims, channels, out, kernel=1, norm=norm)
         )
-        self.stage = Stage(dims, out, out, dilations=(dilation, dilation), norm=norm)
+        self.stage = Level(dims, out, out, dilations=(dilation, dilation), norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
@@ -46,16 +50,28 @@ class AtrousPyramid(nn.Module):
     Shapes: (B, channels, ...) to (B, out, ...).
     """
 
-    def __init__(self, dims: int, channels: int, out: int, *, rates: Sequence[int], norm: bool) -> None:
+    def __init__(
+        self, dims: int, channels: int, out: int, *, rates: Sequence[int], norm: bool
+    ) -> None:
         super().__init__()
         self.point = ConvUnit(dims, channels, out, kernel=1, norm=norm)
-        self.atrous = nn.ModuleList(ConvUnit(dims, channels, out, dilation=rate, norm=norm) for rate in rates)
-        self.image = ConvUnit(dims, channels, out, kernel=1)  # no norm here and below: it would erase
-        self.fuse = ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1)  # what is constant over space
+        self.atrous = nn.ModuleList(
+            ConvUnit(dims, channels, out, dilation=rate, norm=norm) for rate in rates
+        )
+        self.image = ConvUnit(
+            dims, channels, out, kernel=1
+        )  # no norm here and below: it would erase
+        self.fuse = ConvUnit(
+            dims, (len(rates) + 2) * out, out, kernel=1
+        )  # what is constant over space
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True))
-        views = [self.point(x), *(branch(x) for branch in self.atrous), mean.expand(-1, -1, *x.shape[2:])]
+        views = [
+            self.point(x),
+            *(branch(x) for branch in self.atrous),
+            mean.expand(-1, -1, *x.shape[2:]),
+        ]
         return self.fuse(torch.cat(views, dim=1))
 
 
@@ -78,7 +94,9 @@ class DeepLabV3Plus(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < STRIDES:
-            raise ValueError(f"widths: expected at least {STRIDES} channel counts, got {tuple(widths)}")
+            raise ValueError(
+                f"widths: expected at least {STRIDES} channel counts, got {tuple(widths)}"
+            )
         self.axes, self.in_channels = input_layout(dims, slices)
         self.divisor = 2**STRIDES
         incoming = [self.in_channels, *widths[:-1]]
@@ -96,7 +114,7 @@ class DeepLabV3Plus(nn.Module):
         features = widths[STRIDES - 1]
         self.pyramid = AtrousPyramid(self.axes, widths[-1], features, rates=RATES, norm=norm)
         self.low_level = ConvUnit(self.axes, widths[1], widths[0], kernel=1, norm=norm)
-        self.decoder = Stage(self.axes, features + widths[0], features, dilations=(1, 1), norm=norm)
+        self.decoder = Level(self.axes, features + widths[0], features, dilations=(1, 1), norm=norm)
         self.map = CONV[self.axes](features, out_channels, 1)
         initialise(self)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kitslib.networks.blocks import AdditiveGate, ConcatGate, crop_to
-from kitslib.networks.quick import UpConv
+from kitslib.networks.cpu import UpConv
 
 TRANSPOSED_CONV = (UpConv, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -27,7 +27,9 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
         sites = inputs[0] if isinstance(module, TRANSPOSED_CONV) else output
-        total += sites.numel() * module.weight[0].numel()  # weight[0]: all that one site is multiplied with
+        total += (
+            sites.numel() * module.weight[0].numel()
+        )  # weight[0]: all that one site is multiplied with
 
     twin = _twin(network).eval()
     for module in twin.modules():
@@ -48,7 +50,9 @@ def shape_probe(network: nn.Module, shape: Sequence[int]) -> list[tuple[str, tup
     for name, module in _stages(twin):
         if parameters := count_parameters(module):
 
-            def note(_: nn.Module, __: tuple[Tensor], output: Tensor, name=name, parameters=parameters) -> None:
+            def note(
+                _: nn.Module, __: tuple[Tensor], output: Tensor, name=name, parameters=parameters
+            ) -> None:
                 rows.append((name, tuple(output.shape), parameters))
 
             module.register_forward_hook(note)
@@ -62,11 +66,18 @@ def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
     The keys say by how much the gate's own grid is coarser (4, 2, 1, the deepest first); its values are repeated.
     The network is run once in evaluation and left as it was. Raises `ValueError` for one without gates.
     """
-    gates = [module for module in network.modules() if isinstance(module, (ConcatGate, AdditiveGate))]
+    gates = [
+        module for module in network.modules() if isinstance(module, (ConcatGate, AdditiveGate))
+    ]
     if not gates:
-        raise ValueError(f"gate_maps: {type(network).__name__} has no attention gate; build it with attention=True")
+        raise ValueError(
+            f"gate_maps: {type(network).__name__} has no attention gate; build it with attention=True"
+        )
     caught: list[Tensor] = []
-    hooks = [gate.map.register_forward_hook(lambda _, __, output: caught.append(output.float())) for gate in gates]
+    hooks = [
+        gate.map.register_forward_hook(lambda _, __, output: caught.append(output.float()))
+        for gate in gates
+    ]
     training = network.training
     try:
         with torch.inference_mode():
@@ -78,7 +89,9 @@ def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
     maps = {}
     for found in caught:
         factor = caught[-1].shape[-1] // found.shape[-1]
-        maps[factor] = crop_to(F.interpolate(found, scale_factor=factor, mode="nearest"), x.shape[2:])
+        maps[factor] = crop_to(
+            F.interpolate(found, scale_factor=factor, mode="nearest"), x.shape[2:]
+        )
     return maps
 
 

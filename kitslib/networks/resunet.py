@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kitslib.networks.blocks import (
     ConvUnit,
     DownUnit,
-    Stage,
+    Level,
     UpUnit,
     check_input,
     crop_to,
@@ -18,7 +18,7 @@ from kitslib.networks.blocks import (
     pad_to_multiple,
     resize,
 )
-from kitslib.networks.quick import Conv3d, dropout, join
+from kitslib.networks.cpu import Conv3d, dropout, join
 
 DIVISOR = 8
 
@@ -56,22 +56,22 @@ class ResUNet3D(nn.Module):
         self.residual = residual
         self.deep_supervision = deep_supervision
 
-        self.encode1 = Stage(3, in_channels, w1, dilations=(1, 1), norm=norm)
+        self.encode1 = Level(3, in_channels, w1, dilations=(1, 1), norm=norm)
         self.down1 = DownUnit(3, w1, w2, norm=norm)
-        self.encode2 = Stage(3, w2, w2, dilations=(1, 1, 1), norm=norm)
+        self.encode2 = Level(3, w2, w2, dilations=(1, 1, 1), norm=norm)
         self.down2 = DownUnit(3, w2, w3, norm=norm)
-        self.encode3 = Stage(3, w3, w3, dilations=(1, 2, 4), norm=norm)
+        self.encode3 = Level(3, w3, w3, dilations=(1, 2, 4), norm=norm)
         self.down3 = DownUnit(3, w3, w4, norm=norm)
-        self.encode4 = Stage(3, w4, w4, dilations=(3, 4, 5), norm=norm)
+        self.encode4 = Level(3, w4, w4, dilations=(3, 4, 5), norm=norm)
 
         self.bottom = ConvUnit(3, w4, w5, norm=norm) if residual else nn.Identity()
-        self.decode1 = Stage(3, w4, w5, dilations=(1, 1, 1), norm=norm)
+        self.decode1 = Level(3, w4, w5, dilations=(1, 1, 1), norm=norm)
         self.up1 = UpUnit(3, w5, w4, norm=norm)
-        self.decode2 = Stage(3, w4 + w3, w4, dilations=(1, 1, 1), norm=norm)
+        self.decode2 = Level(3, w4 + w3, w4, dilations=(1, 1, 1), norm=norm)
         self.up2 = UpUnit(3, w4, w3, norm=norm)
-        self.decode3 = Stage(3, w3 + w2, w3, dilations=(1, 1, 1), norm=norm)
+        self.decode3 = Level(3, w3 + w2, w3, dilations=(1, 1, 1), norm=norm)
         self.up3 = UpUnit(3, w3, w2, norm=norm)
-        self.decode4 = Stage(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
+        self.decode4 = Level(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
 
         if deep_supervision:
             self.map1 = Conv3d(w5, out_channels, 1)
@@ -91,12 +91,16 @@ class ResUNet3D(nn.Module):
         Raises ValueError for a network without deep supervision.
         """
         if not self.deep_supervision:
-            raise ValueError("ResUNet3D: a network without deep supervision has its finest map alone")
+            raise ValueError(
+                "ResUNet3D: a network without deep supervision has its finest map alone"
+            )
         size = x.shape[2:]
         layers = (self.map1, self.map2, self.map3, self.map4)
         logits = [layer(level) for layer, level in zip(layers, self._levels(x), strict=True)]
         whole = logits[-1].shape[2:]
-        one, two, three, four = (crop_to(part if part is logits[-1] else resize(part, whole), size) for part in logits)
+        one, two, three, four = (
+            crop_to(part if part is logits[-1] else resize(part, whole), size) for part in logits
+        )
         return one, two, three, four
 
     def _levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,7 +129,9 @@ class ResUNet3D(nn.Module):
         if not self.residual:
             return x
         shortcut = shortcut.to(x.dtype)  # the float32 input would make the sum float32
-        if shortcut.shape[1] != x.shape[1]:  # laid out like x first: a sum that repeats channels is slow
+        if (
+            shortcut.shape[1] != x.shape[1]
+        ):  # laid out like x first: a sum that repeats channels is slow
             shortcut = torch.empty_like(x).copy_(shortcut)
         return x + shortcut
 

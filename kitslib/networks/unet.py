@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kitslib.networks.blocks import (
     CONV,
     MAX_POOL,
-    Stage,
+    Level,
     UpUnit,
     check_input,
     crop_to,
@@ -18,7 +18,7 @@ from kitslib.networks.blocks import (
     input_layout,
     pad_to_multiple,
 )
-from kitslib.networks.quick import join
+from kitslib.networks.cpu import join
 
 
 class UNet(nn.Module):
@@ -40,18 +40,24 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < 2:
-            raise ValueError(f"widths: expected at least 2 channel counts, one per level, got {tuple(widths)}")
+            raise ValueError(
+                f"widths: expected at least 2 channel counts, one per level, got {tuple(widths)}"
+            )
         self.axes, self.in_channels = input_layout(dims, slices)
         self.divisor = 2 ** (len(widths) - 1)
         incoming = [self.in_channels, *widths[:-1]]
         upward = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (from, to), deepest first
 
-        def pair(channels: int, out: int) -> Stage:
-            return Stage(self.axes, channels, out, dilations=(1, 1), norm=norm)
+        def pair(channels: int, out: int) -> Level:
+            return Level(self.axes, channels, out, dilations=(1, 1), norm=norm)
 
-        self.encoder = nn.ModuleList(pair(channels, out) for channels, out in zip(incoming, widths, strict=True))
+        self.encoder = nn.ModuleList(
+            pair(channels, out) for channels, out in zip(incoming, widths, strict=True)
+        )
         self.pool = MAX_POOL[self.axes](2)
-        self.up = nn.ModuleList(UpUnit(self.axes, channels, out, norm=norm) for channels, out in upward)
+        self.up = nn.ModuleList(
+            UpUnit(self.axes, channels, out, norm=norm) for channels, out in upward
+        )
         self.decoder = nn.ModuleList(pair(2 * out, out) for _, out in upward)
         self.map = CONV[self.axes](widths[0], out_channels, 1)
         initialise(self)

@@ -13,9 +13,9 @@ from kitslib.networks.blocks import (
     ConcatGate,
     DownUnit,
     HybridDilated,
+    Level,
     PyramidJoin,
     SqueezeExcite,
-    Stage,
     UpUnit,
     average_pool,
     check_input,
@@ -24,7 +24,7 @@ from kitslib.networks.blocks import (
     input_layout,
     pad_to_multiple,
 )
-from kitslib.networks.quick import join
+from kitslib.networks.cpu import join
 
 GATES = {"concat": ConcatGate, "additive": AdditiveGate}
 
@@ -49,8 +49,10 @@ class EncoderLevel(nn.Module):
         self.down = DownUnit(dims, channels, out, norm=norm)
         self.se = SqueezeExcite(out) if se else nn.Identity()
         self.multi_scale = PyramidJoin(dims, image, out, norm=norm) if multi_scale else None
-        self.stage = Stage(dims, out, out, dilations=[1] * convs, kernel=5, norm=norm)
-        self.hdc = HybridDilated(dims, out, dilations=dilations, norm=norm) if dilations else nn.Identity()
+        self.stage = Level(dims, out, out, dilations=[1] * convs, kernel=5, norm=norm)
+        self.hdc = (
+            HybridDilated(dims, out, dilations=dilations, norm=norm) if dilations else nn.Identity()
+        )
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         x = self.se(self.down(x))
@@ -62,11 +64,13 @@ class EncoderLevel(nn.Module):
 class DecoderLevel(nn.Module):
     """Double, gate the skip, concatenate, convolve with a residual sum."""
 
-    def __init__(self, dims: int, channels: int, skip: int, *, convs: int, norm: bool, gate: str | None) -> None:
+    def __init__(
+        self, dims: int, channels: int, skip: int, *, convs: int, norm: bool, gate: str | None
+    ) -> None:
         super().__init__()
         self.up = UpUnit(dims, channels, skip, norm=norm)
         self.attention = GATES[gate](dims, skip, skip) if gate else None
-        self.stage = Stage(dims, 2 * skip, skip, dilations=[1] * convs, kernel=5, norm=norm)
+        self.stage = Level(dims, 2 * skip, skip, dilations=[1] * convs, kernel=5, norm=norm)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.up(x)
@@ -112,8 +116,12 @@ class VNet(nn.Module):
         hdc_at = (len(widths) - 1 if hdc_level == "bottom" else hdc_level) if hdc else None
         convs = [1, 2, *[3] * (len(widths) - 2)]
 
-        self.stem = Stage(axes, self.in_channels, widths[0], dilations=[1], kernel=5, norm=norm)
-        self.hdc = HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm) if hdc_at == 0 else nn.Identity()
+        self.stem = Level(axes, self.in_channels, widths[0], dilations=[1], kernel=5, norm=norm)
+        self.hdc = (
+            HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
+            if hdc_at == 0
+            else nn.Identity()
+        )
         self.encoder = nn.ModuleList(
             EncoderLevel(
                 axes,
@@ -147,7 +155,9 @@ class VNet(nn.Module):
         size = x.shape[2:]
         image = pad_to_multiple(x, self.divisor)
 
-        predicted = self.in_channels // 2  # the centre slice, broadcast over the channels of the sum
+        predicted = (
+            self.in_channels // 2
+        )  # the centre slice, broadcast over the channels of the sum
         x = self.hdc(self.stem(image) + image[:, predicted : predicted + 1])
         skips = []
         for level in self.encoder:
@@ -161,8 +171,14 @@ class VNet(nn.Module):
 
 def _check_options(widths: Sequence[int], attention_gate: str, hdc_level: int | str) -> None:
     if len(widths) < 3:
-        raise ValueError(f"widths: expected at least 3 channel counts, one per level, got {tuple(widths)}")
+        raise ValueError(
+            f"widths: expected at least 3 channel counts, one per level, got {tuple(widths)}"
+        )
     if attention_gate not in GATES:
-        raise ValueError(f"attention_gate: expected one of {', '.join(GATES)}, got {attention_gate!r}")
+        raise ValueError(
+            f"attention_gate: expected one of {', '.join(GATES)}, got {attention_gate!r}"
+        )
     if hdc_level != "bottom" and hdc_level not in range(len(widths)):
-        raise ValueError(f"hdc_level: expected 'bottom' or 0 to {len(widths) - 1}, got {hdc_level!r}")
+        raise ValueError(
+            f"hdc_level: expected 'bottom' or 0 to {len(widths) - 1}, got {hdc_level!r}"
+        )

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kitslib.cases import CaseFiles, canonical_affine, fingerprint, read_labels, write_imaging, write_labels
+from kitslib.data import (
+    CaseFiles,
+    canonical_affine,
+    fingerprint,
+    read_labels,
+    write_imaging,
+    write_labels,
+)
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scene import render_case, render_labels, streams
 
@@ -44,7 +51,11 @@ def write_cohort(
     spacing_z = None if spacing_z is None else tuple(float(z) for z in spacing_z)
     options = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
     tasks = [
-        (Path(out), f"case_{index:05d}", {"generator": GENERATOR, "seed": seed, "index": index, **options})
+        (
+            Path(out),
+            f"case_{index:05d}",
+            {"generator": GENERATOR, "seed": seed, "index": index, **options},
+        )
         for index in range(cases)
     ]
     return _write_all(Path(out), tasks, _write_drawn, jobs, progress)
@@ -67,7 +78,9 @@ def write_rendered(
     for number, case in enumerate(files):
         source = case.segmentation_kits23 or case.segmentation
         if source is None:
-            raise ValueError(f"{case.case_id}: expected a label map to render, found none; leave this case out")
+            raise ValueError(
+                f"{case.case_id}: expected a label map to render, found none; leave this case out"
+            )
         digits = "".join(c for c in case.case_id if c.isdigit())
         task = {
             "generator": GENERATOR,
@@ -78,23 +91,44 @@ def write_rendered(
         }
         tasks.append((Path(out), case.case_id, {**task, "source": source}))
     if not tasks:
-        raise ValueError("files: expected cases with label maps, got none; pass what find_cases returns")
+        raise ValueError(
+            "files: expected cases with label maps, got none; pass what find_cases returns"
+        )
     return _write_all(Path(out), tasks, _write_given, jobs, progress)
 
 
-def _check(*, spacing_z: tuple[float, ...] | None, cysts: str, cases: int, seed: int, matrix: int, jobs: int) -> None:
+def _check(
+    *,
+    spacing_z: tuple[float, ...] | None,
+    cysts: str,
+    cases: int,
+    seed: int,
+    matrix: int,
+    jobs: int,
+) -> None:
     """Refuse parameters out of range by name."""
-    for name, value, low in (("cases", cases, 1), ("seed", seed, 0), ("matrix", matrix, 32), ("jobs", jobs, 1)):
+    for name, value, low in (
+        ("cases", cases, 1),
+        ("seed", seed, 0),
+        ("matrix", matrix, 32),
+        ("jobs", jobs, 1),
+    ):
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}")
     if cysts not in ("typical", "hard"):
         raise ValueError(f"cysts: expected 'typical' or 'hard', got {cysts!r}")
     if spacing_z is not None and not (len(spacing_z) and all(0.25 <= z <= 10 for z in spacing_z)):
-        raise ValueError(f"spacing_z: expected slice distances within 0.25..10 mm, or None, got {spacing_z!r}")
+        raise ValueError(
+            f"spacing_z: expected slice distances within 0.25..10 mm, or None, got {spacing_z!r}"
+        )
 
 
 def _write_all(
-    out: Path, tasks: list[tuple], write: Callable[[tuple], dict], jobs: int, progress: Progress | None
+    out: Path,
+    tasks: list[tuple],
+    write: Callable[[tuple], dict],
+    jobs: int,
+    progress: Progress | None,
 ) -> list[str]:
     """Run the missing tasks, then write the tables of the folder."""
     _claim(out, {task[1] for task in tasks})
@@ -109,7 +143,9 @@ def _write_all(
         done += 1
         if progress is not None:
             progress(done, len(tasks))
-    everything = {marker["record"]["case_id"]: marker["record"] for _, marker in _markers(out)} | records
+    everything = {
+        marker["record"]["case_id"]: marker["record"] for _, marker in _markers(out)
+    } | records
     _write_json(out / "kits.json", [everything[name] for name in sorted(everything)])
     return sorted(records)
 
@@ -119,7 +155,9 @@ def _run(tasks: list[tuple], write: Callable[[tuple], dict], jobs: int) -> Itera
     if jobs == 1 or len(tasks) < 2:
         yield from map(write, tasks)
         return
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        min(jobs, len(tasks)), mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         futures = [pool.submit(write, task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -206,7 +244,14 @@ def _write_given(task: tuple) -> dict:
     return _store(task, imaging, labels, geometry, record, kits23=parameters["kits23"])
 
 
-def _store(task: tuple, imaging: np.ndarray, labels: np.ndarray, geometry: object, record: dict, kits23: bool) -> dict:
+def _store(
+    task: tuple,
+    imaging: np.ndarray,
+    labels: np.ndarray,
+    geometry: object,
+    record: dict,
+    kits23: bool,
+) -> dict:
     """Write a case beside its place, then move it there as a whole."""
     out, name, parameters = task
     part = out / ".partial" / f"{name}.{os.getpid()}"
@@ -215,8 +260,12 @@ def _store(task: tuple, imaging: np.ndarray, labels: np.ndarray, geometry: objec
     write_imaging(part / "imaging.nii.gz", imaging, geometry, NOTE)
     if kits23:
         write_labels(part / "segmentation_kits23.nii.gz", labels, geometry, NOTE)
-    write_labels(part / "segmentation.nii.gz", np.where(labels == 3, np.uint8(1), labels), geometry, NOTE)
-    _write_json(part / MARKER, {"synthetic": True, "parameters": _plain(parameters), "record": record})
+    write_labels(
+        part / "segmentation.nii.gz", np.where(labels == 3, np.uint8(1), labels), geometry, NOTE
+    )
+    _write_json(
+        part / MARKER, {"synthetic": True, "parameters": _plain(parameters), "record": record}
+    )
     place = out / name
     if _finished(task) is None:
         shutil.rmtree(place, ignore_errors=True)
@@ -228,11 +277,15 @@ def _store(task: tuple, imaging: np.ndarray, labels: np.ndarray, geometry: objec
     return record
 
 
-def _record(name: str, labels: np.ndarray, spacing: tuple[float, float, float], rng: np.random.Generator) -> dict:
+def _record(
+    name: str, labels: np.ndarray, spacing: tuple[float, float, float], rng: np.random.Generator
+) -> dict:
     """A row of kits.json: a plausible part of KiTS's columns, and the mark that it is synthetic."""
     millimetres = float(np.prod(spacing))
     counts = np.bincount(labels.ravel(), minlength=4)[:4] * millimetres / 1000
-    diameter = float(np.cbrt(6 / np.pi * counts[2])) * 1.1  # cm, the longest rather than the mean one
+    diameter = (
+        float(np.cbrt(6 / np.pi * counts[2])) * 1.1
+    )  # cm, the longest rather than the mean one
     subtype = rng.choice(
         ["clear_cell_rcc", "papillary", "chromophobe", "oncocytoma", "angiomyolipoma"],
         p=[0.68, 0.12, 0.09, 0.07, 0.04],
@@ -250,5 +303,8 @@ def _record(name: str, labels: np.ndarray, spacing: tuple[float, float, float], 
         "tumor_histologic_subtype": str(subtype),
         "pathology_t_stage": stage,
         "voxel_spacing": {"x_spacing": x, "y_spacing": y, "z_spacing": z},
-        "volume_ml": {k: round(float(v), 2) for k, v in zip(("kidney", "tumor", "cyst"), counts[1:], strict=True)},
+        "volume_ml": {
+            k: round(float(v), 2)
+            for k, v in zip(("kidney", "tumor", "cyst"), counts[1:], strict=True)
+        },
     }

@@ -18,12 +18,20 @@ from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.renal import label_slab
 from kitslib.phantom.scene import THINNEST_MM, draw_case, render_label_map
 
-GEOMETRY = {"kidney_ml": "kidneys, ml", "tumor_ml": "tumour, ml", "extent_mm": "kidneys along z, mm"}
+GEOMETRY = {
+    "kidney_ml": "kidneys, ml",
+    "tumor_ml": "tumour, ml",
+    "extent_mm": "kidneys along z, mm",
+}
 TISSUES = ("kidney", "liver", "muscle", "fat", "noise")
 CYST_ML = 0.5  # from here on a cyst counts, as in the paper's share
 MEDIAN_WITHIN, KS_WITHIN, CYST_SHARE, OVERLAP_FROM, HU_WITHIN = 0.20, 0.25, (0.36, 0.48), 0.4, 25.0
 SAMPLE = {"matrix": 96, "spacing_z": (5.0,)}  # coarse, and still true to volumes of 1 ml
-CELL_MM, ABOVE_MM, FEWEST = 4.0, 40.0, 20  # cells that tissue is sought on, mm above the kidneys, cells that suffice
+CELL_MM, ABOVE_MM, FEWEST = (
+    4.0,
+    40.0,
+    20,
+)  # cells that tissue is sought on, mm above the kidneys, cells that suffice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,9 @@ class Reference:
 @cache
 def kits_reference() -> Reference:
     """Read the figures that come with the package."""
-    content = json.loads(files("kitslib.phantom").joinpath("reference.json").read_text(encoding="utf-8"))
+    content = json.loads(
+        files("kitslib.phantom").joinpath("reference.json").read_text(encoding="utf-8")
+    )
     geometry = {name: np.array(values, float) for name, values in content.pop("geometry").items()}
     return Reference(geometry=geometry, **content)
 
@@ -95,14 +105,18 @@ def complex_cysts(
     The case is drawn again from the parameters that its cohort was written with. Raises ValueError when the map's
     shape shows that they are not these.
     """
-    _, _, renal, grid, _ = draw_case(index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts)
+    _, _, renal, grid, _ = draw_case(
+        index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
+    )
     if labels.shape != grid.shape:
         raise ValueError(
             f"case {index}: expected labels of shape {grid.shape}, got {labels.shape}; give its parameters"
         )
     chosen = [cyst for cyst in renal.cysts if cyst.look.kind == "complex cyst"]
     alone = replace(renal, kidneys=(), tumours=(), cysts=tuple(chosen))
-    inside = [label_slab(alone.sample(slab), slab.single().shape) for slab in grid.slabs(THINNEST_MM)]
+    inside = [
+        label_slab(alone.sample(slab), slab.single().shape) for slab in grid.slabs(THINNEST_MM)
+    ]
     return (np.concatenate(inside) > 0) & (labels == 3)
 
 
@@ -116,7 +130,10 @@ class Tissues:
     @property
     def medians(self) -> dict[str, float]:
         """Median HU per tissue and the noise; NaN where too little of a tissue was found."""
-        found = {name: float(np.median(v)) if len(v) >= FEWEST else float("nan") for name, v in self.hu.items()}
+        found = {
+            name: float(np.median(v)) if len(v) >= FEWEST else float("nan")
+            for name, v in self.hu.items()
+        }
         return {**found, "noise": self.noise}
 
 
@@ -139,9 +156,18 @@ def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[floa
     if count:
         liver = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
     dorsal = (y - where[:, 1].mean()) * cells.size[1]
-    muscle = cells.clear & cells.between(0, 110) & (dorsal > 10) & (np.abs(away) < 60) & (z >= where[:, 0].mean())
+    muscle = (
+        cells.clear
+        & cells.between(0, 110)
+        & (dorsal > 10)
+        & (np.abs(away) < 60)
+        & (z >= where[:, 0].mean())
+    )
     regions = {"liver": liver, "muscle": muscle, "fat": cells.clear & cells.between(-150, -40)}
-    hu = {"kidney": imaging[labels == 1], **{name: cells.voxels[region] for name, region in regions.items()}}
+    hu = {
+        "kidney": imaging[labels == 1],
+        **{name: cells.voxels[region] for name, region in regions.items()},
+    }
     return Tissues(hu=hu, noise=cells.noise(liver))
 
 
@@ -153,8 +179,12 @@ class _Cells:
         self.size = [s * k for s, k in zip(spacing, step, strict=True)]
         slices = np.flatnonzero((labels > 0).any(axis=(1, 2)))
         if not len(slices):
-            raise ValueError("tissues: expected labels with kidney, got only background; leave this case out")
-        picked = np.arange(max(0, slices[0] - round(ABOVE_MM / spacing[0])), slices[-1] + 1, step[0])
+            raise ValueError(
+                "tissues: expected labels with kidney, got only background; leave this case out"
+            )
+        picked = np.arange(
+            max(0, slices[0] - round(ABOVE_MM / spacing[0])), slices[-1] + 1, step[0]
+        )
         rows, cols = (n // k for n, k in zip(imaging.shape[1:], step[1:], strict=True))
 
         def blocks(volume: np.ndarray) -> np.ndarray:
@@ -166,7 +196,9 @@ class _Cells:
         self.mean, self.square = hu.mean(axis=(2, 4)), np.square(hu).mean(axis=(2, 4))
         self.labels = blocks(labels[picked]).max(axis=(2, 4))
         near = (1, 3, 3)
-        even = ndimage.maximum_filter(self.mean, near) - ndimage.minimum_filter(self.mean, near) < 70
+        even = (
+            ndimage.maximum_filter(self.mean, near) - ndimage.minimum_filter(self.mean, near) < 70
+        )
         self.clear = even & ~ndimage.binary_dilation(self.labels > 0, np.ones(near), iterations=2)
 
     def between(self, low: float, high: float) -> np.ndarray:
@@ -179,7 +211,9 @@ class _Cells:
         whole = ndimage.minimum_filter(region.astype(np.uint8), near) > 0
         if whole.sum() < FEWEST:
             return float("nan")
-        variance = ndimage.uniform_filter(self.square, near) - np.square(ndimage.uniform_filter(self.mean, near))
+        variance = ndimage.uniform_filter(self.square, near) - np.square(
+            ndimage.uniform_filter(self.mean, near)
+        )
         count = 9 * self.step[1] * self.step[2]
         return float(np.sqrt(max(float(np.median(variance[whole])), 0.0) * count / (count - 1)))
 
@@ -198,7 +232,17 @@ def geometry_rows(cases: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
         difference = here / there - 1
         holds = abs(difference) <= MEDIAN_WITHIN and ks <= KS_WITHIN
         bound = f"median within {MEDIAN_WITHIN:.0%}, KS up to {KS_WITHIN}"
-        rows.append(_row(words, (here, len(ours)), (there, len(theirs)), f"{difference:+.0%}", ks, bound, holds))
+        rows.append(
+            _row(
+                words,
+                (here, len(ours)),
+                (there, len(theirs)),
+                f"{difference:+.0%}",
+                ks,
+                bound,
+                holds,
+            )
+        )
     known = np.array([case["cyst_ml"] for case in cases], float)
     known = known[~np.isnan(known)]
     if len(known):
@@ -208,7 +252,17 @@ def geometry_rows(cases: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
         low, high = CYST_SHARE
         words, bound = f"share of cases with {CYST_ML} ml of cyst", f"{low:.0%} to {high:.0%}"
         difference, holds = share / there - 1, low <= share <= high
-        rows.append(_row(words, (share, len(known)), (there, len(theirs)), f"{difference:+.0%}", None, bound, holds))
+        rows.append(
+            _row(
+                words,
+                (share, len(known)),
+                (there, len(theirs)),
+                f"{difference:+.0%}",
+                None,
+                bound,
+                holds,
+            )
+        )
     return rows
 
 
@@ -232,8 +286,20 @@ def overlap_row(overlap: float, cases: int) -> dict[str, Any]:
     An overlap of NaN, where there were too few voxels, leaves `here` and `holds` None.
     """
     known = not np.isnan(overlap)
-    words, bound, holds = "HU overlap of complex cyst and tumour", f"at least {OVERLAP_FROM}", overlap >= OVERLAP_FROM
-    return _row(words, (overlap if known else None, cases), (None, 0), "", None, bound, holds if known else None)
+    words, bound, holds = (
+        "HU overlap of complex cyst and tumour",
+        f"at least {OVERLAP_FROM}",
+        overlap >= OVERLAP_FROM,
+    )
+    return _row(
+        words,
+        (overlap if known else None, cases),
+        (None, 0),
+        "",
+        None,
+        bound,
+        holds if known else None,
+    )
 
 
 def _row(

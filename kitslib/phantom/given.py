@@ -26,12 +26,18 @@ def given_frame(
     Raises ValueError when the array is no label map with kidneys.
     """
     if labels.ndim != 3 or labels.size == 0:
-        raise ValueError(f"labels: expected a 3-D array (D, H, W), got shape {labels.shape}; pass one case's map")
+        raise ValueError(
+            f"labels: expected a 3-D array (D, H, W), got shape {labels.shape}; pass one case's map"
+        )
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=4))
     if present[-1] > 3:
-        raise ValueError(f"labels: expected values 0..3, got {present.tolist()}; map them to KiTS labels first")
+        raise ValueError(
+            f"labels: expected values 0..3, got {present.tolist()}; map them to KiTS labels first"
+        )
     if present[-1] == 0:
-        raise ValueError("labels: expected kidney voxels (1), got an empty map; choose a labelled case")
+        raise ValueError(
+            "labels: expected kidney voxels (1), got an empty map; choose a labelled case"
+        )
     step = [max(1, round(3 / s)) for s in spacing]
     coarse = labels[:: step[0], :: step[1], :: step[2]]
     where = np.argwhere(coarse == 1) if (coarse == 1).any() else np.argwhere(coarse > 0)
@@ -52,7 +58,12 @@ def given_frame(
     )
     width = min(labels.shape[1] * spacing[1], labels.shape[2] * spacing[2])
     size = float(np.clip((width - 336) / 164 + rng.normal(0, 0.15), 0, 1))
-    grid = Grid(shape=labels.shape, spacing=spacing, origin=origin, angle=float(np.radians(rng.normal(0, 2.5))))
+    grid = Grid(
+        shape=labels.shape,
+        spacing=spacing,
+        origin=origin,
+        angle=float(np.radians(rng.normal(0, 2.5))),
+    )
     return grid, size
 
 
@@ -95,22 +106,37 @@ class _Mask:
 
 def _mask(inside: np.ndarray, box: Box, spacing: tuple[float, float, float]) -> _Mask:
     """Measure a boolean mask that lies at `box`."""
-    soft = np.round(ndimage.gaussian_filter(inside.astype(np.float32), SOFT_VOXELS, truncate=3) * 255)
+    soft = np.round(
+        ndimage.gaussian_filter(inside.astype(np.float32), SOFT_VOXELS, truncate=3) * 255
+    )
     step = [max(1, round(COARSE_MM / s)) for s in spacing]
-    trimmed = inside[tuple(slice(0, max(1, n // k) * k) for n, k in zip(inside.shape, step, strict=True))]
-    blocks = trimmed.reshape([v for n, k in zip(trimmed.shape, step, strict=True) for v in (n // k, k)])
+    trimmed = inside[
+        tuple(slice(0, max(1, n // k) * k) for n, k in zip(inside.shape, step, strict=True))
+    ]
+    blocks = trimmed.reshape(
+        [v for n, k in zip(trimmed.shape, step, strict=True) for v in (n // k, k)]
+    )
     coarse = blocks.mean((1, 3, 5)) > 0.5
     sampling = [s * k for s, k in zip(spacing, step, strict=True)]
     depth = np.full(coarse.shape, -30.0, np.float32)
     if coarse.any():
-        depth = ndimage.distance_transform_edt(coarse, sampling) - ndimage.distance_transform_edt(~coarse, sampling)
-    return _Mask(box=box, share=soft.astype(np.uint8), depth=depth.astype(np.float32), cell=tuple(map(float, step)))
+        depth = ndimage.distance_transform_edt(coarse, sampling) - ndimage.distance_transform_edt(
+            ~coarse, sampling
+        )
+    return _Mask(
+        box=box,
+        share=soft.astype(np.uint8),
+        depth=depth.astype(np.float32),
+        cell=tuple(map(float, step)),
+    )
 
 
 class Given:
     """Renal anatomy of a label map on a grid; the interface of `renal.Renal`."""
 
-    def __init__(self, labels: np.ndarray, grid: Grid, rng: np.random.Generator, kidney_hu: float) -> None:
+    def __init__(
+        self, labels: np.ndarray, grid: Grid, rng: np.random.Generator, kidney_hu: float
+    ) -> None:
         self.labels, self.grid = labels, grid
         self.kidneys = [m for side in (-1, 1) for m in self._kidney(side)]
         tumours = self._lesions(2)
@@ -121,7 +147,10 @@ class Given:
         kinds = rng.choice(["simple cyst", "complex cyst"], len(cysts), p=[0.55, 0.45])
         self.looks = (
             tumour * len(tumours),
-            [draw_look(rng, str(kind), kidney_hu, r) for kind, (_, r) in zip(kinds, cysts, strict=True)],
+            [
+                draw_look(rng, str(kind), kidney_hu, r)
+                for kind, (_, r) in zip(kinds, cysts, strict=True)
+            ],
         )
 
     @property
@@ -159,7 +188,9 @@ class Given:
 
     def sample(self, slab: Slab) -> tuple[list[Part | None], list[Part | None], list[Part | None]]:
         """Kidneys, tumours and cysts on the slices of a slab (None where one does not reach it)."""
-        kidneys, tumours, cysts = ([m.part(slab) for m in group] for group in (self.kidneys, self.tumours, self.cysts))
+        kidneys, tumours, cysts = (
+            [m.part(slab) for m in group] for group in (self.kidneys, self.tumours, self.cysts)
+        )
         return kidneys, tumours, cysts
 
     def _kidney(self, side: int) -> list[_Mask]:
@@ -188,20 +219,31 @@ class Given:
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
         order = np.argsort(-sizes, kind="stable")
         rank = np.zeros(count + 1, np.int32)
-        rank[order + 1] = np.minimum(np.arange(count), LARGEST - 1) + 1  # the rest is painted as one
+        rank[order + 1] = (
+            np.minimum(np.arange(count), LARGEST - 1) + 1
+        )  # the rest is painted as one
         pieces = rank[pieces]
         masks = []
         for k, box in enumerate(ndimage.find_objects(pieces)):
             box = _padded(box, pieces.shape, 4)
             inside = pieces[box] == k + 1
             ml = float(inside.sum()) * float(np.prod(self.grid.spacing))
-            place = tuple(slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, outer, strict=True))
-            masks.append((_mask(inside, place, self.grid.spacing), max(1.0, float(np.cbrt(ml * 3 / (4 * np.pi))))))
+            place = tuple(
+                slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, outer, strict=True)
+            )
+            masks.append(
+                (
+                    _mask(inside, place, self.grid.spacing),
+                    max(1.0, float(np.cbrt(ml * 3 / (4 * np.pi)))),
+                )
+            )
         return masks
 
 
 def _padded(box: Box, shape: tuple[int, ...], by: int) -> Box:
     """A box grown by some voxels, within the array."""
-    grown = (slice(max(0, b.start - by), min(n, b.stop + by)) for b, n in zip(box, shape, strict=True))
+    grown = (
+        slice(max(0, b.start - by), min(n, b.stop + by)) for b, n in zip(box, shape, strict=True)
+    )
     z, y, x = grown
     return z, y, x

@@ -128,13 +128,21 @@ def lesion_hu(look: Look, window: Window, depth: np.ndarray) -> np.ndarray:
     return hu
 
 
-def draw_tumour(rng: np.random.Generator, centre: np.ndarray, ml: float, kidney_hu: float) -> Lesion:
+def draw_tumour(
+    rng: np.random.Generator, centre: np.ndarray, ml: float, kidney_hu: float
+) -> Lesion:
     """Draw a lobulated tumour of about `ml` at a centre (z, y, x) in mm."""
     radius = float(np.cbrt(ml * 1000 * 3 / (4 * np.pi)))
     lumps, lump_mm = draw_field(rng, max(5.0, 0.7 * radius)), radius * rng.uniform(0.03, 0.11)
     turn = rotation(*rng.uniform(-np.pi, np.pi, 3))
     parts = [
-        Ellipsoid(centre=centre, radii=radius * rng.uniform(0.75, 1.2, 3), turn=turn, lumps=lumps, lump_mm=lump_mm)
+        Ellipsoid(
+            centre=centre,
+            radii=radius * rng.uniform(0.75, 1.2, 3),
+            turn=turn,
+            lumps=lumps,
+            lump_mm=lump_mm,
+        )
     ]
     for _ in range(rng.choice(5, p=[0.35, 0.2, 0.2, 0.15, 0.1])):
         way = rng.standard_normal(3)
@@ -150,7 +158,9 @@ def draw_tumour(rng: np.random.Generator, centre: np.ndarray, ml: float, kidney_
     return _sized(lesion, ml)
 
 
-def draw_cyst(rng: np.random.Generator, centre: np.ndarray, ml: float, kind: Kind, kidney_hu: float) -> Lesion:
+def draw_cyst(
+    rng: np.random.Generator, centre: np.ndarray, ml: float, kind: Kind, kidney_hu: float
+) -> Lesion:
     """Draw a roundish cyst of about `ml` at a centre (z, y, x) in mm; complex ones are lumpy like tumours."""
     radius = float(np.cbrt(ml * 1000 * 3 / (4 * np.pi)))
     lump_mm = radius * rng.uniform(0.01, 0.06 if kind == "complex cyst" else 0.02)
@@ -170,7 +180,9 @@ def _sized(lesion: Lesion, ml: float) -> Lesion:
     for _ in range(2):
         step = max(0.5, lesion.radius / 12)
         inside = cover(lesion.distance(lattice(lesion.centre, lesion.reach, step)), step)
-        scale = float(np.clip(np.cbrt(ml * 1000 / max(float(inside.sum()) * step**3, 1.0)), 0.6, 1.6))
+        scale = float(
+            np.clip(np.cbrt(ml * 1000 / max(float(inside.sum()) * step**3, 1.0)), 0.6, 1.6)
+        )
         parts = tuple(
             Ellipsoid(
                 centre=lesion.centre + (p.centre - lesion.centre) * scale,

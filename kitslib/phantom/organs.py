@@ -8,7 +8,16 @@ from itertools import pairwise
 import numpy as np
 
 from kitslib.phantom.patient import Patient
-from kitslib.phantom.shapes import Capsule, Ellipsoid, Field, Slab, blend, cover, draw_field, rotation
+from kitslib.phantom.shapes import (
+    Capsule,
+    Ellipsoid,
+    Field,
+    Slab,
+    blend,
+    cover,
+    draw_field,
+    rotation,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,10 @@ def draw_viscera(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     solids += _liver(rng, patient) + _spleen(rng, patient)
     solids.append(
         Solid(
-            shape=Ellipsoid(centre=_v(rng.uniform(215, 250), -50, rng.normal(0, 8)), radii=rng.uniform(22, 50, 3)),
+            shape=Ellipsoid(
+                centre=_v(rng.uniform(215, 250), -50, rng.normal(0, 8)),
+                radii=rng.uniform(22, 50, 3),
+            ),
             hu=rng.uniform(0, 20),
         )
     )
@@ -108,22 +120,32 @@ def _liver(rng: np.random.Generator, patient: Patient) -> list[Solid]:
             solids.append(Solid(shape=Capsule(a=a, b=b, radius=r), hu=bright))
     for _ in range(rng.poisson(0.8)):
         at = centre + rng.uniform(-0.7, 0.7, 3) * right.radii
-        solids.append(Solid(shape=Ellipsoid(centre=at, radii=rng.uniform(3, 18, 3)), hu=rng.uniform(0, 90)))
+        solids.append(
+            Solid(shape=Ellipsoid(centre=at, radii=rng.uniform(3, 18, 3)), hu=rng.uniform(0, 90))
+        )
     bladder = _v(tip - rng.uniform(25, 50), middle - 0.5 * ry, -rng.uniform(0.3, 0.5) * rx)
-    solids.append(Solid(shape=Ellipsoid(centre=bladder, radii=rng.uniform(10, 24, 3)), hu=rng.uniform(0, 25)))
+    solids.append(
+        Solid(shape=Ellipsoid(centre=bladder, radii=rng.uniform(10, 24, 3)), hu=rng.uniform(0, 25))
+    )
     return solids
 
 
 def _spleen(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     v, (middle, ry, rx), top = patient.values, patient.room, patient.dome[1]
     shape = Ellipsoid(
-        centre=_v(top + rng.uniform(60, 85), middle + rng.uniform(0.3, 0.6) * ry, rng.uniform(0.68, 0.8) * rx),
+        centre=_v(
+            top + rng.uniform(60, 85),
+            middle + rng.uniform(0.3, 0.6) * ry,
+            rng.uniform(0.68, 0.8) * rx,
+        ),
         radii=_v(rng.uniform(38, 62), rng.uniform(30, 48), rng.uniform(20, 32)),
         turn=rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2)),
         lumps=draw_field(rng, 22.0),
         lump_mm=rng.uniform(0.5, 2.5),
     )
-    return [Solid(shape=shape, hu=v.spleen, texture=draw_field(rng, 8.0), amplitude=rng.uniform(0, 5))]
+    return [
+        Solid(shape=shape, hu=v.spleen, texture=draw_field(rng, 8.0), amplitude=rng.uniform(0, 5))
+    ]
 
 
 def _stomach(rng: np.random.Generator, patient: Patient) -> list[Solid]:
@@ -135,7 +157,13 @@ def _stomach(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         _v(top + 105, middle - 0.45 * ry, -0.1 * rx),
     ]
     path = [p + rng.normal(0, 7, 3) for p in path]
-    return _tube(rng, path, rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45]), v.bowel + 10, rng.uniform(3, 6))
+    return _tube(
+        rng,
+        path,
+        rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45]),
+        v.bowel + 10,
+        rng.uniform(3, 6),
+    )
 
 
 def _pancreas(rng: np.random.Generator, patient: Patient) -> list[Solid]:
@@ -165,7 +193,9 @@ def _tube(
     rng: np.random.Generator, path: list[np.ndarray], radii: np.ndarray, wall_hu: float, wall: float
 ) -> list[Solid]:
     """A hollow organ along a path: wall first, then its content."""
-    kind = rng.choice(["gas", "fluid", "contrast", "stool", "collapsed"], p=[0.2, 0.27, 0.13, 0.22, 0.18])
+    kind = rng.choice(
+        ["gas", "fluid", "contrast", "stool", "collapsed"], p=[0.2, 0.27, 0.13, 0.22, 0.18]
+    )
     field = draw_field(rng, rng.uniform(3, 7), 16)
     hu = {"gas": 15.0, "contrast": rng.uniform(100, 350)}.get(str(kind), rng.uniform(0, 55))
     hu = wall_hu + rng.uniform(-15, 10) if kind == "collapsed" else hu
@@ -178,7 +208,9 @@ def _tube(
     outer, inner = [], []
     for i, (a, b) in enumerate(pairwise(path)):
         ra, rb = float(radii[i]), float(radii[i + 1])
-        outer.append(Solid(shape=Capsule(a=a, b=b, radius=(ra, rb)), hu=wall_hu, texture=field, amplitude=6))
+        outer.append(
+            Solid(shape=Capsule(a=a, b=b, radius=(ra, rb)), hu=wall_hu, texture=field, amplitude=6)
+        )
         level = None
         if kind in filling:
             level = float((a[1] + b[1]) / 2 + filling[str(kind)] * (ra + rb) / 2)
@@ -200,13 +232,23 @@ def _bowel(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     v, (middle, ry, rx) = patient.values, patient.room
     solids = []
     for _ in range(60):
-        at = _v(rng.uniform(-60, 180), middle + rng.uniform(-0.7, 0.3) * ry, rng.uniform(-0.6, 0.6) * rx)
+        at = _v(
+            rng.uniform(-60, 180), middle + rng.uniform(-0.7, 0.3) * ry, rng.uniform(-0.6, 0.6) * rx
+        )
         end = at + rng.normal(0, 12, 3)
         hu = rng.choice([v.artery, v.vein])
-        solids.append(Solid(shape=Capsule(a=at, b=end, radius=(rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu=hu))
+        solids.append(
+            Solid(
+                shape=Capsule(a=at, b=end, radius=(rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu=hu
+            )
+        )
     crowd = np.clip(1.35 - 0.006 * (ry + rx - 130), 0.5, 1.3)  # less fat, more bowel in view
     for _ in range(int(rng.uniform(28, 60) * crowd)):
-        at = _v(rng.uniform(-50, 210), middle + rng.uniform(-0.85, 0.05) * ry, rng.uniform(-0.75, 0.75) * rx)
+        at = _v(
+            rng.uniform(-50, 210),
+            middle + rng.uniform(-0.85, 0.05) * ry,
+            rng.uniform(-0.75, 0.75) * rx,
+        )
         path, way = [at], rng.standard_normal(3)
         for _ in range(rng.integers(3, 8)):
             way = 0.6 * way + 0.8 * rng.standard_normal(3)
@@ -248,10 +290,18 @@ def _odd(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     middle, ry, rx = patient.room
     solids = []
     for _ in range(rng.integers(3, 18)):
-        at = _v(rng.uniform(-150, 200), middle + rng.uniform(-0.8, 0.7) * ry, rng.uniform(-0.85, 0.85) * rx)
+        at = _v(
+            rng.uniform(-150, 200),
+            middle + rng.uniform(-0.8, 0.7) * ry,
+            rng.uniform(-0.85, 0.85) * rx,
+        )
         solids.append(
             Solid(
-                shape=Ellipsoid(centre=at, radii=rng.uniform(5, 28, 3), turn=rotation(*rng.uniform(-np.pi, np.pi, 3))),
+                shape=Ellipsoid(
+                    centre=at,
+                    radii=rng.uniform(5, 28, 3),
+                    turn=rotation(*rng.uniform(-np.pi, np.pi, 3)),
+                ),
                 hu=rng.choice([rng.uniform(-60, 260), rng.uniform(0, 120)]),
                 texture=draw_field(rng, rng.uniform(4, 12)),
                 amplitude=rng.uniform(0, 20),

@@ -49,7 +49,9 @@ def draw_values(rng: np.random.Generator) -> Values:
         kidney, medulla = rng.uniform(30, 60), rng.uniform(0, 4)
     else:
         kidney = 90 + 160 * rng.beta(3.8, 1.2)
-        medulla = rng.choice([rng.uniform(0, 25), rng.uniform(25, 100)], p=[0.6, 0.4]) * min(1, kidney / 160)
+        medulla = rng.choice([rng.uniform(0, 25), rng.uniform(25, 100)], p=[0.6, 0.4]) * min(
+            1, kidney / 160
+        )
     gain = 0.08 if plain else float(np.clip((kidney - 35) / 170, 0.25, 1.2))
     liver = rng.uniform(42, 68) + gain * rng.uniform(28, 82)
     return Values(
@@ -85,13 +87,19 @@ class Outline:
         """Distance of every point from the centre, and of the curve from the centre in that direction."""
         dy = y - np.float32(self.middle)
         away = np.hypot(dy, x) + np.float32(1e-3)
-        depth = np.where(dy < 0, np.float32(self.middle - self.front), np.float32(self.back - self.middle))
-        k = (np.abs(dy / depth) ** self.power + np.abs(x / np.float32(self.side)) ** self.power) ** (1 / self.power)
+        depth = np.where(
+            dy < 0, np.float32(self.middle - self.front), np.float32(self.back - self.middle)
+        )
+        k = (
+            np.abs(dy / depth) ** self.power + np.abs(x / np.float32(self.side)) ** self.power
+        ) ** (1 / self.power)
         radius = away / np.maximum(k, np.float32(1e-4))
         if self.ripples:
             angle = np.arctan2(x, dy)
             for order, share, phase in self.ripples:
-                radius = radius * (1 + np.float32(share) * np.cos(order * angle + np.float32(phase)))
+                radius = radius * (
+                    1 + np.float32(share) * np.cos(order * angle + np.float32(phase))
+                )
         return away, radius.astype(np.float32)
 
     def point(self, angle: float, out: float = 0.0) -> tuple[float, float]:
@@ -110,7 +118,9 @@ class Patient:
     muscle: Outline
     cavity: Outline
     dome: tuple[float, float]  # z of the top of the diaphragm, right and left
-    taper: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]  # z, trunk scale, cavity scale
+    taper: tuple[
+        tuple[float, ...], tuple[float, ...], tuple[float, ...]
+    ]  # z, trunk scale, cavity scale
     grain: Field
     stranding: float  # HU, texture of fat
     marbling: float  # 0..1, fat between muscles
@@ -126,12 +136,18 @@ class Patient:
         side = max(self.cavity.side, 1.06 * max(-low[2], high[2]) + 6)
         back = max(self.cavity.back, high[1] + 3)
         front = min(self.cavity.front, low[1] - 15)
-        wider, behind, before = side - self.cavity.side, back - self.cavity.back, front - self.cavity.front
+        wider, behind, before = (
+            side - self.cavity.side,
+            back - self.cavity.back,
+            front - self.cavity.front,
+        )
 
         def grow(o: Outline) -> Outline:
             return replace(o, side=o.side + wider, back=o.back + behind, front=o.front + before)
 
-        return replace(self, cavity=grow(self.cavity), muscle=grow(self.muscle), skin=grow(self.skin))
+        return replace(
+            self, cavity=grow(self.cavity), muscle=grow(self.muscle), skin=grow(self.skin)
+        )
 
 
 def draw_patient(rng: np.random.Generator, field_of_view: float, size: float) -> Patient:
@@ -148,7 +164,9 @@ def draw_patient(rng: np.random.Generator, field_of_view: float, size: float) ->
     middle = -30.0
 
     def ripples(scale: float) -> tuple[tuple[int, float, float], ...]:
-        return tuple((k, scale * rng.normal(0, 0.02) / k, rng.uniform(0, 6.3)) for k in (2, 3, 4, 5))
+        return tuple(
+            (k, scale * rng.normal(0, 0.02) / k, rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)
+        )
 
     z = (-400.0, -200.0, -100.0, 0.0, 80.0, 160.0, 300.0)
     waist = rng.uniform(0.9, 1.0)
@@ -165,7 +183,9 @@ def draw_patient(rng: np.random.Generator, field_of_view: float, size: float) ->
             power=power,
             ripples=ripples(1.5),
         ),
-        muscle=Outline(middle=middle, front=front - wall * 0.8, back=back, side=side - fat, power=power),
+        muscle=Outline(
+            middle=middle, front=front - wall * 0.8, back=back, side=side - fat, power=power
+        ),
         cavity=Outline(
             middle=middle,
             front=front,
@@ -187,7 +207,9 @@ class Trunk:
 
     def __init__(self, patient: Patient, grid: Grid, rng: np.random.Generator) -> None:
         self.patient, self.grid = patient, grid
-        self.curves = {n: getattr(patient, n).radial(*grid.plane) for n in ("skin", "muscle", "cavity")}
+        self.curves = {
+            n: getattr(patient, n).radial(*grid.plane) for n in ("skin", "muscle", "cavity")
+        }
         self.vessels = draw_field(rng, 5.5, 28)
         self.table = _table(patient, grid, rng)
 
@@ -199,7 +221,10 @@ class Trunk:
         surfaces = []
         for side, top in zip((-1, 1), self.patient.dome, strict=True):
             dx = (x - np.float32(side * 0.45 * rx)) / np.float32(0.62 * rx)
-            rr = np.hypot(np.where(dx * side < 0, dx * 0.75, dx), (y - np.float32(middle)) / np.float32(1.02 * ry))
+            rr = np.hypot(
+                np.where(dx * side < 0, dx * 0.75, dx),
+                (y - np.float32(middle)) / np.float32(1.02 * ry),
+            )
             surfaces.append(np.float32(top) + 95 * np.minimum(rr, 1.4) ** 2.6)
         return np.minimum(*surfaces)
 
@@ -220,7 +245,9 @@ class Trunk:
         fat = values.fat + self.patient.stranding * grain
         blend(hu, cover(skin, edge), values.muscle - 25)
         blend(hu, cover(skin + SKIN_MM, edge), fat)
-        streaks = values.muscle + np.clip(grain - 1.9 + 1.2 * self.patient.marbling, 0, 1) * (values.fat - 20)
+        streaks = values.muscle + np.clip(grain - 1.9 + 1.2 * self.patient.marbling, 0, 1) * (
+            values.fat - 20
+        )
         blend(hu, cover(np.maximum(muscle, skin + 3), edge), streaks)
         cavity = np.maximum(cavity, muscle + 3)
         inside = cover(cavity, edge)
@@ -247,5 +274,9 @@ def _table(patient: Patient, grid: Grid, rng: np.random.Generator) -> np.ndarray
     thick, depth = rng.uniform(1.5, 4), rng.uniform(15, 70)
     for level, value in ((0.0, rng.uniform(-650, 150)), (depth, rng.uniform(-650, 100))):
         blend(hu, wide * cover(np.abs(surface - np.float32(level)) - thick / 2, edge), value)
-    blend(hu, wide * cover(np.maximum(-surface + thick, surface - depth + thick), edge), rng.uniform(-990, -900))
+    blend(
+        hu,
+        wide * cover(np.maximum(-surface + thick, surface - depth + thick), edge),
+        rng.uniform(-990, -900),
+    )
     return hu

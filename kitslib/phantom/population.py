@@ -53,7 +53,12 @@ def draw_ranks(seed: int, index: int) -> Ranks:
     They depend on (seed, index) alone: a random start of the cohort, then equal irrational steps modulo 1.
     """
     start = np.random.default_rng(np.random.SeedSequence((seed,))).uniform(size=len(STEPS))
-    return Ranks(**{name: float((u + index * step) % 1) for (name, step), u in zip(STEPS.items(), start, strict=True)})
+    return Ranks(
+        **{
+            name: float((u + index * step) % 1)
+            for (name, step), u in zip(STEPS.items(), start, strict=True)
+        }
+    )
 
 
 def draw_kidney(rng: np.random.Generator, side: int, ml: float, centre: np.ndarray) -> Kidney:
@@ -109,7 +114,10 @@ def draw_renal(
     size: body size quantile in 0..1, correlated with kidney volume as in KiTS (r about 0.5). cavity: centre y and
     half axes (y, x) in mm of the space that lesions stay in. hu: enhancement of the kidney.
     """
-    rank = ndtr(0.5 * ndtri(np.clip(size, 0.01, 0.99)) + np.sqrt(0.75) * ndtri(np.clip(ranks.kidney, 0.002, 0.998)))
+    rank = ndtr(
+        0.5 * ndtri(np.clip(size, 0.01, 0.99))
+        + np.sqrt(0.75) * ndtri(np.clip(ranks.kidney, 0.002, 0.998))
+    )
     total = float(np.interp(rank, *KIDNEY_ML))
     left = float(np.clip(rng.normal(0.5, 0.05), 0.36, 0.64))
     low = rng.normal(9, 20)  # mm by which the right kidney lies lower
@@ -120,7 +128,13 @@ def draw_renal(
             rng,
             side,
             total * share,
-            np.array([-side * low / 2, rng.normal(2, 5) + side * forward / 2, side * half + rng.normal(0, 4)]),
+            np.array(
+                [
+                    -side * low / 2,
+                    rng.normal(2, 5) + side * forward / 2,
+                    side * half + rng.normal(0, 4),
+                ]
+            ),
         )
         for side, share in ((-1, 1 - left), (1, left))
     ]
@@ -175,7 +189,9 @@ def _place(
         k = np.hypot((point[1] - middle) / ry, point[2] / rx)
         if k > 1:
             point[1:] = (middle + (point[1] - middle) / k, point[2] / k)
-        clear = min((np.linalg.norm(point - o.centre) - o.radius - radius for o in others), default=20.0)
+        clear = min(
+            (np.linalg.norm(point - o.centre) - o.radius - radius for o in others), default=20.0
+        )
         inward = max(0.0, radius * 0.7 + 25 - abs(point[2]))  # crossing the spine
         if min(clear, 5.0) - inward > most:
             best, most = point, min(clear, 5.0) - inward

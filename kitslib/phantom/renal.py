@@ -37,14 +37,19 @@ class Kidney:
         """The window in the kidney's own axes, lateral positive, poles bent straight."""
         d = (window.z - self.centre[0], window.y - self.centre[1], window.x - self.centre[2])
         m = self.turn
-        u, w, v = ((m[0, i] * d[0] + (m[1, i] * d[1] + m[2, i] * d[2])).astype(np.float32) for i in range(3))
+        u, w, v = (
+            (m[0, i] * d[0] + (m[1, i] * d[1] + m[2, i] * d[2])).astype(np.float32)
+            for i in range(3)
+        )
         v = v * self.side
         v += np.float32(self.bend) * np.square(u / np.float32(self.radii[0]))
         return Window(index=window.index, z=u, y=w, x=v, axes=window.axes)
 
     def outline(self, local: Window) -> np.ndarray:
         """Distance in mm to the outer surface as if the sinus were filled."""
-        body = Ellipsoid(centre=np.zeros(3), radii=self.radii, lumps=self.lumps, lump_mm=self.lump_mm)
+        body = Ellipsoid(
+            centre=np.zeros(3), radii=self.radii, lumps=self.lumps, lump_mm=self.lump_mm
+        )
         return body.distance(local)
 
     def distance(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +57,9 @@ class Kidney:
         local = self.local(window)
         body = self.outline(local)
         pelvis = self.pelvis.shell(local)
-        return np.maximum(body, np.minimum(-self.sinus.distance(local), pelvis)), np.maximum(body, pelvis)
+        return np.maximum(body, np.minimum(-self.sinus.distance(local), pelvis)), np.maximum(
+            body, pelvis
+        )
 
     def surface(self, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Point on the surface and outward normal (patient z, y, x) towards a local direction."""
@@ -74,8 +81,12 @@ class Kidney:
             self,
             radii=self.radii * scale,
             bend=self.bend * scale,
-            sinus=replace(self.sinus, centre=self.sinus.centre * scale, radii=self.sinus.radii * scale),
-            pelvis=replace(self.pelvis, centre=self.pelvis.centre * scale, radii=self.pelvis.radii * scale),
+            sinus=replace(
+                self.sinus, centre=self.sinus.centre * scale, radii=self.sinus.radii * scale
+            ),
+            pelvis=replace(
+                self.pelvis, centre=self.pelvis.centre * scale, radii=self.pelvis.radii * scale
+            ),
         )
 
 
@@ -132,8 +143,15 @@ class Renal:
         first = np.array([low[0], *np.min(corners, axis=0)]) - HALO_MM
         last = np.array([high[0], *np.max(corners, axis=0)]) + HALO_MM
         shape = tuple(int(n) for n in np.ceil((last - first) / COARSE_MM) + 1)
-        small = Grid(shape=shape, spacing=(COARSE_MM,) * 3, origin=tuple(-first / COARSE_MM), angle=grid.angle)
-        inside = np.concatenate([label_slab(self.sample(slab), slab.shape) for slab in small.slabs(COARSE_MM)])
+        small = Grid(
+            shape=shape,
+            spacing=(COARSE_MM,) * 3,
+            origin=tuple(-first / COARSE_MM),
+            angle=grid.angle,
+        )
+        inside = np.concatenate(
+            [label_slab(self.sample(slab), slab.shape) for slab in small.slabs(COARSE_MM)]
+        )
         return Coarse(inside=inside > 0, origin=tuple(first), cell=(COARSE_MM,) * 3)
 
     def sample(self, slab: Slab) -> tuple[list[Part | None], list[Part | None], list[Part | None]]:
@@ -150,7 +168,11 @@ def _part(slab: Slab, shape: Kidney | Lesion) -> Part | None:
     fine = slab.window(shape.centre, shape.reach)
     if fine is None:
         return None
-    subs, first, last = slab.subs, fine.index[0].start // slab.subs, -(-fine.index[0].stop // slab.subs)
+    subs, first, last = (
+        slab.subs,
+        fine.index[0].start // slab.subs,
+        -(-fine.index[0].stop // slab.subs),
+    )
     fine = slab.crop(first * subs, last * subs, *fine.index[1:])
     pelvis = None
     if isinstance(shape, Kidney):

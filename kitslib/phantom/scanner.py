@@ -15,7 +15,10 @@ from kitslib.phantom.shapes import Field, Grid, blend, draw_field
 
 SPACING_Z = (5.0, 3.0, 0.5, 2.5, 1.0, 1.25, 2.0, 4.0, 1.5)  # mm, KiTS19
 SPACING_Z_WEIGHT = (86, 39, 31, 23, 18, 5, 4, 2, 2)
-PIXEL_MM = ((0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (0.56, 0.6566, 0.7183, 0.7812, 0.8681, 0.9766, 1.041))
+PIXEL_MM = (
+    (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1),
+    (0.56, 0.6566, 0.7183, 0.7812, 0.8681, 0.9766, 1.041),
+)
 ABOVE_MM = ((0, 0.05, 0.25, 0.5, 0.75, 0.9, 1), (9, 21, 69, 91, 115, 170, 240))  # above the kidneys
 BELOW_MM = ((0, 0.02, 0.06, 0.25, 0.48, 0.75, 0.95, 1), (-18, -2, 12, 56, 185, 235, 260, 280))
 KITS_MATRIX = 512
@@ -60,7 +63,9 @@ class Protocol:
         )
 
 
-def draw_protocol(rng: np.random.Generator, ranks: Ranks, matrix: int, spacing_z: tuple[float, ...] | None) -> Protocol:
+def draw_protocol(
+    rng: np.random.Generator, ranks: Ranks, matrix: int, spacing_z: tuple[float, ...] | None
+) -> Protocol:
     """Draw spacing, field of view and position as in KiTS; spacing_z restricts the slice distances."""
     rank = ranks.pixel
     pixel = round(float(np.interp(rank, *PIXEL_MM)), 4) * KITS_MATRIX / matrix
@@ -74,7 +79,10 @@ def draw_protocol(rng: np.random.Generator, ranks: Ranks, matrix: int, spacing_z
         spacing=(float(z), pixel, pixel),
         matrix=matrix,
         size=float(np.clip(rank + rng.normal(0, 0.2), 0, 1)),
-        offset=(float(np.clip(rng.normal(33, 15), -5, 68)), float(np.clip(rng.normal(4, 9), -20, 26))),
+        offset=(
+            float(np.clip(rng.normal(33, 15), -5, 68)),
+            float(np.clip(rng.normal(4, 9), -20, 26)),
+        ),
         angle=float(np.radians(rng.normal(0, 3.5))),
         above=float(np.interp(ranks.above, *ABOVE_MM)),
         below=float(np.interp(ranks.below, *BELOW_MM)),
@@ -105,7 +113,9 @@ def paint_kidney(hu: np.ndarray, part: Part, values: Values, look: Parenchyma) -
     """Blend one kidney into HU slices: cortex, medullary pyramids, collecting system."""
     deep = np.clip((part.depth - look.cortex_mm) / 2 + 0.5, 0, 1)
     pyramid = np.clip(0.75 + 1.3 * look.pyramids(part.window), 0, 1)
-    tissue = values.cortex - values.medulla * deep * pyramid + look.amplitude * look.grain(part.window)
+    tissue = (
+        values.cortex - values.medulla * deep * pyramid + look.amplitude * look.grain(part.window)
+    )
     if part.pelvis is not None:
         tissue += part.pelvis * (values.pelvis - tissue)
     blend(hu[part.index], part.share, tissue)
@@ -125,7 +135,9 @@ class Detector:
         self.blur = rng.uniform(0.3, 0.75) / pixel  # sigma in pixels
         sigma = float(np.clip(rng.lognormal(np.log(15), 0.38) * (3 / dz) ** 0.2, 8, 30))
         self.memory = float(np.exp(-dz / rng.uniform(0.6, 1.6)))
-        self.transfer = _transfer(grid, rng.uniform(0.32, 0.8), rng.uniform(0.4, 1.0)) * np.float32(sigma)
+        self.transfer = _transfer(grid, rng.uniform(0.32, 0.8), rng.uniform(0.4, 1.0)) * np.float32(
+            sigma
+        )
         self.white: np.ndarray | None = None
         self.outside = self._outside(rng)
 
@@ -137,12 +149,16 @@ class Detector:
         _, rows, cols = self.grid.shape
         y = (np.arange(rows) - (rows - 1) / 2)[:, None] * self.grid.spacing[1]
         x = (np.arange(cols) - (cols - 1) / 2)[None, :] * self.grid.spacing[2]
-        return np.hypot(y, x) > 0.5 * max(rows * self.grid.spacing[1], cols * self.grid.spacing[2]), value
+        return np.hypot(y, x) > 0.5 * max(
+            rows * self.grid.spacing[1], cols * self.grid.spacing[2]
+        ), value
 
     def noise(self) -> np.ndarray:
         """Noise of the next slice (H, W) in HU."""
         rows, cols = self.grid.shape[1:]
-        fresh = self.rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        fresh = self.rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32).view(
+            np.complex64
+        )[..., 0]
         if self.white is None:
             self.white = fresh
         else:
@@ -174,7 +190,9 @@ def _transfer(grid: Grid, cutoff: float, ramp: float) -> np.ndarray:
     fx = fft.rfftfreq(cols, grid.spacing[2])[None, :]
     shape = _spectrum(np.hypot(fy, fx), cutoff, ramp)
     f = np.linspace(0, 0.64, 400)
-    total = 2 * np.pi * np.trapezoid(np.square(_spectrum(f, cutoff, ramp)) * f, f)  # power of KiTS's band
+    total = (
+        2 * np.pi * np.trapezoid(np.square(_spectrum(f, cutoff, ramp)) * f, f)
+    )  # power of KiTS's band
     area = grid.spacing[1] * grid.spacing[2]
     # irfft2 of complex unit-variance parts z gives variance sum(2 |t|^2) / (rows cols)^2 over the full plane
     scale = np.sqrt(rows * cols / (2 * area * total))

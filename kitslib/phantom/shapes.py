@@ -33,8 +33,12 @@ class Grid:
     @cached_property
     def plane(self) -> tuple[np.ndarray, np.ndarray]:
         """Patient y and x in mm of every pixel, each (H, W) float32."""
-        y = ((np.arange(self.shape[1]) - self.origin[1]) * self.spacing[1]).astype(np.float32)[:, None]
-        x = ((np.arange(self.shape[2]) - self.origin[2]) * self.spacing[2]).astype(np.float32)[None, :]
+        y = ((np.arange(self.shape[1]) - self.origin[1]) * self.spacing[1]).astype(np.float32)[
+            :, None
+        ]
+        x = ((np.arange(self.shape[2]) - self.origin[2]) * self.spacing[2]).astype(np.float32)[
+            None, :
+        ]
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         return c * y - s * x, s * y + c * x
 
@@ -59,7 +63,10 @@ class Window:
 
 def lattice(centre: np.ndarray, reach: np.ndarray, step: float) -> Window:
     """A coarse window around a patient point for measuring shapes, unrotated, `step` mm apart."""
-    axes = tuple(np.arange(c - r, c + r + step, step, dtype=np.float32) for c, r in zip(centre, reach, strict=True))
+    axes = tuple(
+        np.arange(c - r, c + r + step, step, dtype=np.float32)
+        for c, r in zip(centre, reach, strict=True)
+    )
     return Window(
         index=(slice(None),) * 3,
         z=axes[0][:, None, None],
@@ -125,7 +132,9 @@ class Slab:
         grid, z = self.grid, self.depths[first:last]
         y, x = grid.plane
         axes = tuple(
-            ((np.arange(span.start, span.stop) - grid.origin[axis]) * grid.spacing[axis]).astype(np.float32)
+            ((np.arange(span.start, span.stop) - grid.origin[axis]) * grid.spacing[axis]).astype(
+                np.float32
+            )
             for axis, span in ((1, rows), (2, cols))
         )
         return Window(
@@ -145,7 +154,9 @@ def _basis(at: np.ndarray, count: int, periodic: bool) -> tuple[np.ndarray, np.n
     """Indices (4, n) and weights (4, n) of the cubic B-splines that reach each position (in cells)."""
     cell = np.floor(at)
     t = (at - cell).astype(np.float32)
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * t * (t * (1 - t) + 1) + 1, t**3]) / 6
+    weights = (
+        np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * t * (t * (1 - t) + 1) + 1, t**3]) / 6
+    )
     index = cell.astype(np.int64) + np.arange(-1, 3)[:, None]
     return (index % count if periodic else np.clip(index, 0, count - 1)), weights.astype(np.float32)
 
@@ -163,7 +174,9 @@ def spline(
     Coefficient (i, j, k) stands at origin + (i, j, k) * cell. Only element-wise products are used, so that
     the bits do not depend on a linear-algebra library or its threads.
     """
-    bases = [_basis((axes[a] - origin[a]) / cell[a], coefficients.shape[a], periodic) for a in range(3)]
+    bases = [
+        _basis((axes[a] - origin[a]) / cell[a], coefficients.shape[a], periodic) for a in range(3)
+    ]
     planes, inverse = np.unique(bases[0][0], return_inverse=True)
     bases[0] = (inverse.reshape(bases[0][0].shape), bases[0][1])
     value = coefficients[planes]

@@ -9,7 +9,16 @@ import numpy as np
 
 from kitslib.phantom.organs import Solid
 from kitslib.phantom.patient import Patient
-from kitslib.phantom.shapes import Capsule, Ellipsoid, Field, Slab, blend, cover, draw_field, rotation
+from kitslib.phantom.shapes import (
+    Capsule,
+    Ellipsoid,
+    Field,
+    Slab,
+    blend,
+    cover,
+    draw_field,
+    rotation,
+)
 
 SPINE_REACH = np.array([1e4, 68.0, 62.0])
 SPINE_MIDDLE = np.array([0.0, 30.0, 0.0])
@@ -34,13 +43,19 @@ class Spine:
         if window is None:
             return
         edge, s = slab.edge, np.float32(self.size)
-        height = (window.z / np.float32(self.period) + np.float32(self.phase)) % 1  # 0..1 from disc to disc
-        x = window.x - np.float32(self.sway[0]) * np.sin(window.z / np.float32(self.sway[1]) + self.sway[2])
+        height = (
+            window.z / np.float32(self.period) + np.float32(self.phase)
+        ) % 1  # 0..1 from disc to disc
+        x = window.x - np.float32(self.sway[0]) * np.sin(
+            window.z / np.float32(self.sway[1]) + self.sway[2]
+        )
         y, view = window.y, canvas[window.index]
         waist = 1 - 0.10 * np.sin(np.pi * height)
         body = (np.sqrt(np.square(x / (23 * s)) + np.square(y / (17 * s))) - waist) * (19 * s)
         body = np.maximum(body, y - 14 * s)  # flat towards the canal
-        disc = np.clip((np.float32(0.1) - np.minimum(height, 1 - height)) * self.period / edge + 0.5, 0, 1)
+        disc = np.clip(
+            (np.float32(0.1) - np.minimum(height, 1 - height)) * self.period / edge + 0.5, 0, 1
+        )
         trabecular = self.marrow + 25 * self.grain(window)
         end = np.clip(1.6 - np.abs(np.minimum(height, 1 - height) - 0.13) * self.period / 1.5, 0, 1)
         solid = cover(body, edge)
@@ -56,10 +71,14 @@ class Spine:
         wing = np.maximum(np.abs(y - 21 * s - 0.1 * np.abs(x)) - 4.5 * s, np.abs(x) - 36 * s)
         wing = np.maximum(wing, (np.abs(height - 0.42) - 0.14) * self.period)
         facet = np.hypot(np.abs(x) - 15 * s, y - 34 * s) - 7.5 * s
-        bone = np.minimum(np.minimum(np.maximum(arch, 13 * s - y), facet), np.minimum(spinous, wing))
+        bone = np.minimum(
+            np.minimum(np.maximum(arch, 13 * s - y), facet), np.minimum(spinous, wing)
+        )
         blend(view, cover(bone, edge), 0.85 * self.shell)
         blend(view, cover(bone + 2.2, edge), trabecular + 60)
-        canal = (np.sqrt(np.square(x / (10 * s)) + np.square((y - canal_y) / (8 * s))) - 1) * (9 * s)
+        canal = (np.sqrt(np.square(x / (10 * s)) + np.square((y - canal_y) / (8 * s))) - 1) * (
+            9 * s
+        )
         blend(view, cover(canal, edge), 25.0)
         blend(view, cover(canal + 3.5, edge), 38.0)
 
@@ -89,7 +108,9 @@ def _chain(
     """Solids along a polyline."""
     return [
         Solid(
-            shape=Capsule(a=points[i], b=points[i + 1], radius=(float(radii[i]), float(radii[i + 1]))),
+            shape=Capsule(
+                a=points[i], b=points[i + 1], radius=(float(radii[i]), float(radii[i + 1]))
+            ),
             hu=hu,
             confined=False,
             texture=texture,
@@ -111,7 +132,12 @@ def draw_muscles(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         y = np.array([10.0, 8, 5, -4, -22, -40])
         psoas = np.stack([z, y, x], 1)
         solids += _chain(psoas, bulk * np.array([5, 11, 15, 19, 19, 15]), hu, **look)
-        solids += _chain(psoas + np.array([0, 9, -5 * side]), bulk * np.array([5, 10, 13, 15, 14, 10]), hu, **look)
+        solids += _chain(
+            psoas + np.array([0, 9, -5 * side]),
+            bulk * np.array([5, 10, 13, 15, 14, 10]),
+            hu,
+            **look,
+        )
         plate = Ellipsoid(
             centre=np.array([35.0, patient.cavity.back + 2, side * 58]),
             radii=np.array([85.0, 9 * bulk, 24]),
@@ -119,7 +145,13 @@ def draw_muscles(rng: np.random.Generator, patient: Patient) -> list[Solid]:
         )
         solids.append(Solid(shape=plate, hu=hu, confined=False, **look))
         for offset, back, size in ((20, 46, 21), (38, 54, 20), (52, 58, 14)):
-            line = np.array([[-400.0, back, side * offset], [0, back + 2, side * offset], [250, back, side * offset]])
+            line = np.array(
+                [
+                    [-400.0, back, side * offset],
+                    [0, back + 2, side * offset],
+                    [250, back, side * offset],
+                ]
+            )
             solids += _chain(line, bulk**0.5 * size * np.array([0.85, 1, 1]), hu, **look)
         crus = np.array([[-120.0, -28, side * 20], [-50, -20, side * 16], [20, -17, side * 12]])
         solids += _chain(crus, np.array([4.0, 6, 2.5]), hu)
@@ -141,7 +173,10 @@ def draw_ribs(rng: np.random.Generator, patient: Patient) -> list[Solid]:
             scale = np.interp(z, patient.taper[0], patient.taper[2])
             middle = patient.cavity.middle
             points = np.array(
-                [(zz, middle + (p[0] - middle) * k, p[1] * k) for zz, p, k in zip(z, yx, scale, strict=True)]
+                [
+                    (zz, middle + (p[0] - middle) * k, p[1] * k)
+                    for zz, p, k in zip(z, yx, scale, strict=True)
+                ]
             )
             size = rng.uniform(4.2, 5.6)
             solids += _chain(points, [size] * len(points), shell)
@@ -161,11 +196,23 @@ def draw_pelvis(rng: np.random.Generator, patient: Patient) -> list[Solid]:
                 open_ = np.sin(min(1.0, (k + 1.2) / 7) * np.pi / 2)  # the crest is an arch
                 back = np.array([z, 30 + 22 * open_, side * (0.62 - 0.25 * open_) * reach])
                 bend = np.array([z, 8 + 6 * open_, side * 0.8 * reach])
-                front = np.array([z, 2 - 62 * open_ + 0.2 * (z - crest), side * (1.0 - 0.0015 * (z - crest)) * reach])
+                front = np.array(
+                    [
+                        z,
+                        2 - 62 * open_ + 0.2 * (z - crest),
+                        side * (1.0 - 0.0015 * (z - crest)) * reach,
+                    ]
+                )
                 size = np.array([8.0, 4.5, 6.5]) - inset
                 solids += _chain(np.array([back, bend, front]), size, hu)
             hip = np.array([crest + 160, -15.0, side * 0.72 * reach])
-            solids.append(Solid(shape=Ellipsoid(centre=hip, radii=np.full(3, 26.0 - inset)), hu=hu, confined=False))
+            solids.append(
+                Solid(
+                    shape=Ellipsoid(centre=hip, radii=np.full(3, 26.0 - inset)),
+                    hu=hu,
+                    confined=False,
+                )
+            )
             shaft = hip + np.array([[0.0, 0, 0], [25, 5, side * 32], [120, 5, side * 38]])
             solids += _chain(shaft, np.array([17, 16, 14]) - inset * 2, hu)
         sacrum = Ellipsoid(
@@ -177,12 +224,16 @@ def draw_pelvis(rng: np.random.Generator, patient: Patient) -> list[Solid]:
     return solids
 
 
-def draw_vessels(rng: np.random.Generator, patient: Patient, hila: Sequence[np.ndarray]) -> list[Solid]:
+def draw_vessels(
+    rng: np.random.Generator, patient: Patient, hila: Sequence[np.ndarray]
+) -> list[Solid]:
     """Aorta, vena cava, iliac vessels, visceral trunks, and renal vessels to each hilum (z, y, x in mm)."""
     v, solids = patient.values, []
     size = rng.uniform(8.5, 13)
     ax, fork = rng.uniform(2, 12), rng.uniform(75, 105)
-    aorta = np.array([[-400.0, -12, 12], [-150, -20, ax], [-60, -30, ax], [20, -32, ax], [fork, -30, ax - 4]])
+    aorta = np.array(
+        [[-400.0, -12, 12], [-150, -20, ax], [-60, -30, ax], [20, -32, ax], [fork, -30, ax - 4]]
+    )
     aorta[1:-1, 2] += rng.normal(0, 2, 3)
     cava = np.array([[-140.0, -45, -26], [-70, -40, -24], [0, -32, -20], [fork + 15, -28, -14]])
     cava[:, 2] += rng.normal(0, 2)
@@ -201,7 +252,9 @@ def draw_vessels(rng: np.random.Generator, patient: Patient, hila: Sequence[np.n
                 )
             )
     for side in (-1, 1):
-        iliac = np.array([[fork, -30, ax - 4], [fork + 60, -12, side * 38], [fork + 130, -35, side * 70]])
+        iliac = np.array(
+            [[fork, -30, ax - 4], [fork + 60, -12, side * 38], [fork + 130, -35, side * 70]]
+        )
         solids += _chain(iliac, np.array([0.6, 0.55, 0.5]) * size, v.artery)
         iliac = iliac + np.array([8.0, 10, 4 * side])
         solids += _chain(iliac, np.array([0.7, 0.65, 0.6]) * flat, v.vein)
@@ -224,7 +277,11 @@ def draw_vessels(rng: np.random.Generator, patient: Patient, hila: Sequence[np.n
             ),
             (np.array([hilum[0] * 0.5 - 10, -28.0, ax]), rng.uniform(2.2, 3.5), v.artery, 4.0),
         ):
-            bow = (start + hilum) / 2 + np.array([lift, -6.0 if side > 0 else 0, 0]) + rng.normal(0, 3, 3)
+            bow = (
+                (start + hilum) / 2
+                + np.array([lift, -6.0 if side > 0 else 0, 0])
+                + rng.normal(0, 3, 3)
+            )
             if side > 0 and hu == v.vein:  # passes in front of the aorta
                 over = np.array([start[0], -34 - size - radius, ax])
                 solids += _chain(np.array([start, over]), [radius] * 2, hu)

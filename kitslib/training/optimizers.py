@@ -13,7 +13,11 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 Name = Literal["adam", "adamw", "muon"]
 SMALLEST = 8  # order from which on a matrix is worth orthogonalising
 ROUNDS = 5
-QUINTIC = (3.4445, -4.7750, 2.0315)  # s -> a s + b s^3 + c s^5, which brings singular values to about 1
+QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # s -> a s + b s^3 + c s^5, which brings singular values to about 1
 
 
 class Muon(torch.optim.Optimizer):
@@ -25,7 +29,12 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.01
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
     ) -> None:
         parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for p in params:
@@ -61,7 +70,9 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 step = torch.zeros((), device=p.device)
-                self.state[p].update(zip(names, (torch.zeros_like(p), torch.zeros_like(p), step), strict=True))
+                self.state[p].update(
+                    zip(names, (torch.zeros_like(p), torch.zeros_like(p), step), strict=True)
+                )
         means, squares, steps = ([self.state[p][name] for p in params] for name in names)
         adamw(
             params, [p.grad for p in params], means, squares, [], steps, fused=True, amsgrad=False, beta1=0.9,
@@ -111,14 +122,23 @@ def _newton_schulz(gram: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    network: nn.Module, *, name: Name, lr: float, schedule: Literal["constant", "one_cycle"], total_steps: int
+    network: nn.Module,
+    *,
+    name: Name,
+    lr: float,
+    schedule: Literal["constant", "one_cycle"],
+    total_steps: int,
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """Return the optimiser and its learning-rate schedule, stepped once per optimiser step."""
     if name == "muon":
         optimizer: torch.optim.Optimizer = Muon(network.parameters(), lr)
     else:
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        optimizer = kinds[name](network.parameters(), lr=lr, fused=True)  # one kernel for all weights
+        optimizer = kinds[name](
+            network.parameters(), lr=lr, fused=True
+        )  # one kernel for all weights
     if schedule == "one_cycle":
-        return optimizer, OneCycleLR(optimizer, lr, total_steps, pct_start=0.2, cycle_momentum=name != "muon")
+        return optimizer, OneCycleLR(
+            optimizer, lr, total_steps, pct_start=0.2, cycle_momentum=name != "muon"
+        )
     return optimizer, ConstantLR(optimizer, factor=1.0)

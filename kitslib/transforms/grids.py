@@ -35,9 +35,13 @@ class Grid:
     def __post_init__(self) -> None:
         shape, spacing, origin = tuple(self.shape), tuple(self.spacing), tuple(self.origin)
         if len(shape) != 3 or not all(n >= 1 and n == int(n) for n in shape):
-            raise TransformError(f"Grid.shape must be three whole numbers of at least 1, got {shape}")
+            raise TransformError(
+                f"Grid.shape must be three whole numbers of at least 1, got {shape}"
+            )
         if len(spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing):
-            raise TransformError(f"Grid.spacing must be three positive lengths in mm (z, y, x), got {spacing}")
+            raise TransformError(
+                f"Grid.spacing must be three positive lengths in mm (z, y, x), got {spacing}"
+            )
         if len(origin) != 3 or not all(math.isfinite(o) for o in origin):
             raise TransformError(f"Grid.origin must be three lengths in mm (z, y, x), got {origin}")
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
@@ -49,7 +53,10 @@ class Grid:
         return Grid(
             shape=tuple(part.stop - part.start for part in box),
             spacing=self.spacing,
-            origin=tuple(o + part.start * s for o, part, s in zip(self.origin, box, self.spacing, strict=True)),
+            origin=tuple(
+                o + part.start * s
+                for o, part, s in zip(self.origin, box, self.spacing, strict=True)
+            ),
         )
 
     def respaced(self, spacing: Triple) -> Grid:
@@ -62,7 +69,13 @@ class Grid:
         """Which of this grid's voxels have their centre within the faces of `other` (possibly none)."""
         box = []
         for n, s, o, n2, s2, o2 in zip(
-            self.shape, self.spacing, self.origin, other.shape, other.spacing, other.origin, strict=True
+            self.shape,
+            self.spacing,
+            self.origin,
+            other.shape,
+            other.spacing,
+            other.origin,
+            strict=True,
         ):
             first = math.ceil((o2 - o) / s - 0.5 - SNAP)
             last = math.ceil((o2 + n2 * s2 - o) / s - 0.5 - SNAP)
@@ -72,7 +85,11 @@ class Grid:
 
     def to_json(self) -> dict[str, list[float]]:
         """Plain lists, as `from_json` reads them."""
-        return {"shape": list(self.shape), "spacing": list(self.spacing), "origin": list(self.origin)}
+        return {
+            "shape": list(self.shape),
+            "spacing": list(self.spacing),
+            "origin": list(self.origin),
+        }
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Grid:

@@ -34,13 +34,20 @@ class HuWindow:
 
     def __call__(self, hu: Tensor) -> Tensor:
         """HU of any type and shape as the network reads them, float32, on the tensor's device."""
-        return hu.to(torch.float32, copy=True).clamp_(self.low, self.high).sub_(self.shift).div_(self.scale)
+        return (
+            hu.to(torch.float32, copy=True)
+            .clamp_(self.low, self.high)
+            .sub_(self.shift)
+            .div_(self.scale)
+        )
 
 
 HU_WINDOWS: dict[str, HuWindow] = {
     "soft_tissue": HuWindow(low=-200, high=300, shift=50, scale=250),  # kidney stage: to [-1, 1]
     "ancestor": HuWindow(low=-200, high=200, shift=0, scale=200),
-    "foreground": HuWindow(low=-79, high=304, shift=101, scale=76.9),  # tumour stage: foreground statistics of KiTS19
+    "foreground": HuWindow(
+        low=-79, high=304, shift=101, scale=76.9
+    ),  # tumour stage: foreground statistics of KiTS19
     "literal": HuWindow(low=40, high=50, shift=45, scale=5),  # the paper's sentence as printed
     "centre45_width350": HuWindow(low=-130, high=220, shift=45, scale=175),
 }

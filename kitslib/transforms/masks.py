@@ -11,7 +11,9 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> Box:
     """The smallest box around everything above 0, grown by `margin` voxels and clamped to the volume."""
     occupied = np.flatnonzero([plane.any() for plane in mask])
     if not len(occupied):
-        raise TransformError(f"the kidney mask of shape {mask.shape} is empty: there is no box around nothing")
+        raise TransformError(
+            f"the kidney mask of shape {mask.shape} is empty: there is no box around nothing"
+        )
     first, last = int(occupied[0]), int(occupied[-1])
     shadow = np.bitwise_or.reduce(mask[first : last + 1], axis=0)
     rows, columns = (np.flatnonzero(shadow.any(axis=axis)) for axis in (1, 0))
@@ -27,7 +29,9 @@ def kidney_slices(labels: np.ndarray, margin_slices: int = 0) -> tuple[int, int]
     occupied = np.flatnonzero([plane.any() for plane in labels])
     if not len(occupied):
         raise TransformError(f"no slice of the {len(labels)} has kidney: the label map is empty")
-    return max(0, int(occupied[0]) - margin_slices), min(len(labels), int(occupied[-1]) + 1 + margin_slices)
+    return max(0, int(occupied[0]) - margin_slices), min(
+        len(labels), int(occupied[-1]) + 1 + margin_slices
+    )
 
 
 def dilate(mask: np.ndarray, spacing: Triple, radius_mm: float) -> np.ndarray:
@@ -52,7 +56,9 @@ def dilate(mask: np.ndarray, spacing: Triple, radius_mm: float) -> np.ndarray:
     return out
 
 
-def _squared_distance(plane: np.ndarray, spacing: tuple[float, float], reach: list[int]) -> np.ndarray:
+def _squared_distance(
+    plane: np.ndarray, spacing: tuple[float, float], reach: list[int]
+) -> np.ndarray:
     """Squared in-plane distance in mm² to the nearest voxel of the mask, infinite beyond the reach."""
     distance = np.where(plane > 0, np.float32(0), np.float32(np.inf))
     if not plane.any():

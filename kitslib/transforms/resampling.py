@@ -46,7 +46,9 @@ def _take(array: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     if step and (indices == np.arange(first, last + 1, step)[: len(indices)]).all():
         evenly = slice(first, last + 1, step)
         return array[evenly] if axis == 0 else array[:, evenly]
-    return array.take(indices, axis=axis, mode="clip")  # "clip" spares take a second look at every index
+    return array.take(
+        indices, axis=axis, mode="clip"
+    )  # "clip" spares take a second look at every index
 
 
 def _blend(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -74,10 +76,14 @@ class _RowBlender:
         self.stack = np.empty((2 * len(self.rows), volume.shape[2]), np.float32)
 
     def _matrix(self, slices: int) -> sparse.csr_array:
-        places = np.concatenate([self.places + index * len(self.rows) for index in range(slices)], axis=1)
+        places = np.concatenate(
+            [self.places + index * len(self.rows) for index in range(slices)], axis=1
+        )
         ends = np.arange(len(places) + 1) * places.shape[1]
         empty = np.zeros(places.size, np.float32)
-        return sparse.csr_array((empty, places.ravel(), ends), shape=(len(places), slices * len(self.rows)))
+        return sparse.csr_array(
+            (empty, places.ravel(), ends), shape=(len(places), slices * len(self.rows))
+        )
 
     def read(self, index: int) -> np.ndarray:
         """The needed rows of a slice, (rows, W)."""
@@ -90,7 +96,9 @@ class _RowBlender:
             return _blend(plane, self.read(high).astype(np.float32), weight) if weight else plane
         parts = ((low, 1 - weight), (high, weight)) if weight else ((low, np.float32(1)),)
         matrix, n = self.matrices[len(parts)], len(self.rows)
-        matrix.data[:] = np.concatenate([share * self.weights for _, share in parts], axis=1).ravel()
+        matrix.data[:] = np.concatenate(
+            [share * self.weights for _, share in parts], axis=1
+        ).ravel()
         for place, (index, _) in enumerate(parts):
             self.stack[place * n : (place + 1) * n] = self.read(index)
         return matrix @ self.stack[: len(parts) * n]
@@ -148,9 +156,13 @@ def resample(
     trilinear, as in the paper. Memory beyond the result is a few slices.
     """
     if volume.shape != source.shape:
-        raise TransformError(f"resample: the volume's shape {volume.shape} is not its grid's {source.shape}")
+        raise TransformError(
+            f"resample: the volume's shape {volume.shape} is not its grid's {source.shape}"
+        )
     if how == "linear" and volume.dtype not in (np.int16, np.uint8, np.float16, np.float32):
-        raise TransformError(f"resample: linear needs int16, uint8, float16 or float32, got {volume.dtype}")
+        raise TransformError(
+            f"resample: linear needs int16, uint8, float16 or float32, got {volume.dtype}"
+        )
     out = np.empty(target.shape, volume.dtype)
     _write(out, volume, source, target, how)
     return out
@@ -185,7 +197,9 @@ def restore_probability(probability: np.ndarray, mapping: Mapping) -> np.ndarray
     return out
 
 
-def restore_mask(probability: np.ndarray, mapping: Mapping, *, threshold: float = 0.5) -> np.ndarray:
+def restore_mask(
+    probability: np.ndarray, mapping: Mapping, *, threshold: float = 0.5
+) -> np.ndarray:
     """Where the trilinearly restored probability exceeds `threshold`, as uint8 0/1 on the native grid.
 
     Interpolating before thresholding keeps boundaries smooth; it is done slice by slice, so a native
@@ -199,7 +213,9 @@ def restore_mask(probability: np.ndarray, mapping: Mapping, *, threshold: float 
     return out
 
 
-def _native_region(volume: np.ndarray, mapping: Mapping, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, Grid | None]:
+def _native_region(
+    volume: np.ndarray, mapping: Mapping, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, Grid | None]:
     """Native zeros, the view of them that the stage grid covers, and the grid of that view."""
     if volume.shape != mapping.stage.shape:
         raise TransformError(

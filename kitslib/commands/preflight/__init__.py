@@ -1,0 +1,1 @@
+"""What a study will need on this machine."""

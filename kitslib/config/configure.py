@@ -1,0 +1,114 @@
+"""The one typed configuration of a notebook, built from its parameters."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+from kitslib.config.checked import ConfigError, closest, typed
+from kitslib.config.code import ROOT
+from kitslib.config.profiles import PROFILES
+from kitslib.config.sections import RunConfig
+
+
+def _set(config: Any, dotted: str, value: Any) -> Any:
+    head, _, rest = dotted.partition(".")
+    names = [f.name for f in fields(config)]
+    if head not in names:
+        raise ConfigError(
+            f"option {head!r} is not a field of {type(config).__name__}{closest(head, names)}"
+        )
+    inner = getattr(config, head)
+    if rest:
+        if not is_dataclass(inner):
+            raise ConfigError(f"option {dotted!r}: {head} has no fields of its own")
+        return replace(config, **{head: _set(inner, rest, value)})
+    if is_dataclass(inner):
+        raise ConfigError(
+            f"option {head!r} is a section: name one of its fields, such as {head}.{fields(inner)[0].name}"
+        )
+    return replace(config, **{head: value})
+
+
+def configure(
+    *,
+    profile: str,
+    data: str = "",
+    out: str = "",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Build the one typed configuration of a notebook from its parameters.
+
+    `data` and `out` are folders (relative ones count from the project's root; empty: the synthetic cohort,
+    the folder `reports`). `options` sets any other field by its dotted name: `{"kidney.epochs": 3}`.
+    Raises ConfigError naming the field, the value and what is allowed.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"profile: {profile!r} is not a choice{closest(profile, PROFILES)}")
+    if not isinstance(options or {}, Mapping):
+        raise ConfigError(
+            f"options: expected a mapping such as {{'kidney.epochs': 3}}, got {options!r}"
+        )
+    for name, value in (("data", data), ("out", out)):
+        typed(name, value, str)
+    if data and not (ROOT / data).is_dir():
+        raise ConfigError(
+            f"data: {ROOT / data} is not a folder; name the folder that holds case_00000, …"
+        )
+    config = replace(
+        PROFILES[profile],
+        seed=seed,
+        data=str(ROOT / data) if data else None,
+        out=str(ROOT / (out or "reports")),
+    )
+    for name, value in (options or {}).items():
+        config = _set(config, name, value)
+    return config
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Read settings given as NAME=VALUE, such as `kidney.epochs=3` or `seeds=[0, 1]`.
+
+    A value is JSON where it can be read as such, else text. Raises ConfigError for other forms.
+    """
+    found = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not (name and sign):
+            raise ConfigError(f"setting {word!r}: expected NAME=VALUE, such as kidney.epochs=3")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Refuse parameters that papermill put into a notebook which does not have them: it only warns of these.
+
+    `cells` is IPython's `In`: the cell of annotated parameters first, papermill's `# Parameters` cell after it.
+    """
+    known: list[str] = []
+    given: list[str] = []
+    for cell in cells:
+        if not cell.startswith("# Parameters") and known:
+            continue
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.AnnAssign):
+                known.append(node.target.id)
+            elif isinstance(node, ast.Assign):
+                given += [target.id for target in node.targets]
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"parameter {name!r} is not one of this notebook's{closest(name, known)}"
+            )
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain JSON types."""
+    return json.loads(json.dumps(asdict(config)))

@@ -1,0 +1,74 @@
+"""The grids of the study's two stages, and what each network sees of a scan."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kitslib.config import KidneyGrid, TumorGrid
+from kitslib.transforms import (
+    SNAP,
+    Grid,
+    Mapping,
+    TransformError,
+    Triple,
+    bounding_box,
+    dilate,
+    resample,
+)
+
+
+def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
+    """The first stage's grid for a scan of this shape and spacing."""
+    native = Grid(shape=shape, spacing=spacing)
+    factor = min(native.shape[1:]) / grid.matrix
+    coarse = (grid.spacing_z, native.spacing[1] * factor, native.spacing[2] * factor)
+    return Mapping(native=native, stage=native.respaced(coarse))
+
+
+def kidney_input(
+    imaging: np.ndarray, spacing: Triple, grid: KidneyGrid
+) -> tuple[np.ndarray, Mapping]:
+    """What the kidney network sees of a scan: int16 HU (D, H, W) on the stage's grid, and the way back."""
+    mapping = kidney_mapping(imaging.shape, spacing, grid)
+    return resample(imaging, mapping.native, mapping.stage), mapping
+
+
+def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
+    """The second stage's grid around the kidneys of a native mask (every value above 0 is kidney)."""
+    native = Grid(shape=kidney_mask.shape, spacing=spacing)
+    box = bounding_box(kidney_mask)
+    pixel = native.spacing[1:] if grid.spacing_xy is None else (grid.spacing_xy, grid.spacing_xy)
+    whole = native.respaced((grid.spacing_z, *pixel))
+    parts = []
+    for n, fine, coarse, part in zip(whole.shape, whole.spacing, native.spacing, box, strict=True):
+        start = math.floor((part.start * coarse - grid.margin_mm) / fine + SNAP)
+        stop = math.ceil((part.stop * coarse + grid.margin_mm) / fine - SNAP)
+        parts.append(slice(max(0, start), min(n, stop)))
+    if grid.region == "slice":
+        parts[1:] = [slice(0, n) for n in whole.shape[1:]]
+    return Mapping(native=native, stage=whole.crop(tuple(parts)))
+
+
+def tumor_input(
+    imaging: np.ndarray, kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid
+) -> tuple[np.ndarray, np.ndarray, Mapping]:
+    """What the tumour network sees: int16 HU and the grown kidney mask (uint8 0/1) on the stage's grid.
+
+    imaging: (D, H, W) int16. kidney_mask: the same shape, native grid, true or predicted; values above 0 are
+    kidney. HU outside the mask are left as they are: `hide_outside` removes them once the window is known.
+    """
+    if imaging.shape != kidney_mask.shape:
+        raise TransformError(
+            f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
+        )
+    mapping = tumor_mapping(kidney_mask, spacing, grid)
+    mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
+    mask = dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
+    return resample(imaging, mapping.native, mapping.stage), mask, mapping
+
+
+def stage_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:
+    """Native labels on the stage grid, nearest neighbour."""
+    return resample(labels, mapping.native, mapping.stage, how="nearest")

@@ -1,0 +1,5 @@
+"""Networks over whole scans, scores, statistics and claims."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,15 @@
+from .cohort import write_cohort as write_cohort
+from .cohort import write_rendered as write_rendered
+from .fidelity import GEOMETRY as GEOMETRY
+from .fidelity import complex_cysts as complex_cysts
+from .fidelity import find_tissues as find_tissues
+from .fidelity import geometry_rows as geometry_rows
+from .fidelity import hu_rows as hu_rows
+from .fidelity import kits_reference as kits_reference
+from .fidelity import label_geometry as label_geometry
+from .fidelity import overlap_row as overlap_row
+from .fidelity import sample_geometry as sample_geometry
+from .scene import draw_case as draw_case
+from .scene import render_case as render_case
+from .scene import render_label_map as render_label_map
+from .scene import render_labels as render_labels

@@ -1,0 +1,1 @@
+"""Executed notebooks as offline pages, and the index page of a study."""

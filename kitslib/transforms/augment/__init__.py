@@ -1,0 +1,356 @@
+"""Batch to batch on its device: rotate, translate, cut, equalise, blur, mirror, and intensity jitter.
+
+Every transform acts in the slice plane and alike on all slices of a sample, so 2.5D stacks and 3D slabs share
+them. The random draw is apart from the deterministic `apply`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kitslib.transforms.augment import on_cpu, on_gpu
+
+Mirror = Literal["none", "sagittal", "central"]
+TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
+BINS = 64  # of the histogram that equalisation flattens
+STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceAugment:
+    """How often (share of the samples) and how strongly each transform acts; the defaults are the paper's six.
+
+    `mirror` is left-right ("sagittal") or a point reflection ("central"). `cut` takes a box of `cut_share` of the
+    size back to full size; a share above 1 zooms out. Offset and noise are in shares of a sample's value range.
+    """
+
+    rotate: float = 0.5
+    max_degrees: float = 15.0
+    translate: float = 0.5
+    max_shift: float = 0.1  # of the size
+    cut: float = 0.3
+    cut_share: tuple[float, float] = (0.75, 1.0)
+    equalise: float = 0.2
+    equalise_strength: tuple[float, float] = (
+        0.2,
+        0.8,
+    )  # 1: the flat histogram, 0: the image as it was
+    blur: float = 0.2
+    blur_sigma: tuple[float, float] = (0.4, 1.2)  # pixels
+    mirror: Mirror = "sagittal"
+    mirror_share: float = 0.5
+    intensity: float = 0.0
+    gain: tuple[float, float] = (0.8, 1.2)
+    max_offset: float = 0.1
+    noise: float = 0.0
+    noise_sigma: tuple[float, float] = (0.0, 0.05)
+
+    def __post_init__(self) -> None:
+        for name in (*TRANSFORMS, "mirror_share"):
+            share = getattr(self, name)
+            if name != "mirror" and not 0 <= share <= 1:
+                raise ValueError(
+                    f"{name}: expected a share of the samples in [0, 1], got {share!r}"
+                )
+        if self.mirror not in ("none", "sagittal", "central"):
+            raise ValueError(
+                f"mirror: expected 'none', 'sagittal' or 'central', got {self.mirror!r}"
+            )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
+                raise ValueError(f"{field.name}: expected 0 <= low <= high, got {value}")
+        if self.cut_share[0] == 0:
+            raise ValueError("cut_share: expected a share above 0, an empty box cannot be shown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlabAugment:
+    """Augmentation of the kidney stage: mirror, `move` (rotation, shift, zoom), and `jitter`, which is more."""
+
+    mirror: Mirror = "sagittal"
+    move: bool = False
+    jitter: bool = False
+
+
+JITTER = SliceAugment(
+    cut=0.7, cut_share=(0.8, 1.25), equalise=0.0, blur=0.3, intensity=0.8, noise=0.5
+)
+
+
+# the paper's six and, for trainings on synthetic CT, other contrast and noise: a tumour is not an absolute HU
+SLICE_JITTER = SliceAugment(intensity=0.7, gain=(0.7, 1.35), max_offset=0.15, noise=0.2)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each of B samples; the neutral value (0, or 1 for share and gain) leaves it alone."""
+
+    degrees: np.ndarray  # (B,)
+    shift: np.ndarray  # (B, 2) rows, columns in shares of the size
+    share: np.ndarray  # (B,) size of the cut box
+    place: np.ndarray  # (B, 2) where the box lies, -1 to 1 from first to last row and column
+    mirror: Mirror
+    mirrored: np.ndarray  # (B,) bool
+    equalise: np.ndarray  # (B,) strength
+    sigma: np.ndarray  # (B,) blur in pixels
+    gain: np.ndarray  # (B,)
+    offset: np.ndarray  # (B,)
+    noise: np.ndarray  # (B,) standard deviation
+    noise_seed: int
+
+
+def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
+    """`settings` with the one transform `name` on every sample and the others off: a row of the contact sheet."""
+    if name not in TRANSFORMS:
+        raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}, got {name!r}")
+    settings = settings or SliceAugment()
+    if name == "mirror" and settings.mirror == "none":
+        raise ValueError(
+            "mirror: the settings say 'none', so there is nothing to show; use 'sagittal' or 'central'"
+        )
+    shares: dict[str, float] = {
+        other: float(other == name) for other in TRANSFORMS if other != "mirror"
+    }
+    return replace(settings, **shares, mirror_share=float(name == "mirror"))
+
+
+def contact_sheet(
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[int]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A batch as it is, under each transform that `settings` has on alone, and under all of them, by name.
+
+    Shapes as in `apply`; "all together" is what `augment_slices` makes of the same seeds where every share is 1.
+    """
+    on = [n for n in TRANSFORMS if getattr(settings, "mirror_share" if n == "mirror" else n) > 0]
+    on = [n for n in on if n != "mirror" or settings.mirror != "none"]
+    sheet = {"as it is": (images, labels)}
+    sheet |= {
+        name: augment_slices(images, labels, only(name, settings), seeds=seeds) for name in on
+    }
+    every = replace(settings, **{"mirror_share" if n == "mirror" else n: 1.0 for n in on})
+    return sheet | {"all together": augment_slices(images, labels, every, seeds=seeds)}
+
+
+def draw(batch_size: int, *, seeds: Sequence[int], settings: SliceAugment) -> Draw:
+    """Random numbers of a batch from `seeds` (non-negative integers) alone.
+
+    Every transform draws whether it is on or off, so that switching one leaves the others' numbers as they are.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([*seeds, STREAM]))
+
+    def sometimes(
+        share: float, low: float, high: float, neutral: float, columns: int = 0
+    ) -> np.ndarray:
+        shape = (batch_size, columns) if columns else (batch_size,)
+        happens = rng.random(batch_size) < share
+        values = rng.uniform(low, high, shape)
+        return np.where(happens[:, None] if columns else happens, values, neutral)
+
+    s = settings
+    mirror_share = 0.0 if s.mirror == "none" else s.mirror_share
+    return Draw(
+        degrees=sometimes(s.rotate, -s.max_degrees, s.max_degrees, 0),
+        shift=sometimes(s.translate, -s.max_shift, s.max_shift, 0, columns=2),
+        share=sometimes(s.cut, *s.cut_share, 1),
+        place=rng.uniform(-1, 1, (batch_size, 2)),
+        mirror=s.mirror,
+        mirrored=rng.random(batch_size) < mirror_share,
+        equalise=sometimes(s.equalise, *s.equalise_strength, 0),
+        sigma=sometimes(s.blur, *s.blur_sigma, 0),
+        gain=sometimes(s.intensity, *s.gain, 1),
+        offset=sometimes(s.intensity, -s.max_offset, s.max_offset, 0),
+        noise=sometimes(s.noise, *s.noise_sigma, 0),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Images and labels with `drawn` done to them; the labels follow nearest, the inputs stay as they are.
+
+    Shapes: images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W). Images are floating point and
+    keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
+    """
+    _check(images, labels, drawn)
+    on_a_cpu = images.device.type == "cpu"
+    masks = labels if not on_a_cpu or labels.dtype in on_cpu.DTYPES else labels.float()
+    stacks = [x.flatten(1, 2) if x.ndim == 5 else x for x in (images.float(), masks)]
+    done = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in stacks]
+    steps = _steps(drawn, *stacks[0].shape[2:])
+    if on_a_cpu:
+        arrays = [x.contiguous().numpy() for x in (*stacks, *done)]
+        longest_first = sorted(
+            range(len(images)), key=lambda sample: steps[sample].count, reverse=True
+        )
+        _for_all(
+            longest_first,
+            lambda sample: _augment(on_cpu, [x[sample] for x in arrays], steps[sample]),
+        )
+    else:
+        for sample in range(len(images)):
+            _augment(on_gpu, [x[sample] for x in (*stacks, *done)], steps[sample])
+    _intensity(done[0], drawn)
+    return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape).to(
+        labels.dtype
+    )
+
+
+def augment_slices(
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`apply` what `settings` and `seeds` draw: the tumour stage."""
+    return apply(images, labels, draw(len(images), seeds=seeds, settings=settings))
+
+
+def augment_slabs(
+    images: Tensor, labels: Tensor, settings: SlabAugment, *, seeds: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`apply` the mirror and, where asked, movement or jitter to slabs (B, 1, D, H, W): the kidney stage."""
+    strengths = JITTER
+    if not settings.jitter:
+        strengths = replace(JITTER, blur=0.0, intensity=0.0, noise=0.0)
+    if not (settings.jitter or settings.move):
+        strengths = only("mirror", replace(JITTER, mirror="sagittal"))
+    return augment_slices(
+        images, labels, replace(strengths, mirror=settings.mirror, mirror_share=0.5), seeds=seeds
+    )
+
+
+def _check(images: Tensor, labels: Tensor, drawn: Draw) -> None:
+    right = (
+        labels.shape == images.shape
+        if images.ndim == 5
+        else labels.shape == (len(images), 1, *images.shape[2:])
+    )
+    if images.ndim not in (4, 5) or not right:
+        raise ValueError(
+            "augmentation: expected images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W); "
+            f"got {tuple(images.shape)} and {tuple(labels.shape)}"
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"augmentation: expected floating-point images, got {images.dtype}; window the HU first"
+        )
+    if len(drawn.degrees) != len(images):
+        raise ValueError(
+            f"augmentation: drawn for {len(drawn.degrees)} samples, got a batch of {len(images)}"
+        )
+
+
+def _on(values: np.ndarray, like: Tensor) -> Tensor:
+    """Per-sample numbers as (B, 1, 1, 1) on the batch's device."""
+    return torch.from_numpy(values).to(like.device, torch.float32).reshape(-1, 1, 1, 1)
+
+
+def _lowest(stacks: Tensor) -> Tensor:
+    return stacks.amin(dim=(1, 2, 3), keepdim=True)
+
+
+def _for_all(samples: Sequence[int], do: Callable[[int], None]) -> None:
+    """`do` for each sample in this order, as many at a time as torch has threads."""
+    left = iter(samples)
+
+    def work() -> None:
+        for sample in left:
+            do(sample)
+
+    others = min(torch.get_num_threads(), len(samples)) - 1
+    waiting = [_pool(others).submit(work) for _ in range(others)]
+    work()
+    for other in waiting:
+        other.result()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "augment")
+
+
+class _Steps(NamedTuple):
+    """What is done to one sample: axes to reverse or the map that moves it, strength of equalisation, sigma of blur."""
+
+    axes: tuple[int, ...]
+    matrix: np.ndarray | None
+    equalise: float
+    sigma: float
+
+    @property
+    def count(self) -> int:
+        """How many passes over the sample these are."""
+        return (self.matrix is not None) + (self.equalise > 0) + (self.sigma > 0)
+
+
+def _steps(drawn: Draw, height: int, width: int) -> list[_Steps]:
+    """The steps of every sample, worked out together: while a thread computes here, all others wait."""
+    moved = (drawn.degrees != 0) | (drawn.shift != 0).any(1) | (drawn.share != 1)
+    axes = (2,) if drawn.mirror == "sagittal" else (0, 1, 2)
+    return [
+        _Steps(axes if mirrored else (), matrix if moves else None, strength, sigma)
+        for mirrored, moves, matrix, strength, sigma in zip(
+            drawn.mirrored, moved, _matrices(drawn, height, width), drawn.equalise.tolist(), drawn.sigma.tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _matrices(drawn: Draw, height: int, width: int) -> np.ndarray:
+    """(B, 2, 3): where a pixel (x, y, 1) of each result comes from.
+
+    Mirror, rotation, shift and cut are one affine map, so that the pixels are interpolated once.
+    """
+    angle, share, last = np.radians(drawn.degrees), drawn.share, np.array([width - 1, height - 1])
+    cos, sin = share * np.cos(angle), share * np.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]]).transpose(2, 0, 1)
+    # centre of the cut box, -1 to 1 across the picture
+    box = ((1 - share)[:, None] * drawn.place - 2 * drawn.shift)[:, ::-1]
+    from_zero = last / 2 + box * (last + 1) / 2 - turn @ (last / 2)
+    matrices = np.concatenate([turn, from_zero[:, :, None]], axis=2)
+    for row in (
+        (0,) if drawn.mirror == "sagittal" else (0, 1)
+    ):  # the place across the middle column or row
+        matrices[drawn.mirrored, row] = [0, 0, last[row]] - matrices[drawn.mirrored, row]
+    return matrices
+
+
+def _augment(operations: ModuleType, stacks: Sequence[Any], steps: _Steps) -> None:
+    """Image and label (K, H, W) of a sample into two others, by the operations of a kind of device."""
+    image, label, image_done, label_done = stacks
+    axes, matrix, strength, sigma = steps
+    if matrix is None:
+        operations.mirror(image, axes, into=image_done)
+        operations.mirror(label, axes, into=label_done)
+    else:
+        if 0 in axes:  # rows and columns are in the matrix
+            image, label = (
+                x[::-1] if isinstance(x, np.ndarray) else x.flip(0) for x in (image, label)
+            )
+        operations.move(image, matrix, nearest=False, into=image_done)
+        operations.move(label, matrix, nearest=True, into=label_done)
+    if strength > 0:
+        operations.equalise(image_done, strength, BINS)
+    if sigma > 0:
+        operations.blur(image_done, sigma)
+
+
+def _intensity(stacks: Tensor, drawn: Draw) -> None:
+    """Gain about the lowest value, offset, and white noise."""
+    if not ((drawn.gain != 1).any() or drawn.offset.any() or drawn.noise.any()):
+        return
+    low = _lowest(stacks)
+    span = stacks.amax(dim=(1, 2, 3), keepdim=True) - low
+    if (drawn.gain != 1).any() or drawn.offset.any():
+        gain = _on(drawn.gain, stacks)
+        stacks.mul_(gain).add_(low - low * gain + span * _on(drawn.offset, stacks))
+    if drawn.noise.any():
+        generator = torch.Generator(stacks.device).manual_seed(drawn.noise_seed)
+        white = torch.randn(stacks.shape, generator=generator, device=stacks.device)
+        stacks.addcmul_(white, span * _on(drawn.noise, stacks))
