@@ -389,7 +389,7 @@ def _lower(config: RunConfig, cost: Cost, stages: list[Stage], fits: float) -> s
     name = "kidney" if cost.stage == "02_kidney" else "tumor"
     stage = stages[0] if name == "kidney" else stages[-1]
     training = as_dict(getattr(config, name))
-    return f"lower {what_to_lower({'stage': name, 'training': training}, stage.batch, fits=fits)}"
+    return f"lower {what_to_lower({'stage': name, 'training': training}, stage.batch)}"
 
 
 def size(count: float) -> str:
