@@ -1,4 +1,4 @@
-"""The notebooks are thin and clean, and the engine executes them from an empty folder to the reports."""
+"""The notebooks are thin and clean, and the engine executes them into the reports."""
 
 from __future__ import annotations
 
