@@ -17,10 +17,11 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from kitslib.training.machine import versions
 from kitslib.training.memory import explain_out_of_memory, out_of_memory, what_to_lower
 from kitslib.training.optimizers import OptimizerName, Schedule, make_optimizer
 from kitslib.training.progress import epoch_line, progress_bar
-from kitslib.training.runs import Run, differing, versions
+from kitslib.training.runs import Run, differing
 
 AT_ONCE = {"cpu": 1, "cuda": 25}  # losses that are read together: a GPU waits for each reading
 KEPT = "The checkpoint of the epoch before, if there is one, is untouched."
