@@ -23,7 +23,7 @@ from kitslib.training.optimizers import OptimizerName, Schedule, make_optimizer
 from kitslib.training.progress import epoch_line, progress_bar
 from kitslib.training.runs import Run, differing
 
-AT_ONCE = {"cpu": 1, "cuda": 25}  # losses that are read together: a GPU waits for each reading
+AT_ONCE = {"cpu": 1, "cuda": 25}  # losses read together: each reading makes a GPU wait
 KEPT = "The checkpoint of the epoch before, if there is one, is untouched."
 
 
@@ -32,10 +32,10 @@ class TrainingError(RuntimeError):
 
 
 class Sampler(Protocol):
-    """Batches from (seed, epoch, step) alone, and the state to resume the weights of the draw from.
+    """Batches from (seed, epoch, step) alone, and the state to resume the draw from.
 
-    A batch has `images` and `labels` before augmentation, and their `case_ids`. It has `size`
-    samples, of which `rank` takes the share 1 / `world`.
+    A batch of `size` samples, of which `rank` takes the share 1 / `world`, has `images` and
+    `labels` before augmentation, and their `case_ids`.
     """
 
     steps: int
@@ -83,10 +83,7 @@ def _thin_in_float32(module: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class Losses:
-    """The losses of an epoch, read from the device `at_once` so many together.
-
-    One that is not finite is found up to that many steps late, but before anything is written.
-    """
+    """The losses of an epoch, read from the device `at_once` so many together."""
 
     def __init__(self, at_once: int) -> None:
         self.at_once, self.total, self.count, self.last = at_once, 0.0, 0, math.nan
@@ -130,12 +127,10 @@ def fit(
     `prepare(batch)` gives the network's input (B, C, …) and target (B, 1, …), on the CPU or the
     device; `loss(output, target, epoch)` a scalar, the mean over the samples. `clip` is the largest
     gradient norm (0: any). `accumulate` takes a batch in so many equal parts, one after the other;
-    several processes take theirs at the same time. `validate(network)` gives the scores of every
-    `validate_every`th epoch and of the last. `after_epoch(network, epoch)` may change the sampler's
-    weights and returns what to note of it. `log` takes one line an epoch; None prints it, with a
-    bar where somebody watches. A finished run is loaded; an interrupted one resumes after its last
-    checkpoint, on a CPU with the same bits as if it had never stopped.
-
+    several processes take theirs at the same time. `validate(network)` gives scores after every
+    `validate_every`th epoch and the last; `after_epoch(network, epoch)`, which may change the
+    sampler's weights, what else to note. `log` takes one line an epoch; None prints it. A finished
+    run is loaded; an interrupted one resumes after its last checkpoint, on CPUs to the same bits.
     Raises TrainingError for a loss that is not finite, with its cases, and where memory runs out,
     with what to lower; ValueError for a batch that cannot be shared out equally.
     """
@@ -229,8 +224,7 @@ def fit(
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        lower = what_to_lower(run.settings, shape)
-        text = explain_out_of_memory(error, device, where, lower)
+        text = explain_out_of_memory(error, device, where, what_to_lower(run.settings, shape))
         raise TrainingError(f"{text} {KEPT}") from error
     finally:
         bar.close()

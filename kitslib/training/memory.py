@@ -13,7 +13,7 @@ import torch
 from kitslib.config import size_text
 
 SIGNS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")  # CPU; CUDA; cuDNN
-ASKED = re.compile(r"allocate ([\d.]+) ?([KMGTP]?)")  # 281474976710656 bytes, 2.00 GiB
+ASKED = re.compile(r"allocate (\d[\d.]*) ?([KMGTP]?)")  # 281474976710656 bytes, 2.00 GiB
 LEAST = {"patch": 16, "slab": 8, "widths": 2, "window_slices": 4}  # what is not lowered further
 
 

@@ -23,9 +23,8 @@ class Muon(torch.optim.Optimizer):
     """Convolutions step by their momentum with all singular values made alike, the rest as AdamW.
 
     A convolution is the matrix (output channels, what each of them sees); a step has AdamW's usual
-    length, so its learning rates hold. torch.optim.Muon takes matrices alone; here the iteration
-    runs on their Gram matrices, which are far smaller.
-    Sources: Muon, Jordan et al. 2024; length of the step, arXiv 2502.16982.
+    length (arXiv 2502.16982), so its learning rates hold. torch.optim.Muon (Jordan et al. 2024)
+    takes matrices alone; here the iteration runs on their Gram matrices, which are far smaller.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
@@ -81,8 +80,7 @@ def _matrix(weight: Tensor) -> Tensor:
 def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
     """Matrices of any shapes with singular values brought to about 1 (0.7 to 1.2), vectors kept.
 
-    Newton-Schulz by the quintic X -> (a + b A + c A²) X with A = X Xᵀ: from A alone it gathers the
-    product of the factors of X.
+    Newton-Schulz by X -> (a + b A + c A²) X, A = X Xᵀ; the factors are gathered from A alone.
     """
     a, b, c = QUINTIC
     wide = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]

@@ -15,8 +15,7 @@ from kitslib.config import duration_text
 def progress_bar(epochs: int, steps: int, *, done: int, hidden: bool) -> tqdm:
     """Return a bar over the steps of all epochs, `done` of which are over, with the time left.
 
-    It is shown in a terminal and in a kernel that a Jupyter server started: papermill has none, and
-    would keep a bar frozen at 0 %.
+    Shown in a terminal and a Jupyter server's kernel; papermill would keep a bar frozen at 0 %.
     """
     served = "ipykernel" in sys.modules and bool(os.environ.get("JPY_SESSION_NAME"))
     off = hidden or not (served or sys.stderr.isatty())
