@@ -111,8 +111,8 @@ def test_its_state_goes_on_with_the_same_bits() -> None:
     resumed = copy.deepcopy(straight)
     again = Muon(resumed.parameters(), 0.5)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for network, optimiser in ((straight, optimizer), (resumed, again)):
-        take_steps(network, optimiser, 2, seed=5)
+    for network, stepping in ((straight, optimizer), (resumed, again)):
+        take_steps(network, stepping, 2, seed=5)
     assert all(
         torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
     )
