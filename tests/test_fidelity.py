@@ -1,4 +1,4 @@
-"""How near the phantom is to KiTS: regions found where tissue was put, figures with a source, bounds that can fail."""
+"""Fidelity: tissue is found where it was put, figures have sources, bounds can fail."""
 
 from __future__ import annotations
 

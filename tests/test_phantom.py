@@ -1,4 +1,4 @@
-"""The synthetic cohort: geometry checkable on paper, labels, fidelity to KiTS, determinism, files."""
+"""The synthetic cohort: geometry checkable on paper, labels, likeness to KiTS, bits, files."""
 
 from __future__ import annotations
 

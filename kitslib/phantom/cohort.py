@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,14 @@ from kitslib.data import (
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
 from kitslib.phantom.scene import render_case, render_labels, streams
-from kitslib.phantom.shapes import Spacing
+from kitslib.phantom.shapes import Triple
 
 GENERATOR = 2  # raise it when the same seed gives other bits
 NOTE = "synthetic CT, not a patient"
 SUBTYPES = ("clear_cell_rcc", "papillary", "chromophobe", "oncocytoma", "angiomyolipoma")
 SUBTYPE_SHARES = (0.68, 0.12, 0.09, 0.07, 0.04)
 Progress = Callable[[int, int], None]
+Task = tuple[str, dict, Path | None]  # case id, parameters, label map when one is given
 
 
 def write_cohort(
@@ -68,11 +69,11 @@ def write_cohort(
             )
         spacing_z = list(map(float, spacing_z))
     options = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
-    tasks = {}
+    tasks = []
     for index in range(cases):
-        common = {"generator": GENERATOR, "seed": seed, "index": index}
-        tasks[f"case_{index:05d}"] = common | options
-    return _write_all(Path(out), tasks, {}, jobs, progress)
+        parameters = {"generator": GENERATOR, "seed": seed, "index": index, **options}
+        tasks.append((f"case_{index:05d}", parameters, None))
+    return _write_all(Path(out), tasks, jobs, progress)
 
 
 def write_rendered(
@@ -88,46 +89,34 @@ def write_rendered(
     A KiTS23 map is preferred, for its cysts; `segmentation` then has them folded into kidney. The
     rules of `write_cohort` hold. Raises ValueError when there are no cases, or one has no map.
     """
-    tasks, sources = {}, {}
+    tasks = []
     for number, case in enumerate(files):
         source = case.segmentation_kits23 or case.segmentation
         if source is None:
             raise ValueError(
                 f"{case.case_id}: expected a label map to render, found none; leave this case out"
             )
-        tasks[case.case_id] = {
-            "generator": GENERATOR,
-            "seed": seed,
-            "index": int(re.sub(r"\D", "", case.case_id) or number),
-            "labels": fingerprint(source),
-            "kits23": case.segmentation_kits23 is not None,
-        }
-        sources[case.case_id] = source
+        index = int(re.sub(r"\D", "", case.case_id) or number)
+        own = {"labels": fingerprint(source), "kits23": case.segmentation_kits23 is not None}
+        parameters = {"generator": GENERATOR, "seed": seed, "index": index, **own}
+        tasks.append((case.case_id, parameters, source))
     if not tasks:
         raise ValueError(
             "files: expected cases with label maps, got none; pass what find_cases returns"
         )
-    return _write_all(Path(out), tasks, sources, jobs, progress)
+    return _write_all(Path(out), tasks, jobs, progress)
 
 
-def _write_all(
-    out: Path,
-    tasks: dict[str, dict],
-    sources: dict[str, Path],
-    jobs: int,
-    progress: Progress | None,
-) -> list[str]:
-    """Write the missing cases, then kits.json.
-
-    By case id, `tasks` has the parameters and `sources` the label map when one is given.
-    """
-    _claim(out, tasks)
-    _drop_strangers(out, next(iter(tasks.values())))
+def _write_all(out: Path, tasks: list[Task], jobs: int, progress: Progress | None) -> list[str]:
+    """Write the missing cases, then kits.json."""
+    _claim(out, [name for name, _, _ in tasks])
+    _drop_strangers(out, tasks[0][1])
     rows, missing = {}, []
-    for name, parameters in tasks.items():
+    for task in tasks:
+        name, parameters, _ = task
         row = _finished(out / name, parameters)
         if row is None:
-            missing.append((name, parameters, sources.get(name)))
+            missing.append(task)
         else:
             rows[name] = row
     if progress is not None:
@@ -141,7 +130,7 @@ def _write_all(
     return sorted(rows)
 
 
-def _run(write: Callable[[tuple], dict], tasks: list[tuple], jobs: int) -> Iterator[dict]:
+def _run(write: Callable[[Task], dict], tasks: list[Task], jobs: int) -> Iterator[dict]:
     """Results of the tasks as they end, in this process or in spawned ones."""
     if jobs == 1 or len(tasks) < 2:
         yield from map(write, tasks)
@@ -155,7 +144,7 @@ def _run(write: Callable[[tuple], dict], tasks: list[tuple], jobs: int) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def _claim(out: Path, wanted: Iterable[str]) -> None:
+def _claim(out: Path, wanted: list[str]) -> None:
     """Make the folder, or check that what lies there is synthetic."""
     out.mkdir(parents=True, exist_ok=True)
     if not (out / SYNTHETIC_MARKER).is_file():
@@ -170,26 +159,24 @@ def _claim(out: Path, wanted: Iterable[str]) -> None:
     _write_json(out / SYNTHETIC_MARKER, about)
 
 
-def _marker(folder: Path) -> dict | None:
-    """What the marker of a synthetic case says, None where none can be read."""
+def _marker(folder: Path) -> dict:
+    """What the marker of a synthetic case says; empty where none can be read."""
     try:
         return json.loads((folder / SYNTHETIC_MARKER).read_text())
     except (OSError, ValueError):
-        return None
+        return {}
 
 
 def _markers(out: Path) -> dict[Path, dict]:
     """Folders of synthetic cases with what their markers say."""
     folders = [path.parent for path in sorted(out.glob(f"*/{SYNTHETIC_MARKER}"))]
-    return {folder: marker for folder in folders if (marker := _marker(folder)) is not None}
+    return {folder: marker for folder in folders if (marker := _marker(folder))}
 
 
 def _finished(folder: Path, parameters: dict) -> dict | None:
     """The row of kits.json of a case that exists with the same parameters."""
     marker = _marker(folder)
-    if marker is None or marker.get("parameters") != parameters:
-        return None
-    return marker["record"]
+    return marker["record"] if marker.get("parameters") == parameters else None
 
 
 def _drop_strangers(out: Path, parameters: dict) -> None:
@@ -207,7 +194,7 @@ def _write_json(path: Path, content: object) -> None:
     os.replace(part, path)
 
 
-def _write(out: Path, task: tuple[str, dict, Path | None]) -> dict:
+def _write(out: Path, task: Task) -> dict:
     """Render a case, write it beside its place, then move it there as a whole."""
     name, parameters, source = task
     seed, index = parameters["seed"], parameters["index"]
@@ -228,8 +215,8 @@ def _write(out: Path, task: tuple[str, dict, Path | None]) -> dict:
         write_labels(part / "segmentation_kits23.nii.gz", labels, geometry, NOTE)
     folded = np.where(labels == 3, np.uint8(1), labels)
     write_labels(part / "segmentation.nii.gz", folded, geometry, NOTE)
-    about = {"synthetic": True, "parameters": parameters, "record": row}
-    _write_json(part / SYNTHETIC_MARKER, about)
+    marker = {"synthetic": True, "parameters": parameters, "record": row}
+    _write_json(part / SYNTHETIC_MARKER, marker)
     if _finished(out / name, parameters) is None:
         shutil.rmtree(out / name, ignore_errors=True)
         os.replace(part, out / name)
@@ -240,7 +227,7 @@ def _write(out: Path, task: tuple[str, dict, Path | None]) -> dict:
     return row
 
 
-def _row(name: str, labels: np.ndarray, spacing: Spacing, rng: Generator) -> dict:
+def _row(name: str, labels: np.ndarray, spacing: Triple, rng: Generator) -> dict:
     """A row of kits.json: a plausible part of KiTS's columns, and the mark that it is synthetic."""
     ml = np.bincount(labels.ravel(), minlength=4)[1:4] * float(np.prod(spacing)) / 1000
     kidney, tumor, cyst = ml.tolist()

@@ -16,7 +16,7 @@ from scipy import ndimage, stats
 
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
-from kitslib.phantom.scene import draw_case, label_volume, render_label_map
+from kitslib.phantom.scene import THINNEST_MM, draw_case, render_label_map
 
 GEOMETRY = {
     "kidney_ml": "kidneys, ml",
@@ -113,7 +113,7 @@ def complex_cysts(
         )
     chosen = [cyst for cyst in renal.cysts if cyst.appearance.kind == "complex cyst"]
     alone = replace(renal, kidneys=[], tumors=[], cysts=chosen)
-    return (label_volume(alone, grid) > 0) & (labels == 3)
+    return (alone.label_map(grid, THINNEST_MM) > 0) & (labels == 3)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from kitslib.phantom.lesions import Appearance
+from kitslib.phantom.lesions import Appearance, ball_radius
 from kitslib.phantom.renal import HALO_MM, Halo, Part
-from kitslib.phantom.shapes import Box, Grid, Slab, Spacing, ball_radius, spline
+from kitslib.phantom.shapes import Box, Grid, Slab, Triple, spline
 
 HALF_GAP_MM = 72.0  # from the spine to a kidney's centre
 COARSE_MM = 2.0  # grid on which depths are measured
@@ -16,7 +16,7 @@ LARGEST = 8  # lesions with an appearance of their own; smaller fragments are pa
 SOFT_VOXELS = 0.55  # sigma that turns a mask into voxel shares
 
 
-def given_frame(labels: np.ndarray, spacing: Spacing, rng: Generator) -> tuple[Grid, float]:
+def given_frame(labels: np.ndarray, spacing: Triple, rng: Generator) -> tuple[Grid, float]:
     """The grid with its origin at the spine between a map's kidneys, and a body size quantile.
 
     Raises ValueError when the array is no label map with kidneys.
@@ -51,19 +51,14 @@ def given_frame(labels: np.ndarray, spacing: Spacing, rng: Generator) -> tuple[G
     y = float(center[1] + rng.normal(0, 4) / spacing[1])
     width = min(labels.shape[1] * spacing[1], labels.shape[2] * spacing[2])
     size = float(np.clip((width - 336) / 164 + rng.normal(0, 0.15), 0, 1))
-    grid = Grid(
-        shape=labels.shape,
-        spacing=spacing,
-        origin=(float(center[0]), y, float(center_x / spacing[2])),
-        angle=float(np.radians(rng.normal(0, 2.5))),
-    )
-    return grid, size
+    origin = (float(center[0]), y, float(center_x / spacing[2]))
+    return Grid(labels.shape, spacing, origin, float(np.radians(rng.normal(0, 2.5)))), size
 
 
 class Mask:
     """A soft mask of a kidney or lesion at a box of the volume, with depths on a coarse grid."""
 
-    def __init__(self, label: int, inside: np.ndarray, box: Box, spacing: Spacing) -> None:
+    def __init__(self, label: int, inside: np.ndarray, box: Box, spacing: Triple) -> None:
         self.label, self.box = label, box
         self.start = np.array([span.start for span in box])
         self.radius = max(1.0, ball_radius(float(inside.sum()) * float(np.prod(spacing))))  # mm
@@ -91,13 +86,9 @@ class Mask:
         slices = np.arange(first, last) - self.start[0]
         axes = (slices, np.arange(self.share.shape[1]), np.arange(self.share.shape[2]))
         offset = tuple((c - 1) / 2 for c in self.cell)
-        return Part(
-            label=self.label,
-            region=region,
-            share=self.share[slices].astype(np.float32) / 255,
-            depth=spline(self.depth, offset, self.cell, axes, periodic=False),
-            appearance=self.appearance,
-        )
+        depth = spline(self.depth, offset, self.cell, axes, periodic=False)
+        share = self.share[slices].astype(np.float32) / 255
+        return Part(self.label, region, share, depth, self.appearance)
 
 
 class Given:

@@ -8,20 +8,17 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from kitslib.phantom.shapes import (
-    Ellipsoid,
-    Region,
-    ball_radius,
-    cover,
-    draw_field,
-    lattice,
-    rotation,
-)
+from kitslib.phantom.shapes import Ellipsoid, Region, cover, draw_field, lattice, rotation
 
 Cysts = Literal["typical", "hard"]
 Kind = Literal["tumor", "simple cyst", "complex cyst"]
 
 SPINE_KEEPOUT = (36.0, 34.0)  # mm, half axes (y, x) of the column that no lesion enters
+
+
+def ball_radius(mm3: float) -> float:
+    """Radius in mm of a ball of a volume in mm³."""
+    return float(np.cbrt(mm3 * 3 / (4 * np.pi)))
 
 
 class Appearance:

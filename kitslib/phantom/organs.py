@@ -78,10 +78,8 @@ def draw_viscera(rng: Generator, patient: Patient) -> list[Solid]:
     values, middle, top = patient.values, patient.room[0], patient.dome[0]
     heart = Ellipsoid((top - 45, middle - 15, 25), (50, 45, 62))
     gullet = Capsule((top - 250, -25, 0), (top + 60, -25, 0), (26, 18))
-    solids = [
-        Solid(heart, values.vein, confined=False),
-        Solid(gullet, values.muscle - 15, confined=False),
-    ]
+    solids = [Solid(heart, values.vein, confined=False)]
+    solids.append(Solid(gullet, values.muscle - 15, confined=False))
     for draw in (_odd, _bowel, _stomach, _pancreas, _liver, _spleen):
         solids += draw(rng, patient)
     bladder = Ellipsoid((rng.uniform(215, 250), -50, rng.normal(0, 8)), rng.uniform(22, 50, 3))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from kitslib.phantom.shapes import Grid, Slab, blend, cover, draw_field
 
+MIDDLE = -30.0  # y of the trunk's centre
 CAVITY_BACK = 42.0  # mm behind the spine's centre that the gutters beside it reach
 SKIN_MM = 1.8
 TAPER_Z = np.array([-400.0, -200, -100, 0, 80, 160, 300])  # mm, where the trunk's scale is given
@@ -49,11 +50,10 @@ class Values:
         self.cortex = self.kidney + 0.35 * self.medulla
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Outline:
-    """Closed curve around the trunk: centre y, mm to front, back and sides, squareness, ripples."""
+    """Closed curve around the trunk: y of front and back and x of the sides in mm, squareness."""
 
-    middle: float
     front: float
     back: float
     side: float
@@ -62,9 +62,9 @@ class Outline:
 
     def radial(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distance of points from the centre, and of the curve in their directions."""
-        dy = y - np.float32(self.middle)
+        dy = y - np.float32(MIDDLE)
         away = np.hypot(dy, x) + np.float32(1e-3)
-        front, back = np.float32(self.middle - self.front), np.float32(self.back - self.middle)
+        front, back = np.float32(MIDDLE - self.front), np.float32(self.back - MIDDLE)
         depth = np.abs(dy / np.where(dy < 0, front, back)) ** self.power
         width = np.abs(x / np.float32(self.side)) ** self.power
         radius = away / np.maximum((depth + width) ** (1 / self.power), np.float32(1e-4))
@@ -78,8 +78,8 @@ class Outline:
     def points(self, angle: np.ndarray, out: float) -> tuple[np.ndarray, np.ndarray]:
         """y and x, `out` mm outside the curve, at angles from the back (0) to the left (+)."""
         y, x = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-        _, radius = self.radial(self.middle + y, x)
-        y, x = self.middle + y * (radius + out), x * (radius + out)
+        _, radius = self.radial(MIDDLE + y, x)
+        y, x = MIDDLE + y * (radius + out), x * (radius + out)
         return y.astype(float), x.astype(float)
 
 
@@ -98,27 +98,18 @@ class Patient:
         front = -(rng.uniform(88, 118) + 75 * obese * rng.uniform(0.3, 1.0))
         back = rng.uniform(66, 76)
         fat_front, fat_back = fat * rng.uniform(0.6, 1.1), fat * rng.uniform(0.6, 1.1)
-        shape = {"middle": -30.0, "power": rng.uniform(2.05, 2.5)}
+        power = rng.uniform(2.05, 2.5)
         waist = rng.uniform(0.9, 1.0)
         trunk = np.array([0.93, 1.0, 1.02, 1.0, 0.5 + waist / 2, 1.02, 1.05])
         self.taper = trunk + rng.normal(0, 0.015, 7)  # scale of the trunk at TAPER_Z
         top = rng.uniform(-150, -105)
         self.values = Values(rng)
-        self.skin = Outline(
-            front=front - wall * 0.8 - fat_front,
-            back=back + 5 + fat_back,
-            side=side,
-            ripples=_ripples(rng, 1.5),
-            **shape,
-        )
-        self.muscle = Outline(front=front - wall * 0.8, back=back, side=side - fat, **shape)
-        self.cavity = Outline(
-            front=front,
-            back=CAVITY_BACK + rng.uniform(-3, 4),
-            side=side - fat - wall,
-            ripples=_ripples(rng, 0.7),
-            **shape,
-        )
+        wall_front = front - wall * 0.8
+        ripples = _ripples(rng, 1.5)
+        self.skin = Outline(wall_front - fat_front, back + 5 + fat_back, side, power, ripples)
+        self.muscle = Outline(wall_front, back, side - fat, power)
+        back, ripples = CAVITY_BACK + rng.uniform(-3, 4), _ripples(rng, 0.7)
+        self.cavity = Outline(front, back, side - fat - wall, power, ripples)
         self.dome = (top, top + rng.uniform(0, 25))  # top of the diaphragm, z right and left
         self.grain = draw_field(rng, rng.uniform(6, 14), 16)
         self.stranding = rng.uniform(2, 9)  # HU, texture of fat
@@ -157,9 +148,8 @@ class Trunk:
 
     def __init__(self, patient: Patient, grid: Grid, rng: Generator) -> None:
         self.patient, self.grid = patient, grid
-        self.curves = {}
-        for name in ("skin", "muscle", "cavity"):
-            self.curves[name] = getattr(patient, name).radial(*grid.plane)
+        outlines = {"skin": patient.skin, "muscle": patient.muscle, "cavity": patient.cavity}
+        self.curves = {name: outline.radial(*grid.plane) for name, outline in outlines.items()}
         self.vessels = draw_field(rng, 5.5, 28)
         self.table = _table(patient, grid, rng)
 

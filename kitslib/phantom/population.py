@@ -8,10 +8,10 @@ import numpy as np
 from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
-from kitslib.phantom.lesions import Cysts, Lesion, draw_cyst, draw_tumor
+from kitslib.phantom.lesions import Cysts, Lesion, ball_radius, draw_cyst, draw_tumor
 from kitslib.phantom.patient import Patient
 from kitslib.phantom.renal import Kidney, Renal
-from kitslib.phantom.shapes import Ellipsoid, ball_radius, draw_field, lattice
+from kitslib.phantom.shapes import Ellipsoid, draw_field, lattice
 
 # quantiles per case: ml of kidney label in KiTS19 (cysts included), log(ml) of tumour in KiTS19 and
 # of cyst in KiTS23 where there is any
@@ -80,7 +80,8 @@ def draw_renal(
         y, x = rng.normal(2, 5) + side * forward / 2, side * half + rng.normal(0, 4)
         kidneys.append(draw_kidney(rng, side, total * share, np.array([-side * low / 2, y, x])))
     tumors = _draw_tumors(rng, ranks, kidneys, patient)
-    renal = Renal(kidneys, tumors, _draw_cysts(rng, ranks, kidneys, tumors, patient, cysts))
+    renal = Renal(kidneys, tumors, [])
+    renal = replace(renal, cysts=_draw_cysts(rng, ranks, renal, patient, cysts))
     for _ in range(2):
         scale = float(np.clip(np.cbrt(total / max(kidney_ml(renal), 1.0)), 0.93, 1.2))
         renal = replace(renal, kidneys=[kidney.scaled(scale) for kidney in renal.kidneys])
@@ -107,14 +108,12 @@ def kidney_ml(renal: Renal) -> float:
 
 
 def _place(
-    rng: Generator,
-    kidney: Kidney,
-    ml: float,
-    patient: Patient,
-    others: list[Lesion],
-    sunk: tuple[float, float],
+    rng: Generator, kidney: Kidney, ml: float, patient: Patient, others: list[Lesion], out: tuple
 ) -> np.ndarray:
-    """A centre at the kidney's surface, `sunk` radii out of it, clear of lesions and wall."""
+    """A centre near the kidney's surface, clear of lesions and wall.
+
+    out: least and most radii by which it lies outside the surface.
+    """
     radius, (middle, ry, rx) = ball_radius(ml * 1000), patient.room
     ry, rx = max(ry - 0.9 * radius, 10.0), max(rx - 0.9 * radius, 10.0)
     best, most = kidney.center, -np.inf
@@ -125,7 +124,7 @@ def _place(
         if radius > 30:
             way[1] -= 0.5 * radius / 30  # large ones grow forwards
         point, normal = kidney.surface(way)
-        point = point + normal * radius * rng.uniform(*sunk)
+        point = point + normal * radius * rng.uniform(*out)
         k = np.hypot((point[1] - middle) / ry, point[2] / rx)
         if k > 1:
             point[1:] = (middle + (point[1] - middle) / k, point[2] / k)
@@ -158,12 +157,7 @@ def _draw_tumors(
 
 
 def _draw_cysts(
-    rng: Generator,
-    ranks: dict[str, float],
-    kidneys: list[Kidney],
-    tumors: list[Lesion],
-    patient: Patient,
-    cysts: Cysts,
+    rng: Generator, ranks: dict[str, float], renal: Renal, patient: Patient, cysts: Cysts
 ) -> list[Lesion]:
     """No cyst in half the cases, one to six in the others; `hard` gives every case complex ones."""
     hard = cysts == "hard"
@@ -178,7 +172,7 @@ def _draw_cysts(
     for i, share in enumerate(np.sort(rng.dirichlet([1.5] * count))[::-1]):
         kind = "complex cyst" if (hard and i < 2) or rng.uniform() < 0.45 else "simple cyst"
         ml = max(total * float(share), 0.04)
-        kidney = kidneys[rng.integers(2)]
-        center = _place(rng, kidney, ml, patient, tumors + found, (-0.7, 0.6))
+        kidney = renal.kidneys[rng.integers(2)]
+        center = _place(rng, kidney, ml, patient, renal.tumors + found, (-0.7, 0.6))
         found.append(draw_cyst(rng, center, ml, kind, patient.values.kidney))
     return found

@@ -59,6 +59,7 @@ class Kidney:
         local = local - np.array([0, 0, self.bend * (local[0] / radii[0]) ** 2])
         return self.center + self._turned(local), normal / np.linalg.norm(normal)
 
+    @property
     def hilum(self) -> np.ndarray:
         """Where the vessels enter, patient (z, y, x) mm."""
         return self.center + self._turned(np.array([0, 0, -0.75 * self.body.radii[2]]))
@@ -78,7 +79,7 @@ class Kidney:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
     """One kidney or lesion on a slab: its share of every voxel, depth in mm below the surface."""
 
@@ -86,8 +87,8 @@ class Part:
     region: Region
     share: np.ndarray
     depth: np.ndarray
-    pelvis: np.ndarray | None = None  # share of the collecting system, of a drawn kidney
     appearance: Appearance | None = None  # of a lesion
+    pelvis: np.ndarray | None = None  # share of the collecting system, of a drawn kidney
 
 
 class Halo:
@@ -125,7 +126,7 @@ class Renal:
     @property
     def hila(self) -> list[np.ndarray]:
         """Where the renal vessels enter, patient (z, y, x) mm."""
-        return [kidney.hilum() for kidney in self.kidneys]
+        return [kidney.hilum for kidney in self.kidneys]
 
     def halo(self, grid: Grid) -> Halo:
         """Distances to everything labelled, on a coarse grid in the image axes of `grid`."""
@@ -134,14 +135,14 @@ class Renal:
         first = np.array([low[0], *np.min(corners, axis=0)]) - HALO_MM
         last = np.array([high[0], *np.max(corners, axis=0)]) + HALO_MM
         shape = tuple((np.ceil((last - first) / COARSE_MM) + 1).astype(int).tolist())
-        small = Grid(
-            shape=shape,
-            spacing=(COARSE_MM,) * 3,
-            origin=tuple(-first / COARSE_MM),
-            angle=grid.angle,
-        )
-        labels = [label_slab(self.sample(slab), slab.shape) for slab in small.slabs(COARSE_MM)]
-        return Halo(np.concatenate(labels) > 0, first, np.full(3, COARSE_MM))
+        small = Grid(shape, (COARSE_MM,) * 3, tuple(-first / COARSE_MM), grid.angle)
+        inside = self.label_map(small, COARSE_MM) > 0
+        return Halo(inside, first, np.full(3, COARSE_MM))
+
+    def label_map(self, grid: Grid, thinnest: float) -> np.ndarray:
+        """Labels uint8 0..3 (D, H, W) on a grid, from sub-slices of at most `thinnest` mm."""
+        slabs = grid.slabs(thinnest)
+        return np.concatenate([label_slab(self.sample(slab), slab.shape) for slab in slabs])
 
     def sample(self, slab: Slab) -> list[Part]:
         """The kidneys, then the cysts, then the tumours on the slices of a slab."""
@@ -160,14 +161,14 @@ def _part(slab: Slab, box: Box, label: int, shape: Kidney | Lesion) -> Part:
     slices = slice(box[0].start // subs, -(-box[0].stop // subs))
     fine = slab.crop(slice(slices.start * subs, slices.stop * subs), *box[1:])
     region = slab.single().crop(slices, *box[1:])
+    appearance = pelvis = None
     if isinstance(shape, Kidney):
         distance, inner = shape.distance(fine)
-        extra = {"pelvis": _mean(cover(inner, edge), subs)}
+        pelvis = _mean(cover(inner, edge), subs)
     else:
-        distance = shape.distance(fine)
-        extra = {"appearance": shape.appearance}
+        distance, appearance = shape.distance(fine), shape.appearance
     share, depth = _mean(cover(distance, edge), subs), -_mean(distance, subs)
-    return Part(label=label, region=region, share=share, depth=depth, **extra)
+    return Part(label, region, share, depth, appearance, pelvis)
 
 
 def _mean(values: np.ndarray, subs: int) -> np.ndarray:

@@ -65,12 +65,8 @@ class Protocol:
         first, middle = low - above, (self.matrix - 1) / 2
         depth = max(8, int(np.ceil((high + below - first) / dz)))
         y, x = self.offset.tolist()
-        return Grid(
-            shape=(depth, self.matrix, self.matrix),
-            spacing=self.spacing,
-            origin=(-first / dz, middle + y / dy, middle + x / dx),
-            angle=self.angle,
-        )
+        origin = (-first / dz, middle + y / dy, middle + x / dx)
+        return Grid((depth, self.matrix, self.matrix), self.spacing, origin, self.angle)
 
 
 class Parenchyma:

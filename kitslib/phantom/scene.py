@@ -12,7 +12,7 @@ from kitslib.phantom.patient import Patient, Trunk
 from kitslib.phantom.population import draw_ranks, draw_renal
 from kitslib.phantom.renal import Renal, label_slab
 from kitslib.phantom.scanner import Detector, Parenchyma, Protocol, SliceMm
-from kitslib.phantom.shapes import Grid, Slab, Spacing, blend, cover, draw_field
+from kitslib.phantom.shapes import Grid, Slab, Triple, blend, cover, draw_field
 from kitslib.phantom.skeleton import Spine, draw_muscles, draw_pelvis, draw_ribs, draw_vessels
 
 THINNEST_MM = 2.5
@@ -39,25 +39,19 @@ def draw_case(
     return protocol, patient, renal, protocol.grid(low[0], high[0]), rng
 
 
-def label_volume(renal: Renal, grid: Grid) -> np.ndarray:
-    """Labels uint8 0..3 (D, H, W) of drawn kidneys and lesions on a grid."""
-    slabs = grid.slabs(THINNEST_MM)
-    return np.concatenate([label_slab(renal.sample(s), s.single().shape) for s in slabs])
-
-
 def render_label_map(
     index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
-) -> tuple[np.ndarray, Spacing]:
+) -> tuple[np.ndarray, Triple]:
     """Labels and spacing of a case, as `render_case` gives them, but fast."""
     _, _, renal, grid, _ = draw_case(
         index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
     )
-    return label_volume(renal, grid), grid.spacing
+    return renal.label_map(grid, THINNEST_MM), grid.spacing
 
 
 def render_case(
     index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
-) -> tuple[np.ndarray, np.ndarray, Spacing]:
+) -> tuple[np.ndarray, np.ndarray, Triple]:
     """Imaging int16 HU and labels uint8 0..3 (D, H, W) and spacing (z, y, x) in mm of one case."""
     _, patient, renal, grid, rng = draw_case(
         index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
@@ -65,7 +59,7 @@ def render_case(
     return *Scene(patient, renal, grid, rng).render(), grid.spacing
 
 
-def render_labels(labels: np.ndarray, spacing: Spacing, *, seed: int, index: int) -> np.ndarray:
+def render_labels(labels: np.ndarray, spacing: Triple, *, seed: int, index: int) -> np.ndarray:
     """Imaging int16 HU (D, H, W) for a label map uint8 0..3 of that shape and spacing (z, y, x) mm.
 
     The anatomy is placed around the given kidneys. Raises ValueError when the map is not 3-D, has
@@ -109,7 +103,7 @@ class Scene:
                     tissue = part.appearance.hu(part.region, part.depth)
                 blend(hu[part.region.box], part.share, tissue)
             imaging[slab.start : slab.stop] = self.detector.expose(hu)
-            labels[slab.start : slab.stop] = label_slab(parts, hu.shape)
+            labels[slab.start : slab.stop] = label_slab(parts, slab.shape)
         return imaging, labels
 
     def _paint_surroundings(self, slab: Slab) -> np.ndarray:

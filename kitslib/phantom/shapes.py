@@ -16,17 +16,18 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 SLAB_VOXELS = 3_000_000  # bounds the temporaries of one slab to some tens of MB
-Spacing = tuple[float, float, float]  # (z, y, x) in mm
+Triple = tuple[float, float, float]  # (z, y, x)
 Box = tuple[slice, slice, slice]
+Axes = tuple[np.ndarray, np.ndarray, np.ndarray]  # positions along z, y and x, 1-D
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Grid:
     """Sampling grid of a scan: (D, H, W), spacing in mm, origin in voxels, rotation in radians."""
 
     shape: tuple[int, int, int]
-    spacing: Spacing
-    origin: tuple[float, float, float]
+    spacing: Triple
+    origin: Triple
     angle: float = 0.0
 
     def mm(self, axis: int, index: np.ndarray) -> np.ndarray:
@@ -66,7 +67,7 @@ class Region:
     z: np.ndarray  # (n, 1, 1)
     y: np.ndarray  # (1, h, w)
     x: np.ndarray  # (1, h, w)
-    axes: tuple[np.ndarray, np.ndarray, np.ndarray]  # image z, y, x of the voxel centres, 1-D
+    axes: Axes  # of the image, of the voxel centres
 
 
 def lattice(center: np.ndarray, reach: np.ndarray, step: float) -> Region:
@@ -87,8 +88,8 @@ class Slab:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of the sub-slice array."""
-        return ((self.stop - self.start) * self.subs, *self.grid.shape[1:])
+        """Slices, rows and columns."""
+        return (self.stop - self.start, *self.grid.shape[1:])
 
     @property
     def edge(self) -> float:
@@ -102,11 +103,13 @@ class Slab:
     @cached_property
     def depths(self) -> np.ndarray:
         """Patient z in mm of every sub-slice, float32."""
-        n = np.arange(self.shape[0])
+        n = np.arange(self.shape[0] * self.subs)
         return self.grid.mm(0, self.start + (n + 0.5) / self.subs - 0.5)
 
     def around(self, center: np.ndarray, reach: np.ndarray) -> Region | None:
         """The region within `reach` mm (patient z, y, x) of a point, or None where it is empty."""
+        if center[0] + reach[0] < self.depths[0] or center[0] - reach[0] > self.depths[-1]:
+            return None  # most solids miss most slabs
         c, s = abs(np.cos(self.grid.angle)), abs(np.sin(self.grid.angle))
         middle = np.array([center[0], *self.grid.to_image(center[1], center[2])])
         half = np.array([reach[0], c * reach[1] + s * reach[2], s * reach[1] + c * reach[2]])
@@ -142,12 +145,7 @@ def _basis(at: np.ndarray, count: int, periodic: bool) -> tuple[np.ndarray, np.n
 
 
 def spline(
-    coefficients: np.ndarray,
-    origin: tuple[float, ...],
-    cell: tuple[float, ...],
-    axes: tuple[np.ndarray, ...],
-    *,
-    periodic: bool,
+    coefficients: np.ndarray, origin: Triple, cell: Triple, axes: Axes, *, periodic: bool
 ) -> np.ndarray:
     """Evaluate a cubic B-spline volume on the product of three axes.
 
@@ -200,14 +198,12 @@ def rotation(z: float = 0.0, y: float = 0.0, x: float = 0.0) -> np.ndarray:
     return matrix
 
 
-def ball_radius(mm3: float) -> float:
-    """Radius in mm of a ball of a volume in mm³."""
-    return float(np.cbrt(mm3 * 3 / (4 * np.pi)))
-
-
 @dataclass
 class Ellipsoid:
-    """Ellipsoid with optional lumps: centre and radii in mm, axes as columns of `turn`."""
+    """Ellipsoid with optional lumps: centre and radii in mm, axes as columns of `turn`.
+
+    reach: half extents (z, y, x) in mm of its bounding box, lumps included.
+    """
 
     center: ArrayLike
     radii: ArrayLike
@@ -217,12 +213,8 @@ class Ellipsoid:
 
     def __post_init__(self) -> None:
         self.center, self.radii = np.array(self.center, float), np.array(self.radii, float)
-
-    @property
-    def reach(self) -> np.ndarray:
-        """Half extents (z, y, x) in mm of its bounding box, lumps included."""
         turn = np.eye(3) if self.turn is None else self.turn
-        return np.sqrt(((turn * self.radii) ** 2).sum(1)) + 3 * self.lump_mm + 3
+        self.reach = np.sqrt(((turn * self.radii) ** 2).sum(1)) + 3 * self.lump_mm + 3
 
     def scaled(self, scale: float, about: ArrayLike = (0, 0, 0)) -> Ellipsoid:
         """The ellipsoid scaled about a point; the lumps keep their height."""
@@ -253,7 +245,10 @@ class Ellipsoid:
 
 @dataclass
 class Capsule:
-    """Tube between two points (z, y, x) in mm with a radius at either end."""
+    """Tube between two points (z, y, x) in mm with a radius at either end.
+
+    reach: half extents (z, y, x) in mm of its bounding box.
+    """
 
     a: ArrayLike
     b: ArrayLike
@@ -261,16 +256,8 @@ class Capsule:
 
     def __post_init__(self) -> None:
         self.a, self.b = np.array(self.a, float), np.array(self.b, float)
-
-    @property
-    def center(self) -> np.ndarray:
-        """Middle of the tube."""
-        return (self.a + self.b) / 2
-
-    @property
-    def reach(self) -> np.ndarray:
-        """Half extents (z, y, x) in mm of its bounding box."""
-        return np.abs(self.b - self.a) / 2 + max(self.radius) + 2
+        self.center = (self.a + self.b) / 2
+        self.reach = np.abs(self.b - self.a) / 2 + max(self.radius) + 2
 
     def distance(self, region: Region) -> np.ndarray:
         """Signed distance in mm, negative inside."""

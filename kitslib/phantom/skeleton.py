@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from kitslib.phantom.organs import Solid, chain
-from kitslib.phantom.patient import CAVITY_TAPER, TAPER_Z, Patient
+from kitslib.phantom.patient import CAVITY_TAPER, MIDDLE, TAPER_Z, Patient
 from kitslib.phantom.shapes import Ellipsoid, Slab, blend, cover, draw_field, rotation
 
 SPINE_REACH = np.array([1e4, 68.0, 62.0])
@@ -98,7 +98,7 @@ def draw_ribs(rng: Generator, patient: Patient) -> list[Solid]:
     """Twelve pairs of ribs in the wall, sloping forwards and down."""
     solids, shell, marrow = [], patient.values.bone * 0.8, patient.values.marrow
     gap, last = rng.uniform(24, 30), rng.uniform(-40, -10)
-    slope, middle = rng.uniform(45, 80), patient.cavity.middle
+    slope = rng.uniform(45, 80)
     for number in range(12):
         end = {11: 1.0, 10: 1.4}.get(number, 2.1)
         angle = np.linspace(0.45, end, 9 if end > 1.5 else 6)
@@ -106,7 +106,7 @@ def draw_ribs(rng: Generator, patient: Patient) -> list[Solid]:
         scale = np.interp(z, TAPER_Z, CAVITY_TAPER)
         for side in (-1, 1):
             y, x = patient.cavity.points(side * angle, 5.0)
-            points = np.stack([z, middle + (y - middle) * scale, x * scale], axis=1)
+            points = np.stack([z, MIDDLE + (y - MIDDLE) * scale, x * scale], axis=1)
             size = np.full(len(points), rng.uniform(4.2, 5.6))
             solids += _chain(points, size, shell) + _chain(points, size - 1.9, marrow + 40)
     return solids
