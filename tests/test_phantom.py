@@ -234,6 +234,11 @@ def test_impossible_labels_are_refused(labels: np.ndarray, message: str) -> None
         render_labels(labels, (5.0, 2.0, 2.0), seed=0, index=0)
 
 
+def test_ct_for_labels_thinner_than_the_depths_grid() -> None:
+    labels = np.repeat(box_labels()[8:9], 3, axis=0)
+    assert render_labels(labels, (0.5, 5.0, 5.0), seed=4, index=0).shape == (3, 64, 64)
+
+
 def test_ct_for_a_real_wide_label_map(shared: Path) -> None:
     labels, geometry = read_labels(shared / "kits23/dataset/case_00160/segmentation.nii.gz")
     labels = labels[::6, ::8, ::8]

@@ -206,7 +206,7 @@ def _write(out: Path, task: Task) -> dict:
         labels, geometry = read_labels(source)
         spacing = geometry.spacing
         imaging = render_labels(labels, spacing, seed=seed, index=index)
-    row = _row(name, labels, spacing, streams(seed, index)["record"])
+    row = _row(name, labels, spacing, streams(seed, index)["row"])
     part = out / ".partial" / f"{name}.{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

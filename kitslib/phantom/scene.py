@@ -16,7 +16,7 @@ from kitslib.phantom.shapes import Grid, Slab, Triple, blend, cover, draw_field
 from kitslib.phantom.skeleton import Spine, draw_muscles, draw_pelvis, draw_ribs, draw_vessels
 
 THINNEST_MM = 2.5
-STREAMS = ("protocol", "patient", "renal", "scene", "detector", "record")
+STREAMS = ("protocol", "patient", "renal", "scene", "detector", "row")
 Streams = dict[str, Generator]
 
 
