@@ -6,6 +6,7 @@ from .cascade import segment as segment
 from .cascade_scores import CascadeScores as CascadeScores
 from .cascade_scores import losses_by_step as losses_by_step
 from .cascade_scores import mean_scores as mean_scores
+from .cascade_scores import options_at_test as options_at_test
 from .cascade_scores import score_cascade as score_cascade
 from .ceilings import CEILINGS as CEILINGS
 from .ceilings import ceilings as ceilings

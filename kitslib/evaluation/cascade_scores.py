@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from kitslib.data import Case, stage_labels, tumor_input
 from kitslib.evaluation.cascade import KidneyStage, Segmentation, TumorStage, segment
@@ -16,6 +17,7 @@ from kitslib.evaluation.metrics.calibration import BINS, calibration_counts
 from kitslib.evaluation.metrics.causes import tumor_losses
 from kitslib.evaluation.metrics.scores import Row, dice, score_case
 from kitslib.evaluation.metrics.statistics import estimate, paired_difference
+from kitslib.networks import Together
 
 STEPS: dict[str, str] = {  # of the cascade: a column of scores, and what has been done by then
     "tumor_interpolated": "the grid alone (labels there and back)",
@@ -32,6 +34,16 @@ class CascadeScores:
     row: Row
     labels: np.ndarray
     calibration: np.ndarray
+
+
+def options_at_test(stage: TumorStage, seeds: Sequence[nn.Module]) -> dict[str, TumorStage]:
+    """Return a stage with test-time mirroring the other way, and with the ensemble of all seeds."""
+    mirrored = stage.test_time_mirroring
+    name = "without test-time mirroring" if mirrored else "with test-time mirroring"
+    options = {name: replace(stage, test_time_mirroring=not mirrored)}
+    if len(seeds) > 1:
+        options[f"ensemble of {len(seeds)} seeds"] = replace(stage, network=Together(seeds))
+    return options
 
 
 def score_cascade(
@@ -102,10 +114,12 @@ def losses_by_step(
 
 
 def mean_scores(scores: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return mean, 95 % interval and number of cases of columns of scores; `names` titles them."""
+    """Return a row per column of scores that `names` names, with mean, 95 % interval and cases."""
     rows = []
-    for column, title in names.items():
+    for column, name in names.items():
         found = estimate(scores[column])
         low, high = found.ci
-        rows.append({"score": title, "mean": found.value, "low": low, "high": high, "n": found.n})
+        rows.append(
+            {"score": name, "mean": found.value, "95 % from": low, "95 % to": high, "n": found.n}
+        )
     return pd.DataFrame(rows)
