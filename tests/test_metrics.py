@@ -245,11 +245,11 @@ def test_what_cannot_be_scored_is_refused_with_the_case():
 
 def test_cases_on_one_side_only_are_named():
     assert match_cases(["b", "a"], ["a", "b"]) == ["a", "b"]
-    assert match_cases(["b"], ["a", "b"], subset="allow") == ["b"]
+    assert match_cases(["b"], ["a", "b"], subset=True) == ["b"]
     with pytest.raises(ScoreError, match="no truth for c; no prediction for b"):
         match_cases(["a", "c"], ["a", "b"])
     with pytest.raises(ScoreError, match=r"no truth for c$"):
-        match_cases(["a", "c"], ["a", "b"], subset="allow")
+        match_cases(["a", "c"], ["a", "b"], subset=True)
 
 
 def test_known_disagreement_of_two_label_versions(shared: Path):

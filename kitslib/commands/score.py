@@ -59,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pred.is_file() and args.truth.is_file():
         name = next(iter(truths))
         predictions = {name: args.pred}
-    names = match_cases(
-        sorted(predictions), sorted(truths), subset="allow" if args.subset else "refuse"
-    )
+    names = match_cases(sorted(predictions), sorted(truths), subset=args.subset)
     rows, progress = [], progress_line("scored")
     for done, name in enumerate(names, start=1):
         found, found_geometry = read_labels(predictions[name])

@@ -3,9 +3,7 @@ from .cascade import Segmentation as Segmentation
 from .cascade import TumorStage as TumorStage
 from .cascade import compose as compose
 from .cascade import segment as segment
-from .cascade_scores import CascadeScores as CascadeScores
 from .cascade_scores import losses_by_step as losses_by_step
-from .cascade_scores import mean_scores as mean_scores
 from .cascade_scores import options_at_test as options_at_test
 from .cascade_scores import score_cascade as score_cascade
 from .ceilings import CEILINGS as CEILINGS
@@ -20,7 +18,6 @@ from .claims.ledger import CLAIMS as CLAIMS
 from .claims.ledger import Claim as Claim
 from .claims.ledger import ledger as ledger
 from .claims.published import PUBLISHED as PUBLISHED
-from .claims.published import PublishedScore as PublishedScore
 from .claims.published import beside_published as beside_published
 from .claims.rules import STEPS as STEPS
 from .held_out import kidney_cases as kidney_cases

@@ -53,13 +53,16 @@ class KidneyStage:
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
-        training = settings["training"]
-        return cls(
-            network=network, grid=KidneyGrid(**settings["grid"]), hu=training["hu"],
-            window=training["window"], window_slices=training["window_slices"],
-            components=training["components"], components_by=training["components_by"],
-            test_time_mirroring=training["test_time_mirroring"],
-        )  # fmt: skip
+        names = (
+            "hu",
+            "window",
+            "window_slices",
+            "components",
+            "components_by",
+            "test_time_mirroring",
+        )
+        how = {name: settings["training"][name] for name in names}
+        return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
         """Return the kidney probability (D, H, W) float16 on the stage grid.
@@ -105,13 +108,10 @@ class TumorStage:
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
         """Build the stage from the settings that its run was trained with."""
-        training = settings["training"]
-        rows, cols = training["patch"]
-        return cls(
-            network=network, grid=TumorGrid(**settings["grid"]), hu=training["hu"],
-            dims=settings["arm"]["dims"], patch=(rows, cols), slices=training["slices"],
-            slab=training["slab"], test_time_mirroring=training["test_time_mirroring"],
-        )  # fmt: skip
+        names = "hu", "slices", "slab", "test_time_mirroring"
+        how = {name: settings["training"][name] for name in names}
+        how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
+        return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
     def probability(
         self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1
@@ -163,14 +163,9 @@ class Segmentation:
 
 
 def segment(
-    imaging: np.ndarray,
-    spacing: Triple,
-    kidney_stage: KidneyStage,
-    tumor_stage: TumorStage,
-    *,
-    autocast: Autocast,
-    kidney: np.ndarray | None = None,
-) -> Segmentation:
+    imaging: np.ndarray, spacing: Triple, kidney_stage: KidneyStage, tumor_stage: TumorStage, *,
+    autocast: Autocast, kidney: np.ndarray | None = None,
+) -> Segmentation:  # fmt: skip
     """Segment one scan (D, H, W) int16 HU of `spacing` (z, y, x) mm.
 
     `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect

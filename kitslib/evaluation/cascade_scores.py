@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
 from kitslib.data import Case, stage_labels, tumor_input
-from kitslib.evaluation.cascade import KidneyStage, Segmentation, TumorStage, segment
+from kitslib.evaluation.cascade import KidneyStage, TumorStage, segment
 from kitslib.evaluation.inference import Autocast
 from kitslib.evaluation.metrics.calibration import BINS, calibration_counts
 from kitslib.evaluation.metrics.causes import tumor_losses
@@ -27,15 +27,6 @@ STEPS: dict[str, str] = {  # of the cascade: a column of scores, and what has be
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class CascadeScores:
-    """One case through the cascade: its row, label map uint8 (D, H, W), and calibration counts."""
-
-    row: Row
-    labels: np.ndarray
-    calibration: np.ndarray
-
-
 def options_at_test(stage: TumorStage, seeds: Sequence[nn.Module]) -> dict[str, TumorStage]:
     """Return a stage with test-time mirroring the other way, and with the ensemble of all seeds."""
     mirrored = stage.test_time_mirroring
@@ -47,47 +38,35 @@ def options_at_test(stage: TumorStage, seeds: Sequence[nn.Module]) -> dict[str, 
 
 
 def score_cascade(
-    case: Case,
-    kidney_stage: KidneyStage,
-    tumor_stage: TumorStage,
-    options: Mapping[str, TumorStage],
-    autocast: Autocast,
-) -> CascadeScores:
-    """Segment a case and score it in its own geometry.
+    case: Case, kidney_stage: KidneyStage, tumor_stage: TumorStage,
+    options: Mapping[str, TumorStage], autocast: Autocast,
+) -> tuple[Row, np.ndarray, np.ndarray]:  # fmt: skip
+    """Segment a case and score it in its own geometry: row, label map (D, H, W), calibration.
 
     The row has what `score_case` and `tumor_losses` give, `seconds`, and the tumour Dice with all
     components, with the true kidney mask, and with each of `options`, stages by name, in the place
-    of the tumour stage. Calibration counts voxels inside the kidneys found.
+    of the tumour stage. Calibration is that of the voxels inside the kidneys found, (3, BINS).
     """
-    began = time.perf_counter()
-    found = segment(case.imaging, case.spacing, kidney_stage, tumor_stage, autocast=autocast)
+    began, scan = time.perf_counter(), (case.imaging, case.spacing)
+    found = segment(*scan, kidney_stage, tumor_stage, autocast=autocast)
     seconds = time.perf_counter() - began
     row = score_case(found.labels, case.labels, case.spacing, case_id=case.case_id)
     row |= tumor_losses(case.labels, found.kidney, found.tumor, found.labels, case.spacing)
     row["seconds"] = seconds
-    true_mask = (case.labels > 0).astype(np.uint8)
-    others = {"true kidney mask": (tumor_stage, true_mask)}
-    for name, stage in options.items():
-        others[name] = (stage, found.kidney)
+    others = {"true kidney mask": (tumor_stage, (case.labels > 0).astype(np.uint8))}
+    others |= {name: (stage, found.kidney) for name, stage in options.items()}
     for name, (stage, kidney) in others.items():
-        other = segment(
-            case.imaging, case.spacing, kidney_stage, stage, autocast=autocast, kidney=kidney
-        )
+        other = segment(*scan, kidney_stage, stage, autocast=autocast, kidney=kidney)
         row[name] = dice(other.labels == 2, case.labels == 2)
     row["all components"] = dice(found.tumor > 0, case.labels == 2)
-    calibration = _calibration(case, found, tumor_stage, autocast)
-    return CascadeScores(row=row, labels=found.labels, calibration=calibration)
-
-
-def _calibration(
-    case: Case, found: Segmentation, stage: TumorStage, autocast: Autocast
-) -> np.ndarray:
-    if not found.kidney.any():
-        return np.zeros((3, BINS))
-    volume, mask, mapping = tumor_input(case.imaging, found.kidney, case.spacing, stage.grid)
-    inside = mask > 0
-    truth = stage_labels(case.labels, mapping) == 2
-    return calibration_counts(stage.probability(volume, mask, autocast)[inside], truth[inside])
+    counts = np.zeros((3, BINS))
+    if found.kidney.any():
+        volume, mask, mapping = tumor_input(
+            case.imaging, found.kidney, case.spacing, tumor_stage.grid
+        )
+        given, inside = tumor_stage.probability(volume, mask, autocast), mask > 0
+        counts = calibration_counts(given[inside], stage_labels(case.labels, mapping)[inside] == 2)
+    return row, found.labels, counts
 
 
 def losses_by_step(
@@ -110,16 +89,4 @@ def losses_by_step(
             "step": step, "dice": mean.value, "low": mean.ci[0], "high": mean.ci[1],
             "gap": gap.value, "gap_low": gap.ci[0], "gap_high": gap.ci[1], "n": mean.n,
         })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def mean_scores(scores: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return a row per column of scores that `names` names, with mean, 95 % interval and cases."""
-    rows = []
-    for column, name in names.items():
-        found = estimate(scores[column])
-        low, high = found.ci
-        rows.append(
-            {"score": name, "mean": found.value, "95 % from": low, "95 % to": high, "n": found.n}
-        )
     return pd.DataFrame(rows)

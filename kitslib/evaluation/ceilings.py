@@ -40,13 +40,9 @@ CEILINGS: dict[str, str] = {  # Dice by key, and what it is called
 
 
 def ceilings(
-    cases: Sequence[CaseFiles],
-    *,
-    kidney_grid: KidneyGrid,
-    tumor_grid: TumorGrid,
-    labels: LabelVersion,
-    jobs: int = 1,
-) -> list[Row]:
+    cases: Sequence[CaseFiles], *, kidney_grid: KidneyGrid, tumor_grid: TumorGrid,
+    labels: LabelVersion, jobs: int = 1,
+) -> list[Row]:  # fmt: skip
     """Return a row per case: the Dice of its labels after each thing that happens to them.
 
     Keys: `case` and those of CEILINGS: `nearest` and `interpolated`, there and back through the

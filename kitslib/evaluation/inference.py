@@ -71,15 +71,9 @@ def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
 
 
 def predict_slabs(
-    network: nn.Module,
-    volume: np.ndarray,
-    hu: HuWindow,
-    *,
-    size: int,
-    reading: Reading = "padded",
-    autocast: Autocast = nullcontext,
-    dtype: type = np.float16,
-) -> np.ndarray:
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, size: int,
+    reading: Reading = "padded", autocast: Autocast = nullcontext, dtype: type = np.float16,
+) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) of an int16 volume in HU, window by window.
 
     It is found in float32 and rounded to `dtype` at the end.
@@ -114,15 +108,9 @@ def predict_maps(
 
 
 def predict_stacks(
-    network: nn.Module,
-    volume: np.ndarray,
-    hu: HuWindow,
-    *,
-    depth: int,
-    batch: int = 32,
-    every: int = 1,
-    autocast: Autocast = nullcontext,
-) -> np.ndarray:
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, depth: int, batch: int = 32,
+    every: int = 1, autocast: Autocast = nullcontext,
+) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16, each slice from `depth` around it.
 
     With `every` above 1 only each n-th slice and the last go through the network, and those
@@ -160,18 +148,13 @@ def tile_starts(length: int, size: int) -> list[int]:
 
 
 def predict_tiles(
-    predict: Callable[[np.ndarray], np.ndarray],
-    volume: np.ndarray,
-    mask: np.ndarray,
-    *,
-    patch: tuple[int, int],
-    context: int,
-    fill: int,
-) -> np.ndarray:
+    predict: Callable[[np.ndarray], np.ndarray], volume: np.ndarray, mask: np.ndarray, *,
+    patch: tuple[int, int], context: int, fill: int,
+) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16 inside `mask`, found tile by tile.
 
-    A tile is `patch` pixels wide, as in training, and as many slices deep as the mask is there
-    with `context` more on either side; a smaller slice is framed with `fill`. `predict` gives the
+    A tile is `patch` pixels wide, as in training, and as deep as the mask is there with `context`
+    slices more on either side; a smaller slice is framed with `fill`. `predict` gives the
     probability of a tile. Where tiles overlap, each counts the more the nearer its centre is;
     tiles without mask are left out.
     """
@@ -213,7 +196,6 @@ def largest_components(
         return mask.astype(bool)
     weights = None if weight is None else weight.ravel()
     sizes = np.bincount(labels.ravel(), weights, minlength=number + 1)
-    order = np.argsort(sizes[1:])[::-1] + 1
     keep = np.zeros(number + 1, bool)
-    keep[order[:count]] = True
+    keep[np.argsort(sizes[1:])[::-1][:count] + 1] = True
     return keep[labels]

@@ -104,14 +104,9 @@ class Evidence:
 
 
 def assemble(
-    *,
-    synthetic: bool,
-    data: Mapping[str, Any],
-    kidney: Mapping[str, Rows],
-    tumor: Mapping[str, Sequence[Rows]],
-    cascade: pd.DataFrame,
-    patients: Mapping[str, np.ndarray],
-) -> Evidence:
+    *, synthetic: bool, data: Mapping[str, Any], kidney: Mapping[str, Rows],
+    tumor: Mapping[str, Sequence[Rows]], cascade: pd.DataFrame, patients: Mapping[str, np.ndarray],
+) -> Evidence:  # fmt: skip
     """Bring together what the notebooks recorded.
 
     data: the record of 01 (`rows`, `ceilings`); kidney: rows of each kidney arm; tumor: rows of

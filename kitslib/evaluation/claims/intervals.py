@@ -89,10 +89,9 @@ def gain(
 
 def by_at_least(found: Verdict, size: float) -> Verdict:
     """Ask of a gain above zero that it is at least `size`; undecided where that is left open."""
+    found = reaching(found, size)
     if found.verdict != "reproduced" or found.value >= size:
         return found
-    if found.ci[1] < size:
-        return reaching(found, size)
     why = f"a gain, but its interval leaves open whether {size:g}"
     return replace(found, verdict="undecided", why=why)
 

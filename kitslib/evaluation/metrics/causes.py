@@ -7,14 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from kitslib.evaluation.metrics.scores import false_positive_ml
+from kitslib.evaluation.metrics.surface import Spacing
 
 
 def tumor_losses(
-    truth: np.ndarray,
-    kidney: np.ndarray,
-    tumor: np.ndarray,
-    labels: np.ndarray,
-    spacing: tuple[float, float, float],
+    truth: np.ndarray, kidney: np.ndarray, tumor: np.ndarray, labels: np.ndarray, spacing: Spacing
 ) -> dict[str, float]:
     """Return which share of the true tumour each step of the cascade lost.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -96,21 +95,17 @@ def score_case(pred: np.ndarray, truth: np.ndarray, spacing: Spacing, *, case_id
 
 
 def match_cases(
-    predictions: Sequence[str],
-    truths: Sequence[str],
-    *,
-    subset: Literal["refuse", "allow"] = "refuse",
+    predictions: Sequence[str], truths: Sequence[str], *, subset: bool = False
 ) -> list[str]:
     """Return the case ids to score, sorted; ScoreError names each case that only one side has.
 
-    With `subset="allow"` truths without a prediction are left out; a prediction without a truth is
-    always refused.
+    With `subset` truths without a prediction are left out.
     """
     extra, missing = sorted({*predictions} - {*truths}), sorted({*truths} - {*predictions})
     parts = []
     if extra:
         parts.append(f"no truth for {', '.join(extra)}")
-    if missing and subset == "refuse":
+    if missing and not subset:
         parts.append(f"no prediction for {', '.join(missing)}")
     if parts:
         raise ScoreError(f"predictions and truths must be of the same cases: {'; '.join(parts)}")

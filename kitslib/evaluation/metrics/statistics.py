@@ -70,18 +70,19 @@ def bootstrap_interval(values: Values) -> Interval:
     """
     matrix = _defined(_matrix(values))
     cases, draws = matrix.shape[1], np.random.default_rng(SEED)
-    return _percentiles(_resampled_means(matrix, _case_draws(cases, draws), draws), cases)
+    picked = draws.integers(0, max(cases, 1), size=(RESAMPLES, cases))
+    return _percentiles(_resampled_means(matrix, picked, draws), cases)
 
 
 def paired_difference(a: Values | ByCase, b: Values | ByCase) -> PairedDifference:
     """Compare two arms on the same cases: mean of b - a, paired bootstrap, Wilcoxon test, effect.
 
     a, b: (cases,) or (seeds, cases) in one case order, or mappings from case id to a value or one
-    value per seed, which are aligned by id. A case that is missing or NaN in either arm is left
-    out of both and counted. Cases are resampled together, seeds in each arm on their own (equal
-    seeds of two arms are not a pair). The Wilcoxon test and the rank-biserial effect,
-    (W+ - W-) / (W+ + W-) in [-1, 1], use each case's mean over seeds. Raises ValueError on unequal
-    case counts. Source of the effect: Kerby 2014, doi 10.2466/11.IT.3.1.
+    per seed, aligned by id. A case that is missing or NaN in either arm is left out and counted.
+    Cases are resampled together, seeds in each arm on their own (equal seeds are not a pair). The
+    Wilcoxon test and the rank-biserial effect, (W+ - W-) / (W+ + W-) in [-1, 1], use each case's
+    mean over seeds. Raises ValueError on unequal case counts. Source of the effect: Kerby 2014,
+    doi 10.2466/11.IT.3.1.
     """
     first, second, lost = _aligned(a, b)
     defined = ~(np.isnan(first).any(axis=0) | np.isnan(second).any(axis=0))
@@ -89,7 +90,7 @@ def paired_difference(a: Values | ByCase, b: Values | ByCase) -> PairedDifferenc
     cases, seeds = first.shape[1], min(len(first), len(second))
     difference = second.mean(axis=0) - first.mean(axis=0)  # (cases,)
     draws = np.random.default_rng(SEED)
-    picked = _case_draws(cases, draws)
+    picked = draws.integers(0, max(cases, 1), size=(RESAMPLES, cases))
     shift = _resampled_means(second, picked, draws) - _resampled_means(first, picked, draws)
     return PairedDifference(
         value=float(difference.mean()) if cases else NAN,
@@ -208,15 +209,10 @@ def _aligned(a: Values | ByCase, b: Values | ByCase) -> tuple[np.ndarray, np.nda
     return first, second, lost
 
 
-def _case_draws(cases: int, draws: np.random.Generator) -> np.ndarray:
-    """Indices (RESAMPLES, cases) of the cases in each resample."""
-    return draws.integers(0, max(cases, 1), size=(RESAMPLES, cases))
-
-
 def _resampled_means(
     matrix: np.ndarray, picked: np.ndarray, draws: np.random.Generator
 ) -> np.ndarray:
-    """Mean (n,) of each resample: the picked cases, and as many seeds as there are, drawn anew."""
+    """Mean (n,) of each resample: the cases picked (n, cases), and as many seeds, drawn anew."""
     seeds, cases = matrix.shape
     if cases == 0:
         return np.full(len(picked), NAN)

@@ -41,10 +41,9 @@ class ScoreError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceDistances:
-    """For every surface element of two masks its area and the distance to the other surface.
+    """For every surface element of two masks its area in mm² and its distance to the other one.
 
-    Arrays of one dimension: `*_mm` distances (infinite where the other mask is empty), `*_area`
-    in mm².
+    Arrays of one dimension; distances in mm are infinite where the other mask is empty.
     """
 
     pred_mm: np.ndarray
@@ -65,16 +64,11 @@ class SurfaceDistances:
         return float((pred_near + truth_near) / total)
 
     def hd95_mm(self) -> float:
-        """Return the 95th percentile of the distance by area, the larger of the two directions.
-
-        NaN when a mask is empty: there is no distance.
-        """
+        """Return the 95th percentile of the distance by area, the larger direction; NaN: empty."""
         if self.pred_mm.size == 0 or self.truth_mm.size == 0:
             return NAN
-        return max(
-            _area_percentile(self.pred_mm, self.pred_area),
-            _area_percentile(self.truth_mm, self.truth_area),
-        )
+        pred_mm = _area_percentile(self.pred_mm, self.pred_area)
+        return max(pred_mm, _area_percentile(self.truth_mm, self.truth_area))
 
 
 def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> SurfaceDistances:
@@ -154,8 +148,6 @@ def _nearest_mm(
     if targets.size == 0:
         return distances + np.inf
     apart = np.flatnonzero(~np.isin(points, targets, assume_unique=True))
-    if apart.size == 0:
-        return distances
     scale = np.asarray(spacing)
     grid = np.stack(np.unravel_index(targets, shape), axis=1)
     start = np.stack(np.unravel_index(points[apart], shape), axis=1)
@@ -166,11 +158,11 @@ def _nearest_mm(
     return distances
 
 
-def _area_percentile(distances: np.ndarray, areas: np.ndarray, share: float = 0.95) -> float:
-    """The smallest distance that at least `share` of the area keeps."""
+def _area_percentile(distances: np.ndarray, areas: np.ndarray) -> float:
+    """The smallest distance that at least 95 % of the area keeps."""
     order = np.argsort(distances)
     reached = np.cumsum(areas[order]) / areas.sum()
-    return float(distances[order[min(np.searchsorted(reached, share), order.size - 1)]])
+    return float(distances[order[min(np.searchsorted(reached, 0.95), order.size - 1)]])
 
 
 def _element_areas(spacing: Spacing) -> np.ndarray:
