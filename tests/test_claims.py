@@ -48,6 +48,14 @@ def near(mean: float, spread: float = 1.0) -> CaseValues:
     return values(*(mean + spread * NOISE))
 
 
+def level(mean: float, spread: float = 1.0) -> ArmScores:
+    return ArmScores(cases=CASES, values=(mean + spread * NOISE)[None])
+
+
+def components(**largest: ArmScores) -> Evidence:
+    return with_arms("component_dice", **{"largest component": largest["largest"]})
+
+
 # every claim reproduced
 STRONG = Evidence(
     synthetic=False,
@@ -83,8 +91,7 @@ STRONG = Evidence(
         "level 2": arm(0.05, spread=2),
     },
     hdc_coverage={"hdc": True, "plain_dilation": False},
-    component_before=near(0.6),
-    component_after=near(0.65, spread=2),
+    component_dice={"all components": level(0.6), "largest component": level(0.65, spread=2)},
 )
 
 
@@ -152,7 +159,7 @@ AGAINST = {
         with_arms("tumor_dice", full=arm(0.3)),  # a lift of 0.1 is not one from 0.45 to 0.70
         with_arms("cyst_fp_ml", full=arm(12.0, spread=20)),
     ],
-    14: [replace(STRONG, component_after=near(0.5, spread=2))],
+    14: [components(largest=level(0.5, spread=2))],
 }
 
 WIDE = 30.0  # hundredths by case: an interval of about ± 0.2
@@ -187,7 +194,7 @@ BETWEEN = {
         with_arms("tumor_dice", full=arm(0.2, spread=WIDE)),
         with_arms("cyst_fp_ml", full=arm(8.0, spread=WIDE)),
     ],
-    14: [replace(STRONG, component_after=near(0.6, spread=WIDE))],
+    14: [components(largest=level(0.6, spread=WIDE))],
 }
 
 MISSING = {
@@ -217,7 +224,7 @@ MISSING = {
     ],
     12: [without("tumor_dice", "focal_dice")],
     13: [without("tumor_dice", "full"), without("cyst_fp_ml", "focal_dice")],
-    14: [replace(STRONG, component_after=None), replace(STRONG, component_before=None)],
+    14: [without("component_dice", name) for name in ("all components", "largest component")],
 }
 
 
@@ -373,7 +380,7 @@ def assembled(synthetic: bool) -> Evidence:
         data={"rows": CASE_ROWS, "ceilings": [{"case": "a", "literal_window_loss": 0.25}]},
         kidney={"standard": seed},
         tumor={"hdc": [seed, [{**seed[0], "dice": 0.75}]], "hdc_level_0": [seed]},
-        cascade=pd.DataFrame([{"case": "a", "tumor_dice": 0.5, "all components": 0.25}]),
+        cascade=[{"case": "a", "tumor_dice": 0.5, "all components": 0.25}],
         patients={"cyst_ml": np.array([0.0, 0.5, 2.0]), "kidney_slices": np.array([0.5] * 3)},
     )
 
@@ -389,10 +396,8 @@ def test_evidence_is_assembled_from_records():
     assert found.tumor_ml == {"a": 3.0}
     assert list(found.hdc_level_dice) == ["hdc_level_0", "bottom"]
     assert found.hdc_coverage == {"hdc": True, "plain_dilation": False}
-    assert (found.component_before.values, found.component_after.values) == (
-        {"a": 0.25},
-        {"a": 0.5},
-    )
+    dice = {name: scores.by_case() for name, scores in found.component_dice.items()}
+    assert dice == {"all components": {"a": [0.25]}, "largest component": {"a": [0.5]}}
 
 
 def test_public_labels_stand_for_patients_where_the_cohort_is_synthetic():

@@ -99,13 +99,12 @@ class Evidence:
     tumor_ml: Mapping[str, float] = field(default_factory=dict)  # true tumour volume by case
     hdc_level_dice: Arms = field(default_factory=dict)
     hdc_coverage: Mapping[str, bool] = field(default_factory=dict)  # all voxels about the centre
-    component_before: CaseValues | None = None  # final tumour Dice per case, all components kept
-    component_after: CaseValues | None = None  # and with the largest alone
+    component_dice: Arms = field(default_factory=dict)  # final: all components, largest component
 
 
 def assemble(
     *, synthetic: bool, data: Mapping[str, Any], kidney: Mapping[str, Rows],
-    tumor: Mapping[str, Sequence[Rows]], cascade: pd.DataFrame, patients: Mapping[str, np.ndarray],
+    tumor: Mapping[str, Sequence[Rows]], cascade: Rows, patients: Mapping[str, np.ndarray],
 ) -> Evidence:  # fmt: skip
     """Bring together what the notebooks recorded.
 
@@ -144,6 +143,8 @@ def assemble(
             "hdc": hole_free_reach((2, 3, 5)) > 0,
             "plain_dilation": hole_free_reach((2, 2, 2)) > 0,
         },
-        component_before=CaseValues.of(cascade, "all components", synthetic),
-        component_after=CaseValues.of(cascade, "tumor_dice", synthetic),
+        component_dice={
+            "all components": ArmScores.from_rows([cascade], "all components"),
+            "largest component": ArmScores.from_rows([cascade], "tumor_dice"),
+        },
     )

@@ -12,7 +12,6 @@ from kitslib.evaluation.metrics.statistics import (
     Estimate,
     Interval,
     bootstrap_interval,
-    estimate,
     paired_difference,
 )
 
@@ -24,10 +23,10 @@ CLOSE = 0.05  # of an interval's width: 10,000 other resamplings move an end by 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The verdict on a claim or one part of it; value and interval are NaN where not measured.
+    """The verdict on a claim or one part of it, with its reason in words.
 
-    `why` says what decided it, `measure` what the value is, `unit` its unit ("" for Dice and
-    shares), `also` what the other parts say.
+    `measure` says what the value is (NaN: not measured), `unit` its unit ("" for Dice and shares),
+    `why` what decided, `also` what the other parts say.
     """
 
     verdict: Word
@@ -70,11 +69,6 @@ def unreal(values: CaseValues | None, measure: str, what: str) -> Verdict | None
     return Verdict(verdict="not testable here", why=f"{what}: {made}", measure=measure)
 
 
-def mean_level(values: Sequence[float], measure: str, bound: float) -> Verdict:
-    """Judge a mean over cases against a bound by its interval."""
-    return _against(bound, estimate(values), measure)
-
-
 def gain(
     arms: Mapping[str, ArmScores], lower: str, higher: str, what: str, synthetic: bool,
     unit: str = "",
@@ -84,7 +78,7 @@ def gain(
         return missing(f"difference in {what}", f"{what} of {' and '.join(absent)}", unit)
     found = paired_difference(arms[lower].by_case(), arms[higher].by_case())
     where = " on synthetic CT" if synthetic else ""
-    return _against(0.0, found, f"difference in {what}{where}, {higher} minus {lower}", unit)
+    return against(0.0, found, f"difference in {what}{where}, {higher} minus {lower}", unit)
 
 
 def by_at_least(found: Verdict, size: float) -> Verdict:
@@ -127,8 +121,8 @@ def all_of(parts: Sequence[Verdict]) -> Verdict:
     return replace(deciding, also=tuple(others))
 
 
-def _against(bound: float, found: Estimate, measure: str, unit: str = "") -> Verdict:
-    """Judge a value against a bound by its interval."""
+def against(bound: float, found: Estimate, measure: str, unit: str = "") -> Verdict:
+    """Judge a mean over cases against a bound by its interval."""
     if found.n == 0:
         return missing(measure, f"{measure}, on any case", unit)
     lo, hi = found.ci

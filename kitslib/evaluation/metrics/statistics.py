@@ -111,8 +111,7 @@ def compare_arms(
     """Return one row per pair (reference, arm), with Holm's correction over all of them.
 
     Keys: `arm`, `reference`, `difference`, `lo`, `hi`, `p`, `p_holm`, `effect`, `effect_lo`,
-    `effect_hi`, `n`, `seeds`, `warning`. Raises ValueError for a pair with
-    an arm that is not there.
+    `effect_hi`, `n`, `seeds`, `warning`. Raises ValueError for an arm that is not there.
     """
     rows = []
     for reference, name in pairs:

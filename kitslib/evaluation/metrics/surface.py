@@ -16,23 +16,17 @@ Spacing = tuple[float, float, float]
 Corner = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-# Marching cubes: the triangles, as area vectors (z, y, x), with which one edge-connected group of
-# corners is cut off a unit cube. Any other configuration is one of these six turned or mirrored,
-# or several side by side.
-CUT_OFF: dict[tuple[Corner, ...], list[tuple[float, float, float]]] = {
-    ((0, 0, 0),): [(1 / 8, 1 / 8, 1 / 8)],
-    ((0, 0, 0), (0, 0, 1)): [(1 / 4, 1 / 4, 0)] * 2,
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0)): [
-        (1 / 2, 0, 0), (1 / 4, 1 / 4, 1 / 4), (1 / 8, 1 / 8, 1 / 8),
-    ],
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)): [(1 / 2, 0, 0)] * 2,
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)): [
-        (1 / 4, 1 / 4, 1 / 4), (1 / 4, 1 / 4, 1 / 4), (1 / 8, 1 / 8, 1 / 8), (1 / 8, 1 / 8, 1 / 8),
-    ],
-    ((0, 1, 1), (1, 1, 1), (1, 1, 0), (1, 0, 0)): [
-        (0, 1 / 4, 1 / 4), (1 / 4, 0, 1 / 4), (1 / 8, 1 / 8, 1 / 8), (3 / 8, 3 / 8, 3 / 8),
-    ],
-}  # fmt: skip
+# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, with which one edge-connected
+# group of corners is cut off a unit cube. Any other configuration is one of these six turned or
+# mirrored, or several side by side.
+CUT_OFF: dict[tuple[Corner, ...], list[Corner]] = {
+    ((0, 0, 0),): [(1, 1, 1)],
+    ((0, 0, 0), (0, 0, 1)): [(2, 2, 0), (2, 2, 0)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0)): [(4, 0, 0), (2, 2, 2), (1, 1, 1)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)): [(4, 0, 0), (4, 0, 0)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)): [(2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)],
+    ((0, 1, 1), (1, 1, 1), (1, 1, 0), (1, 0, 0)): [(0, 2, 2), (2, 0, 2), (1, 1, 1), (3, 3, 3)],
+}
 
 
 class ScoreError(ValueError):
@@ -185,14 +179,12 @@ def _triangles() -> tuple[np.ndarray, ...]:
     for code in range(256):
         inside = {corner for bit, corner in enumerate(everything) if code >> (7 - bit) & 1}
         fewer = inside if len(inside) <= 4 else set(everything) - inside
-        vectors: list[tuple[float, float, float]] = []
-        for group in _groups(fewer):
-            vectors += shapes[group]
-        table.append(np.array(vectors, dtype=float).reshape(-1, 3))
+        vectors = [vector for group in _groups(fewer) for vector in shapes[group]]
+        table.append(np.array(vectors, dtype=float).reshape(-1, 3) / 8)
     return tuple(table)
 
 
-def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[tuple[float, float, float]]]]:
+def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[Corner]]]:
     """The six shapes of CUT_OFF in all 48 orientations of the cube."""
     for corners, vectors in CUT_OFF.items():
         for (a, b, c), flip in product(permutations(range(3)), product((0, 1), repeat=3)):
