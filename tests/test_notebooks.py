@@ -20,7 +20,7 @@ from kitslib.config import ARMS, PROFILES, configure
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = ["01_data", "02_kidney", "03_tumor", "04_ablations", "05_evaluation"]
-MOST_CELL_LINES, MOST_CODE_LINES = 45, 260
+MOST_CELL_LINES, MOST_CODE_LINES = 20, 150
 
 
 def cells(path: Path, kind: str) -> list[dict]:

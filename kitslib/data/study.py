@@ -25,7 +25,7 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
         return Path(config.data)
     names = ("seed", "matrix", "spacing_z", "cysts")
     drawn = {name: getattr(config.cohort, name) for name in names}
-    folder = config.work / "cohort" / key(*drawn.values())
+    folder = config.store / "cohorts" / key(*drawn.values())
     make(folder, cases=config.cohort.cases, jobs=jobs, **drawn)
     return folder
 
