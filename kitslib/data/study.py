@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from kitslib.config import RunConfig, key, write_json
 from kitslib.data.cases.defects import apply_policy, defect_of
 from kitslib.data.cases.discovery import CaseFiles, find_cases
@@ -17,17 +19,26 @@ from kitslib.data.cases.splits import Split, fold, split_cases
 
 FOLDS = 5
 PARTS = ("kidney_train", "kidney_held_out", "tumor_train", "tumor_held_out", "cascade_test")
+MEASURED = ("age_at_nephrectomy", "body_mass_index", "radiographic_size", "pathologic_size")
+NAMED = ("gender", "malignant", "tumor_histologic_subtype", "pathology_t_stage", "tumor_isup_grade")
 
 
 def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -> Path:
     """Return the folder of the study's cases; `make` writes the synthetic cohort if need be."""
-    if not config.synthetic:
+    drawn = drawn_with(config)
+    if drawn is None:
         return Path(config.data)
-    names = ("seed", "matrix", "spacing_z", "cysts")
-    drawn = {name: getattr(config.cohort, name) for name in names}
     folder = config.store / "cohorts" / key(*drawn.values())
     make(folder, cases=config.cohort.cases, jobs=jobs, **drawn)
     return folder
+
+
+def drawn_with(config: RunConfig) -> dict[str, Any] | None:
+    """Return what decides each case of the synthetic cohort; None for a folder of cases."""
+    if not config.synthetic:
+        return None
+    names = ("seed", "matrix", "spacing_z", "cysts")
+    return {name: getattr(config.cohort, name) for name in names}
 
 
 def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
@@ -111,4 +122,34 @@ def split_rows(stored: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for rule, part, ids in lists:
         rows.append({"split": rule, "part": part, "cases": len(ids), "numbers": case_list(ids)})
+    return rows
+
+
+def split_text(stored: dict[str, Any]) -> str:
+    """Return a stored split's policy, and the cases used and left out, as Markdown."""
+    used, left_out = stored["used"], stored["left_out"]
+    reasons = "; ".join(f"{case_id}: {reason}" for case_id, reason in left_out.items())
+    text = f"Policy `{stored['policy']}`, labels `{stored['labels']}`, seed {stored['seed']}. "
+    text += f"**Used, {len(used)}:** {case_list(used)}. "
+    text += f"**Left out, {len(left_out)}:** {reasons or 'none'}."
+    return f"{text} No folds: {stored['note']}" if stored["note"] else text
+
+
+def patient_rows(files: Iterable[CaseFiles]) -> list[dict[str, Any]]:
+    """Return what kits.json says of the patients: characteristic, cases and values of each."""
+    people = pd.DataFrame([f.record or {} for f in files]).rename(columns={"bmi": MEASURED[1]})
+    rows = []
+    for name in (*MEASURED, *NAMED):
+        values = people.get(name, pd.Series(dtype=object))
+        if name in MEASURED:
+            values = pd.to_numeric(values, errors="coerce").dropna()
+            low, middle, high = values.quantile([0.05, 0.5, 0.95])
+            text = f"median {middle:.1f}, from {low:.1f} to {high:.1f} in nine of ten"
+        else:
+            values = values.dropna().astype(str)
+            counts = values.value_counts().head(8)
+            text = ", ".join(f"{value} {count}" for value, count in counts.items())
+        if len(values):
+            words = name.replace("_", " ").replace("tumor", "tumour")
+            rows.append({"characteristic": words, "cases": len(values), "values": text})
     return rows

@@ -55,6 +55,14 @@ def summary(reports: Sequence[CaseReport]) -> str:
     )
 
 
+def finding_rows(reports: Sequence[CaseReport]) -> list[dict[str, str]]:
+    """Every finding as a row: case, level, code and message."""
+    rows = []
+    for report in reports:
+        rows += [{"case": report.case_id} | asdict(finding) for finding in report.findings]
+    return rows
+
+
 def reports_to_json(reports: Sequence[CaseReport]) -> str:
     """The reports as a JSON list: every field, with level, unusable and trainable computed."""
     rows = []
