@@ -28,14 +28,7 @@ import psutil
 
 from kitslib.config import KidneyGrid, TumorGrid, code_key, key, read_json
 from kitslib.data.cases.discovery import CaseFiles
-from kitslib.data.cases.files import (
-    LABEL_VERSIONS,
-    Case,
-    LabelVersion,
-    fingerprint,
-    label_volumes_ml,
-    load_case,
-)
+from kitslib.data.cases.files import LABEL_VERSIONS, Case, LabelVersion, fingerprint, load_case
 from kitslib.data.stages import kidney_input, stage_labels, tumor_input
 from kitslib.transforms import Mapping, kidney_slices
 
@@ -107,7 +100,17 @@ class Cohort(MappingABC[str, Entry]):
 
     def __getitem__(self, case_id: str) -> Entry:
         if case_id not in self._opened:
-            self._opened[case_id] = _open_entry(case_id, self._folder(case_id))
+            folder = self._folder(case_id)
+            try:
+                meta = read_json(folder / "meta.json")
+                arrays: dict[str, np.ndarray | None] = {"mask": None}
+                for name in meta["bytes"]:
+                    array = np.load(folder / name, mmap_mode="r")
+                    arrays[name.removesuffix(".npy")] = np.asarray(array)
+            except FileNotFoundError as error:
+                text = f"the cache entry {folder} is gone; prepare the cohort again"
+                raise CohortError(f"{case_id}: {text}") from error
+            self._opened[case_id] = Entry(case_id=case_id, meta=meta, **arrays)
         return self._opened[case_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -199,7 +202,8 @@ def _attempt(
     try:
         arrays, meta = _preprocess(load_case(files, labels), stage)
         meta["labels"] = labels
-        meta["sources"] = {path.name: fingerprint(path) for path in _sources(files) if path}
+        paths = filter(None, (files.imaging, files.segmentation, files.segmentation_kits23))
+        meta["sources"] = {path.name: fingerprint(path) for path in paths}
         _write_entry(folder, arrays, meta)
     except (ValueError, OSError, MemoryError) as error:
         return files.case_id, str(error) or type(error).__name__
@@ -228,17 +232,13 @@ def _preprocess(
         "affine": np.asarray(case.geometry.affine).tolist(),
         "kidney_range": list(kidney_slices(arrays["labels"])),
         "train_range": list(kidney_slices(arrays["labels"], margin)),
-        "volumes_ml": label_volumes_ml(counts, case.spacing),
+        "volumes_ml": case.geometry.volumes_ml(counts),
     }
     return arrays, meta
 
 
 def _stage_name(stage: KidneyGrid | TumorGrid) -> str:
     return "kidney" if isinstance(stage, KidneyGrid) else "tumor"
-
-
-def _sources(files: CaseFiles) -> tuple[Path | None, ...]:
-    return files.imaging, files.segmentation, files.segmentation_kits23
 
 
 def _check_usable(files: list[CaseFiles]) -> None:
@@ -259,7 +259,8 @@ def _entry_key(
     files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, code: str
 ) -> str:
     try:
-        prints = [path and fingerprint(path) for path in _sources(files)]
+        paths = (files.imaging, files.segmentation, files.segmentation_kits23)
+        prints = [path and fingerprint(path) for path in paths]
     except OSError as error:
         raise CohortError(f"{files.case_id}: a source file cannot be read: {error}") from error
     return key(prints, _stage_name(stage), asdict(stage), labels, code)
@@ -304,17 +305,3 @@ def _sweep(root: Path) -> None:
             continue
         if old or (host == _PART and not psutil.pid_exists(int(pid))):
             shutil.rmtree(part, ignore_errors=True)
-
-
-def _open_entry(case_id: str, folder: Path) -> Entry:
-    try:
-        meta = read_json(folder / "meta.json")
-        arrays: dict[str, np.ndarray | None] = {"mask": None}
-        for name in meta["bytes"]:
-            array = np.load(folder / name, mmap_mode="r")
-            arrays[name.removesuffix(".npy")] = np.asarray(array)
-    except FileNotFoundError as error:
-        raise CohortError(
-            f"{case_id}: the cache entry {folder} is gone; prepare the cohort again"
-        ) from error
-    return Entry(case_id=case_id, meta=meta, **arrays)

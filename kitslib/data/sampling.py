@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,11 +47,11 @@ def cut(
 
 
 class _Sampler:
-    """Batches of samples that each depend on (seed, epoch, step, place in the batch) alone."""
+    """Batches of samples; each depends on (seed, epoch, step, place in the batch) alone."""
 
-    cohort: Cohort
     size: int
     seed: int
+    _sample: Callable[[int, int, int], Sample]  # of (epoch, step, place)
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
         """Return the part of a batch that process `rank` of `world` takes.
@@ -63,9 +64,6 @@ class _Sampler:
         images, labels, case_ids = zip(*samples, strict=True)
         images, labels = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
         return Batch(images, labels, case_ids, (self.seed, epoch, step, rank))
-
-    def _sample(self, epoch: int, step: int, place: int) -> Sample:
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs besides (seed, epoch, step) to draw the same samples."""

@@ -6,17 +6,9 @@ import math
 
 import numpy as np
 
+from kitslib import transforms
 from kitslib.config import KidneyGrid, TumorGrid
-from kitslib.transforms import (
-    SNAP,
-    Grid,
-    Mapping,
-    TransformError,
-    Triple,
-    bounding_box,
-    dilate,
-    resample,
-)
+from kitslib.transforms import SNAP, Grid, Mapping, Triple, bounding_box, resample
 
 
 def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
@@ -62,12 +54,12 @@ def tumor_input(
     kidney. HU outside the mask stay: `hide_outside` removes them once the HU window is known.
     """
     if imaging.shape != kidney_mask.shape:
-        raise TransformError(
+        raise transforms.TransformError(
             f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
         )
     mapping = tumor_mapping(kidney_mask, spacing, grid)
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
-    mask = dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
+    mask = transforms.dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
     return resample(imaging, mapping.native, mapping.stage), mask, mapping
 
 

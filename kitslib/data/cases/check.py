@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
@@ -17,10 +17,7 @@ from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError, short_name
 from kitslib.data.cases.files import LabelVersion, available_labels
 from kitslib.data.cases.measure import ImagingFacts, LabelFacts, measure_imaging, measure_labels
-from kitslib.data.cases.rules import Finding
-
-Level = Literal["ok", "note", "warning", "unusable"]
-_ORDER: tuple[Level, ...] = ("ok", "note", "warning", "unusable")
+from kitslib.data.cases.rules import Finding, Level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,9 @@ class CaseReport:
     @property
     def level(self) -> Level:
         """The worst finding's level, `ok` without findings."""
-        return max((finding.level for finding in self.findings), key=_ORDER.index, default="ok")
+        return max(
+            (finding.level for finding in self.findings), key=get_args(Level).index, default="ok"
+        )
 
     @property
     def unusable(self) -> bool:
@@ -98,7 +97,8 @@ def check_case(files: CaseFiles, *, labels_only: bool = False) -> CaseReport:
     measured = [facts for facts in (imaging, labels, newer) if facts]
 
     if imaging and labels and imaging.can_be_labels and labels.can_be_ct:
-        findings.append(rules.swapped_finding(files.case_id))
+        text = "imaging holds a label map and segmentation holds CT; exchange the two file names"
+        findings.append(rules.finding("unusable", files.case_id, "swapped", text))
     else:
         about_imaging = list(rules.imaging_findings(imaging)) if imaging else []
         findings += about_imaging
@@ -128,7 +128,8 @@ def _try(
         findings.append(rules.refusal(error))
     except Exception as error:  # whatever a damaged file provokes
         text = f"could not be read ({type(error).__name__}: {error}); check the disk and the "
-        findings.append(rules.unusable(short_name(path), "unreadable", text + "file's rights"))
+        text += "file's rights"
+        findings.append(rules.finding("unusable", short_name(path), "unreadable", text))
     return None
 
 
@@ -170,24 +171,15 @@ def _mark_duplicates(reports: list[CaseReport]) -> list[CaseReport]:
     """Add a warning to every case whose imaging, or labels, equal another case's by voxel."""
     twins: dict[tuple[str, str], list[str]] = defaultdict(list)
     for report in reports:
-        for content in _contents(report):
-            twins[content].append(report.case_id)
-    marked = []
-    for report in reports:
-        extra = []
-        for content in _contents(report):
-            others = [twin for twin in twins[content] if twin != report.case_id]
-            if others:
-                extra.append(rules.duplicate_finding(report.case_id, content[0], others))
-        marked.append(replace(report, findings=(*report.findings, *extra)))
-    return marked
-
-
-def _contents(report: CaseReport) -> list[tuple[str, str]]:
-    """The kind and key of each file of a case that must not be another's."""
-    contents = []
-    if report.imaging_key:
-        contents.append(("imaging", report.imaging_key))
-    if report.labels_key and report.kidney_slices:
-        contents.append(("segmentation", report.labels_key))
-    return contents
+        if report.imaging_key:
+            twins["imaging", report.imaging_key].append(report.case_id)
+        if report.labels_key and report.kidney_slices:
+            twins["segmentation", report.labels_key].append(report.case_id)
+    marked = {report.case_id: list(report.findings) for report in reports}
+    for (kind, _), case_ids in sorted(twins.items()):
+        for case_id in case_ids if len(case_ids) > 1 else ():
+            others = ", ".join(other for other in case_ids if other != case_id)
+            text = f"its {kind} equals that of {others} voxel by voxel; keep one, else a patient "
+            text += "stands on both sides of a split"
+            marked[case_id].append(rules.finding("warning", case_id, "duplicate", text))
+    return [replace(report, findings=tuple(marked[report.case_id])) for report in reports]

@@ -15,6 +15,7 @@ _CORRECTED = "KiTS19 labels of December 2019; changes listed in github MIC-DKFZ/
 _WINNER = "F. Isensee and K. Maier-Hein, arXiv 1908.02182"
 _MEASURED = "measured on the published label files"
 _ISSUE_6 = f"{_MEASURED}; github neheller/kits19 issue 6"
+_MOVED = "the tumour label before the correction does not overlap the present one"
 _BOTH = ("kits19", "kits23")
 
 
@@ -35,74 +36,73 @@ class Defect:
     corrected_ml: tuple[float, float] | None = None
 
 
-def _defect(number: int, policy: Policy, reason: str, source: str, **more: tuple) -> Defect:
+def _defect(number: int, policy: Policy, source: str, reason: str, **more: tuple) -> Defect:
     case_id = f"case_{number:05d}"
-    return Defect(case_id=case_id, policy=policy, reason=reason, source=source, **more)
+    return Defect(case_id=case_id, policy=policy, source=source, reason=reason, **more)
 
 
 _ENTRIES = (
     _defect(
         15,
         "keep",
+        f"github neheller/kits19 issue 21; {_CORRECTED}; {_WINNER}",
         "fluid at the spleen was labelled as renal cyst; the paper had this label, the KiTS19 "
         "winner replaced it",
-        f"github neheller/kits19 issue 21; {_CORRECTED}; {_WINNER}",
         corrected_ml=(404.60, 17.24),
     ),
     _defect(
         23,
         "exclude",
-        "the tumour label before the correction does not overlap the present one (Dice 0.00); "
-        "excluded by the KiTS19 winner; KiTS23 puts the tumour elsewhere again",
         f"{_CORRECTED}; {_WINNER}; {_MEASURED}",
+        f"{_MOVED} (Dice 0.00); excluded by the KiTS19 winner; KiTS23 puts the tumour elsewhere "
+        "again",
         corrected_ml=(542.57, 1.75),
     ),
     _defect(
         37,
         "keep",
+        f"{_CORRECTED}; {_WINNER}",
         "the tumour label before the correction hardly overlaps the present one (Dice 0.03); "
         "replaced by the KiTS19 winner",
-        f"{_CORRECTED}; {_WINNER}",
         corrected_ml=(604.44, 424.21),
     ),
     _defect(
         68,
         "exclude",
-        "labels excluded by the KiTS19 winner; KiTS23 calls 49 ml of its kidney a cyst",
         f"{_WINNER}; {_MEASURED}",
+        "labels excluded by the KiTS19 winner; KiTS23 calls 49 ml of its kidney a cyst",
     ),
     _defect(
         125,
         "exclude",
-        "the tumour label before the correction does not overlap the present one (Dice 0.00); "
-        "excluded by the KiTS19 winner",
         f"{_CORRECTED}; {_WINNER}",
+        f"{_MOVED} (Dice 0.00); excluded by the KiTS19 winner",
         corrected_ml=(494.10, 7.08),
     ),
-    _defect(133, "exclude", "labels excluded by the KiTS19 winner", _WINNER),
+    _defect(133, "exclude", _WINNER, "labels excluded by the KiTS19 winner"),
     _defect(
-        121, "keep", "the tumours of KiTS19 and KiTS23 hardly overlap", _MEASURED, releases=_BOTH
+        121, "keep", _MEASURED, "the tumours of KiTS19 and KiTS23 hardly overlap", releases=_BOTH
     ),
     _defect(
         208,
         "keep",
-        "the tumours of KiTS19 (4 ml) and KiTS23 (19 ml) hardly overlap",
         _MEASURED,
+        "the tumours of KiTS19 (4 ml) and KiTS23 (19 ml) hardly overlap",
         releases=_BOTH,
     ),
     _defect(
         61,
         "keep",
-        "29 slices, the fewest of all; a second contrast phase was reported in its first release",
         _ISSUE_6,
+        "29 slices, the fewest of all; a second contrast phase was reported in its first release",
         releases=_BOTH,
     ),
-    _defect(151, "keep", "1059 slices, the most of all", _MEASURED, releases=_BOTH),
+    _defect(151, "keep", _MEASURED, "1059 slices, the most of all", releases=_BOTH),
     _defect(
         160,
         "keep",
-        "512 x 796 in plane, where every other case has 512 x 512",
         _ISSUE_6,
+        "512 x 796 in plane, where every other case has 512 x 512",
         releases=_BOTH,
     ),
 )
@@ -126,8 +126,9 @@ def apply_policy(
     """
     if policy not in ("keep", "exclude"):
         raise CaseError(f"policy: expected 'keep' or 'exclude', got {policy!r}", code="policy")
-    parts: dict[Policy, list[CaseFiles]] = {"keep": [], "exclude": []}
+    used, left_out = [], []
     for case in files:
         entry = defect_of(case)
-        parts[entry.policy if entry and policy == "exclude" else "keep"].append(case)
-    return parts["keep"], parts["exclude"]
+        excluded = policy == "exclude" and entry is not None and entry.policy == "exclude"
+        (left_out if excluded else used).append(case)
+    return used, left_out

@@ -69,30 +69,26 @@ def _cases_in(folder: Path) -> list[CaseFiles]:
     rows, declared = _read_table(folder), _declared_source(folder)
     cases = []
     for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
-        if entry.is_dir() and _is_case(entry) and not entry.name.startswith("."):  # half-written
-            cases.append(_case_files(entry, rows.get(entry.name), declared))
+        if entry.name.startswith(".") or not (entry.is_dir() and _is_case(entry)):  # half-written
+            continue
+        source, segmentation = declared, _volume(entry, "segmentation")
+        if segmentation is None and (kits21 := _volume(entry, _KITS21_LABELS)):
+            segmentation, source = kits21, source or "kits23"
+        if (entry / SYNTHETIC_MARKER).is_file():
+            source = "synthetic"
+        elif source is None:
+            source = "kits19" if _KITS_ID.fullmatch(entry.name) else "plain"
+        newer = _volume(entry, "segmentation_kits23")
+        case = CaseFiles(
+            case_id=entry.name,
+            imaging=_volume(entry, "imaging"),
+            segmentation=segmentation,
+            segmentation_kits23=segmentation if source == "kits23" and newer is None else newer,
+            record=rows.get(entry.name),
+            source=source,
+        )
+        cases.append(case)
     return cases
-
-
-def _case_files(folder: Path, record: dict | None, source: Source | None) -> CaseFiles:
-    segmentation, newer = _volume(folder, "segmentation"), _volume(folder, "segmentation_kits23")
-    kits21 = _volume(folder, _KITS21_LABELS)
-    if segmentation is None and kits21 is not None:
-        segmentation, source = kits21, source or "kits23"
-    if (folder / SYNTHETIC_MARKER).is_file():
-        source = "synthetic"
-    elif source is None:
-        source = "kits19" if _KITS_ID.fullmatch(folder.name) else "plain"
-    if source == "kits23" and newer is None:
-        newer = segmentation
-    return CaseFiles(
-        case_id=folder.name,
-        imaging=_volume(folder, "imaging"),
-        segmentation=segmentation,
-        segmentation_kits23=newer,
-        record=record,
-        source=source,
-    )
 
 
 def _is_case(folder: Path) -> bool:

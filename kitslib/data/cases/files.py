@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -69,11 +69,8 @@ def load_case(files: CaseFiles, labels: LabelVersion = "kits19") -> Case:
     """
     case_id = files.case_id
     if files.imaging is None and files.segmentation is None and files.segmentation_kits23 is None:
-        raise CaseError(
-            f"{case_id}: expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the "
-            "case",
-            code="missing",
-        )
+        message = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
+        raise CaseError(f"{case_id}: {message}", code="missing")
     imaging = geometry = None
     if files.imaging is not None:
         imaging, geometry = read_imaging(files.imaging)
@@ -105,8 +102,7 @@ def require_same_grid(
 ) -> None:
     """Refuse two volumes of one case on different grids: another shape, or over a voxel apart.
 
-    `names` are what the message calls them.
-    Raises CaseError (code `grid_mismatch` or `affine_mismatch`).
+    Raises CaseError (code `grid_mismatch` or `affine_mismatch`), which calls them by `names`.
     """
     one, other = names
     if first.canonical_shape != second.canonical_shape:
@@ -131,9 +127,9 @@ def write_labels(
 ) -> None:
     """Write labels (D, H, W) as uint8 in the geometry's own axes, affine, codes and shape.
 
-    geometry: the case's, or the 4x4 affine of a new file in (z, y, x) order such as
-    `canonical_affine`. description: goes into the header (at most 79 ASCII characters).
-    The bytes are deterministic. Raises CaseError when shape or values do not fit.
+    geometry: the case's, or the 4x4 affine of a new file such as `canonical_affine`.
+    description: for the header, at most 79 ASCII characters. Equal input gives equal bytes.
+    Raises CaseError when shape or values do not fit.
     """
     array = np.asarray(labels)
     if array.dtype.kind not in "biu" or (array.size and (array.min() < 0 or array.max() > 255)):
@@ -142,8 +138,7 @@ def write_labels(
             f"values {array.min()}..{array.max()}; take the arg max of the network's output first",
             code="label_values",
         )
-    array = array.astype(np.uint8, copy=False)
-    write_volume(Path(path), array, _as_geometry(geometry, array), description=description, level=4)
+    _write(path, array.astype(np.uint8, copy=False), geometry, description, level=4)
 
 
 def write_imaging(
@@ -154,14 +149,13 @@ def write_imaging(
     if array.dtype != np.int16:
         message = f"expected int16 HU, got {array.dtype}; round and clip first"
         raise CaseError(f"{short_name(Path(path))}: {message}", code="dtype")
-    write_volume(Path(path), array, _as_geometry(geometry, array), description=description, level=1)
+    _write(path, array, geometry, description, level=1)
 
 
 def fingerprint(path: Path) -> str:
     """32 hex digits of a file's size and content.
 
-    Of a gzip file the first and last 64 KiB are read, since its end has its checksum; of an
-    uncompressed file, which has none, all of it.
+    A gzip file's first and last 64 KiB are read, since its checksum is at its end; others whole.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -186,17 +180,6 @@ def split_labels(values: np.ndarray) -> tuple[np.ndarray, set[float]]:
     labels = np.where(known, values, 0).astype(np.uint8)
     examples = np.unique(others[:: others.size // 4096 + 1])
     return labels, set(examples[:16].astype(float).tolist())
-
-
-def label_volumes_ml(
-    counts: Sequence[int] | np.ndarray, spacing: tuple[float, float, float]
-) -> dict[str, float]:
-    """Volumes in ml of `kidney` (label 1 alone), `tumor` and `cyst`.
-
-    counts: voxels of each label 0..3. spacing: (z, y, x) in mm.
-    """
-    ml = np.asarray(counts)[1:] * (float(np.prod(spacing)) / 1000)
-    return dict(zip(("kidney", "tumor", "cyst"), ml.tolist(), strict=True))
 
 
 def label_values_error(name: str, foreign: set[float]) -> CaseError:
@@ -259,13 +242,11 @@ def _load_labels(
             "beside the imaging",
             code="label_version",
         )
-    if version != "kits19":
-        labels, geometry = read_labels(files.segmentation_kits23)
-        if version == "kits23_folded":
-            labels[labels == CYST] = KIDNEY
-        return labels, geometry
-    labels, geometry = read_labels(files.segmentation)
-    if files.segmentation_kits23 is not None:
+    path = files.segmentation if version == "kits19" else files.segmentation_kits23
+    labels, geometry = read_labels(path)
+    if version == "kits23_folded":
+        labels[labels == CYST] = KIDNEY
+    if version == "kits19" and files.segmentation_kits23 is not None:
         other, other_geometry = read_labels(files.segmentation_kits23)
         names = ("segmentation", "segmentation_kits23")
         require_same_grid(files.case_id, geometry, other_geometry, names=names)
@@ -274,13 +255,17 @@ def _load_labels(
     return labels, geometry
 
 
-def _as_geometry(geometry: Geometry | np.ndarray, array: np.ndarray) -> Geometry:
-    if isinstance(geometry, Geometry):
-        return geometry
-    if array.ndim != 3:
-        message = f"expected an array (D, H, W), got shape {array.shape}; write one volume per file"
-        raise CaseError(message, code="ndim")
-    return Geometry.from_affine(np.asarray(geometry, np.float64), array.shape)
+def _write(
+    path: Path, array: np.ndarray, geometry: Geometry | np.ndarray, description: str, level: int
+) -> None:
+    if not isinstance(geometry, Geometry):
+        if array.ndim != 3:
+            text = (
+                f"expected an array (D, H, W), got shape {array.shape}; write one volume per file"
+            )
+            raise CaseError(text, code="ndim")
+        geometry = Geometry.from_affine(np.asarray(geometry, np.float64), array.shape)
+    write_volume(Path(path), array, geometry, description=description, level=level)
 
 
 def _place(geometry: Geometry) -> str:

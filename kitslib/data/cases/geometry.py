@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,13 +68,9 @@ class Geometry:
         )
 
     @cached_property
-    def _orientation(self) -> np.ndarray:
-        return orientations.io_orientation(self.affine)
-
-    @cached_property
     def _turn(self) -> np.ndarray:
         """From the file's axes to (z, y, x), as nibabel writes orientations."""
-        return orientations.ornt_transform(self._orientation, _CANONICAL)
+        return orientations.ornt_transform(orientations.io_orientation(self.affine), _CANONICAL)
 
     @property
     def _file_axes(self) -> list[int]:
@@ -83,7 +80,7 @@ class Geometry:
     @property
     def axis_codes(self) -> tuple[str, str, str]:
         """The file's own axis codes, `("I", "P", "L")` in KiTS; the nearest where it is oblique."""
-        return orientations.ornt2axcodes(self._orientation)
+        return nib.aff2axcodes(self.affine)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -104,16 +101,6 @@ class Geometry:
         return self.affine @ orientations.inv_ornt_aff(self._turn, self.shape[:3])
 
     @property
-    def slice_axis(self) -> int:
-        """The file axis that becomes z."""
-        return self._file_axes[0]
-
-    @property
-    def slice_axis_flipped(self) -> bool:
-        """Whether the file's slices run caudal to cranial, against the canonical order."""
-        return self.axis_codes[self.slice_axis] != CANONICAL_CODES[0]
-
-    @property
     def oblique_degrees(self) -> float:
         """The largest angle between a voxel axis and its nearest world axis."""
         columns = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
@@ -121,8 +108,13 @@ class Geometry:
 
     def to_file(self, array: np.ndarray) -> np.ndarray:
         """A view of a (z, y, x) array in the file's axes (flips and transposes, no copy)."""
-        back = orientations.ornt_transform(_CANONICAL, self._orientation)
-        return orientations.apply_orientation(array, back)
+        own = orientations.io_orientation(self.affine)
+        return orientations.apply_orientation(array, orientations.ornt_transform(_CANONICAL, own))
+
+    def volumes_ml(self, counts: Sequence[int] | np.ndarray) -> dict[str, float]:
+        """Volumes in ml of `kidney` (label 1 alone), `tumor` and `cyst`, from voxels of 0..3."""
+        ml = np.asarray(counts)[1:] * (float(np.prod(self.spacing)) / 1000)
+        return dict(zip(("kidney", "tumor", "cyst"), ml.tolist(), strict=True))
 
     def export_header(self, dtype: np.dtype, description: str = "") -> nib.Nifti1Header:
         """The source's header for a new voxel type: same grid, no scaling and no free text."""

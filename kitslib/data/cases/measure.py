@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from kitslib.data.cases.files import BACKGROUND, CYST, KIDNEY, TUMOR, label_volumes_ml, split_labels
+from kitslib.data.cases.files import BACKGROUND, CYST, KIDNEY, TUMOR, split_labels
 from kitslib.data.cases.geometry import Geometry
 from kitslib.data.cases.nifti import VolumeStream, open_volume
 
@@ -33,17 +33,13 @@ class VolumeFacts:
     @classmethod
     def of(cls, stream: VolumeStream) -> Self:
         """The facts of a header."""
-        form = "qform"
-        if stream.geometry.orientation_assumed:
-            form = "none"
-        elif int(stream.header["sform_code"]) > 0:
-            form = "sform"
+        form = "sform" if int(stream.header["sform_code"]) > 0 else "qform"
         return cls(
             name=stream.name,
             geometry=stream.geometry,
             stored_type=str(stream.dtype.newbyteorder("=")),
             zooms=tuple(map(float, stream.header.get_zooms()[:3])),
-            form=form,
+            form="none" if stream.geometry.orientation_assumed else form,
         )
 
     def add(self, values: np.ndarray) -> None:
@@ -92,7 +88,7 @@ class LabelFacts(VolumeFacts):
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volumes in ml of `kidney` (label 1 alone), `tumor` and `cyst`."""
-        return label_volumes_ml(self.counts, self.geometry.spacing)
+        return self.geometry.volumes_ml(self.counts)
 
 
 @dataclass(kw_only=True)
@@ -107,9 +103,10 @@ def measure_labels(path: Path) -> LabelFacts:
     """Read a label map once; raises CaseError when the file is damaged, never for its values."""
     with open_volume(path) as stream:
         facts = LabelFacts.of(stream)
-        points, found = [facts.points], [facts.point_labels]
-        axis = facts.geometry.slice_axis
-        labelled = np.zeros(facts.geometry.shape[axis], bool)
+        points, found, slices = [facts.points], [facts.point_labels], set()
+        shape = facts.geometry.canonical_shape
+        depth = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
+        slice_of = facts.geometry.to_file(depth)  # of each voxel, in the file's axes
         plane = facts.geometry.shape[0] * facts.geometry.shape[1]
         for start, stop, values in stream.slabs():
             facts.add(values)
@@ -117,23 +114,19 @@ def measure_labels(path: Path) -> LabelFacts:
             facts.foreign |= others
             flat = labels.reshape(-1, order="F")
             facts.counts += np.bincount(flat, minlength=4)
-            here = slice(start, stop) if axis == 2 else slice(None)
-            labelled[here] |= labels.any(axis=tuple({0, 1, 2} - {axis}))
+            slices.update(np.unique(slice_of[..., start:stop][labels > 0]).tolist())
             at = np.flatnonzero(flat)
             at = at[:: at.size // _POINTS_PER_SLAB + 1]
             points.append(at + start * plane)
             found.append(flat[at])
-    if facts.geometry.slice_axis_flipped:
-        labelled = labelled[::-1]
-    if labelled.any():
-        slices = np.flatnonzero(labelled)
-        facts.kidney_slices = (int(slices[0]), int(slices[-1]))
+    if slices:
+        facts.kidney_slices = (min(slices), max(slices))
     facts.points, facts.point_labels = np.concatenate(points), np.concatenate(found)
     return facts.end(stream)
 
 
 def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFacts:
-    """Read a CT once, with the HU under `labels` on the same grid; raises as `measure_labels`."""
+    """Read a CT once, with the HU under labels on the same grid; raises as `measure_labels`."""
     under = []
     with open_volume(path) as stream:
         facts = ImagingFacts.of(stream)

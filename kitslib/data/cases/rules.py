@@ -25,6 +25,7 @@ SPACING_MM = (0.2, 10.0)
 SPACING_TOLERANCE = 1e-3
 CORRECTED_TOLERANCE = 0.01
 Findings = Iterator["Finding"]
+Level = Literal["ok", "note", "warning", "unusable"]  # `ok` is a case without findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +35,14 @@ class Finding:
     `note` is worth knowing, `warning` asks a person to inspect the case, `unusable` forbids it.
     """
 
-    level: Literal["note", "warning", "unusable"]
+    level: Level
     code: str
     message: str
 
 
-def note(name: str, code: str, text: str) -> Finding:
-    """A finding that asks for nothing; `name` is the file or case."""
-    return Finding(level="note", code=code, message=f"{name}: {text}")
-
-
-def warning(name: str, code: str, text: str) -> Finding:
-    """A finding that a person should inspect."""
-    return Finding(level="warning", code=code, message=f"{name}: {text}")
-
-
-def unusable(name: str, code: str, text: str) -> Finding:
-    """A finding that forbids the case."""
-    return Finding(level="unusable", code=code, message=f"{name}: {text}")
+def finding(level: Level, name: str, code: str, text: str) -> Finding:
+    """A finding about the file or case `name`."""
+    return Finding(level=level, code=code, message=f"{name}: {text}")
 
 
 def refusal(error: CaseError) -> Finding:
@@ -63,8 +54,8 @@ def file_findings(files: CaseFiles, *, labels_only: bool) -> Findings:
     """Missing files: without labels it is a test case; without imaging it serves label studies."""
     has_labels = files.segmentation is not None or files.segmentation_kits23 is not None
     if files.imaging is None and has_labels:
-        say = warning if labels_only else unusable
-        yield say(
+        yield finding(
+            "warning" if labels_only else "unusable",
             files.case_id,
             "imaging_missing",
             "imaging.nii.gz is missing; the labels can be studied (volumes, `phantom --labels`), "
@@ -72,10 +63,10 @@ def file_findings(files: CaseFiles, *, labels_only: bool) -> Findings:
         )
     elif files.imaging is None:
         text = "neither imaging nor segmentation; download the case or remove its folder"
-        yield unusable(files.case_id, "empty_case", text)
+        yield finding("unusable", files.case_id, "empty_case", text)
     elif not has_labels:
         text = "no segmentation: a test case, for prediction only"
-        yield note(files.case_id, "segmentation_missing", text)
+        yield finding("note", files.case_id, "segmentation_missing", text)
 
 
 def geometry_findings(facts: VolumeFacts) -> Findings:
@@ -84,27 +75,27 @@ def geometry_findings(facts: VolumeFacts) -> Findings:
     if geometry.orientation_assumed:
         text = "no orientation in the header; KiTS axis order (z, y, x) is assumed; "
         text += "write the affine if the axes are others"
-        yield warning(name, "orientation_assumed", text)
+        yield finding("warning", name, "orientation_assumed", text)
     elif geometry.axis_codes != CANONICAL_CODES:
         codes = "".join(geometry.axis_codes)
         text = f"axes {codes}, brought to IPL for reading; exports go back to {codes}"
-        yield note(name, "reoriented", text)
+        yield finding("note", name, "reoriented", text)
     if facts.form == "qform":
-        yield note(name, "qform_only", "no sform in the header, its qform is used")
+        yield finding("note", name, "qform_only", "no sform in the header, its qform is used")
     if geometry.oblique_degrees > 1:
         text = f"axes tilted by {geometry.oblique_degrees:.1f} degrees, treated as straight"
-        yield note(name, "oblique", text)
+        yield finding("note", name, "oblique", text)
     low, high = SPACING_MM
     sizes, zooms = sorted(geometry.spacing), sorted(facts.zooms)
     if not low <= sizes[0] <= sizes[-1] <= high:
         text = f"expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x); "
         text += "check the header's units and slice thickness"
-        yield warning(name, "spacing_unusual", text)
+        yield finding("warning", name, "spacing_unusual", text)
     if not _close(zooms, sizes, SPACING_TOLERANCE):
         shown = [round(zoom, 4) for zoom in zooms]
         text = f"the affine says voxels of {sizes} mm, the header's pixdim says {shown}; "
         text += "the affine is used, correct the one that is wrong"
-        yield warning(name, "spacing_header", text)
+        yield finding("warning", name, "spacing_header", text)
 
 
 def imaging_findings(facts: ImagingFacts) -> Findings:
@@ -119,28 +110,28 @@ def imaging_findings(facts: ImagingFacts) -> Findings:
         return
     if low == high:
         text = f"every voxel is {low:g}; an empty export, convert from DICOM again"
-        yield unusable(name, "constant", text)
+        yield finding("unusable", name, "constant", text)
     elif facts.can_be_labels:
         text = f"expected HU, got values {span} as in a label map; put the CT in its place"
-        yield unusable(name, "not_hu", text)
+        yield finding("unusable", name, "not_hu", text)
     elif low >= 0:
         text = f"expected HU with air near -1000, got {span}; subtract the rescale intercept "
         text += "(usually 1024) or convert from DICOM again"
-        yield unusable(name, "not_hu", text)
+        yield finding("unusable", name, "not_hu", text)
     elif high - low < LEAST_RANGE_HU:
         text = f"expected HU, got only {span}, as after normalisation; use the original CT"
-        yield unusable(name, "not_hu", text)
+        yield finding("unusable", name, "not_hu", text)
     else:
         if low > AIR_HU:
             text = (
                 f"no air, HU {span}: clipped or cropped before; use the original CT if there is one"
             )
-            yield warning(name, "hu_range", text)
+            yield finding("warning", name, "hu_range", text)
         if high > METAL_HU or low < -METAL_HU:
             text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
-            yield warning(name, "hu_range", text)
+            yield finding("warning", name, "hu_range", text)
         elif low < PADDING_HU:
-            yield note(name, "padding", f"padding of {low:g} outside the scan circle")
+            yield finding("note", name, "padding", f"padding of {low:g} outside the scan circle")
 
 
 def label_findings(facts: LabelFacts) -> Findings:
@@ -152,22 +143,22 @@ def label_findings(facts: LabelFacts) -> Findings:
         return
     if "float" in facts.stored_type:
         text = f"labels stored as {facts.stored_type}, all whole numbers"
-        yield note(name, "float_labels", text)
+        yield finding("note", name, "float_labels", text)
     if facts.kidney_slices is None:
         text = "no voxel is labelled; remove the file if this is a test case, else fetch it again"
-        yield unusable(name, "empty_labels", text)
+        yield finding("unusable", name, "empty_labels", text)
         return
     if not facts.counts[1]:
-        yield warning(name, "no_kidney", "no kidney (label 1); inspect the case")
+        yield finding("warning", name, "no_kidney", "no kidney (label 1); inspect the case")
     if not facts.counts[2]:
         text = "no tumour (label 2), which every KiTS case has; kidney studies only"
-        yield warning(name, "no_tumor", text)
+        yield finding("warning", name, "no_tumor", text)
     total = sum(facts.volumes_ml.values())
     low, high = KIDNEY_ML
     if not low <= total <= high:
         text = f"expected {low} to {high} ml of kidney and masses, got {total:.1f} ml; "
         text += "check the spacing and the label values"
-        yield warning(name, "kidney_volume", text)
+        yield finding("warning", name, "kidney_volume", text)
     first, last = facts.kidney_slices
     ends = []
     if first == 0:
@@ -176,13 +167,7 @@ def label_findings(facts: LabelFacts) -> Findings:
         ends.append("last")
     if ends:
         text = f"the kidney reaches the {' and '.join(ends)} slice, so the scan cuts it; "
-        yield note(name, "kidney_cut", text + "volumes are too small")
-
-
-def swapped_finding(case_id: str) -> Finding:
-    """The finding for a case whose two files carry each other's name."""
-    text = "imaging holds a label map and segmentation holds CT; exchange the two file names"
-    return unusable(case_id, "swapped", text)
+        yield finding("note", name, "kidney_cut", text + "volumes are too small")
 
 
 def hu_under_labels(imaging: ImagingFacts, labels: LabelFacts) -> Findings:
@@ -192,7 +177,7 @@ def hu_under_labels(imaging: ImagingFacts, labels: LabelFacts) -> Findings:
     if hu is not None and not low <= hu <= high and labels.counts[1] >= 50:
         text = f"expected a median of {low} to {high} HU under the kidney label, got {hu:g}; "
         text += "labels may be mirrored or belong to another case: inspect the overlay"
-        yield warning(labels.name, "labels_off_organ", text)
+        yield finding("warning", labels.name, "labels_off_organ", text)
 
 
 def grid_findings(case_id: str, facts: list[VolumeFacts]) -> Findings:
@@ -215,13 +200,13 @@ def record_findings(files: CaseFiles, facts: VolumeFacts) -> Findings:
         recorded = tuple(float(expected[f"{axis}_spacing"]) for axis in "zyx")
     except (KeyError, TypeError, ValueError):
         text = f"kits.json has a voxel_spacing that cannot be read: {expected}; correct it"
-        yield warning(files.case_id, "record_unreadable", text)
+        yield finding("warning", files.case_id, "record_unreadable", text)
         return
     spacing = facts.geometry.spacing
     if not _close(spacing, recorded, SPACING_TOLERANCE):
         text = f"expected the spacing {recorded} (z, y, x) of kits.json, got {spacing}; "
         text += "the header is used, take imaging and kits.json from the same release"
-        yield warning(facts.name, "spacing_record", text)
+        yield finding("warning", facts.name, "spacing_record", text)
 
 
 def release_findings(files: CaseFiles, labels: LabelFacts) -> Findings:
@@ -229,7 +214,7 @@ def release_findings(files: CaseFiles, labels: LabelFacts) -> Findings:
     if files.source == "kits19" and labels.counts[3]:
         text = "expected KiTS19 labels 0, 1, 2, got also 3 (cyst), so these are KiTS21/23 labels; "
         text += "name the file segmentation_kits23.nii.gz, or put kits23.json into the folder"
-        yield warning(labels.name, "label_release", text)
+        yield finding("warning", labels.name, "label_release", text)
 
 
 def register_findings(entry: Defect, labels: LabelFacts | None) -> Findings:
@@ -237,20 +222,14 @@ def register_findings(entry: Defect, labels: LabelFacts | None) -> Findings:
     tail = "both policies keep it"
     if entry.policy == "exclude":
         tail = "the policy `exclude` leaves it out"
-    yield note(entry.case_id, "register", f"{entry.reason} ({entry.source}); {tail}")
+    yield finding("note", entry.case_id, "register", f"{entry.reason} ({entry.source}); {tail}")
     if entry.corrected_ml is None or labels is None:
         return
     got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumor"])
     if not _close(got, entry.corrected_ml, CORRECTED_TOLERANCE):
         text = f"expected kidney and tumour of {entry.corrected_ml} ml as of December 2019, got "
         text += f"({got[0]:.2f}, {got[1]:.2f}) ml; pull the current KiTS19 labels"
-        yield warning(labels.name, "labels_outdated", text)
-
-
-def duplicate_finding(case_id: str, kind: str, twins: list[str]) -> Finding:
-    """The warning that a case's imaging or segmentation is another's."""
-    text = f"its {kind} equals that of {', '.join(twins)} voxel by voxel; keep one, else a patient "
-    return warning(case_id, "duplicate", text + "stands on both sides of a split")
+        yield finding("warning", labels.name, "labels_outdated", text)
 
 
 def _close(got: object, expected: object, tolerance: float) -> bool:

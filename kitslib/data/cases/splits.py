@@ -20,11 +20,10 @@ LEAST_HELD_OUT = 5  # below this an interval says nothing; at most a quarter of 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Case ids for the two stages; neither network has seen the cases of `cascade_test`.
+    """Case ids for the two stages, in order; neither network has seen those of `cascade_test`.
 
-    One case is one patient in KiTS and in the synthetic cohort, so a split of cases is one of
-    patients. Case ids stand in case order.
-    Raises CaseError when a case is on both sides, or trained on and a cascade test.
+    One case is one patient in KiTS and in the synthetic cohort. Raises CaseError when a case is on
+    both sides, or trained on and a cascade test.
     """
 
     kidney_train: tuple[str, ...]
@@ -64,31 +63,37 @@ def split_cases(
     """Split a cohort for the kidney stage, the tumour stage and the cascade.
 
     Both rules hold out the last cases in case order for the tumour stage, 15 of 210. `paper` holds
-    out 20 of 210 for the kidney stage at random, so that the cascade has next to no unseen case.
-    `nested` holds out the tumour stage's cases and draws only the rest, so that all of them are
-    unseen. Draws rank cases by a hash of seed and id: adding a case changes at most one place.
-    Other cohort sizes are proportional, with at least 5 cases or a quarter of the cohort held out;
-    `held_out` sets the number for the tumour stage.
+    out 20 of 210 for the kidney stage at random, so that the cascade has next to no unseen case;
+    `nested` holds out the tumour stage's cases and draws the rest, so that all are unseen. Draws
+    rank cases by a hash of seed and id: one more case changes at most one place. Other cohort sizes
+    are proportional, with at least 5 cases or a quarter held out; `held_out` is the tumour stage's.
     Raises CaseError for fewer than 2 cases, repeated ids, or nothing left to train on.
     """
     if rule not in ("nested", "paper"):
         raise CaseError(f"rule: expected 'nested' or 'paper', got {rule!r}", code="split")
     ordered = _in_order(case_ids)
-    tumor_count, kidney_count = _held_out_counts(len(ordered), held_out)
-    tumor_out = set(ordered[-tumor_count:])
+    cases = len(ordered)
+    if held_out is None:
+        held_out = max(min(LEAST_HELD_OUT, max(1, cases // 4)), _share(cases, PAPER_TUMOR_HELD_OUT))
+    kidney_count = max(held_out, _share(cases, PAPER_KIDNEY_HELD_OUT))
+    if not 1 <= held_out < cases or kidney_count >= cases:
+        raise CaseError(
+            f"expected 1 to {cases - 1} of {cases} cases held out, got {held_out}; use at least 2 "
+            "cases and leave some to train on",
+            code="split",
+        )
+    tumor_out = set(ordered[-held_out:])
     ranked = sorted(ordered, key=lambda case: (_draw(seed, case), case))
     if rule == "nested":
         ranked.sort(key=lambda case: case not in tumor_out)  # stable: these first, then the draw
     kidney_out = set(ranked[:kidney_count])
-    kidney_train, kidney_held_out = _apart(ordered, kidney_out)
-    tumor_train, tumor_held_out = _apart(ordered, tumor_out)
-    _, cascade_test = _apart(ordered, kidney_out & tumor_out)
+    kidney, tumor = _apart(ordered, kidney_out), _apart(ordered, tumor_out)
     return Split(
-        kidney_train=kidney_train,
-        kidney_held_out=kidney_held_out,
-        tumor_train=tumor_train,
-        tumor_held_out=tumor_held_out,
-        cascade_test=cascade_test,
+        kidney_train=kidney.train,
+        kidney_held_out=kidney.held_out,
+        tumor_train=tumor.train,
+        tumor_held_out=tumor.held_out,
+        cascade_test=_apart(ordered, kidney_out & tumor_out).held_out,
         seed=seed,
         rule=rule,
     )
@@ -104,20 +109,20 @@ def fold(case_ids: Sequence[str], k: int, *, seed: int, n_folds: int = 5) -> Fol
     if not 0 <= k < n_folds:
         raise CaseError(f"k: expected a fold from 0 to {n_folds - 1}, got {k}", code="split")
     ordered = _in_order(case_ids)
-    train, held_out = _apart(ordered, {c for c in ordered if _fold_of(c, n_folds, seed) == k})
-    if not held_out or not train:
+    found = _apart(ordered, {case for case in ordered if _fold_of(case, n_folds, seed) == k})
+    if not found.held_out or not found.train:
         raise CaseError(
-            f"fold {k} of {n_folds}: {len(held_out)} of {len(ordered)} cases are held out; "
+            f"fold {k} of {n_folds}: {len(found.held_out)} of {len(ordered)} cases are held out; "
             "use fewer folds, more cases or another seed",
             code="split",
         )
-    return Fold(train=train, held_out=held_out)
+    return found
 
 
-def _apart(ordered: Sequence[str], chosen: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The case ids that are not chosen, and those that are, in order."""
+def _apart(ordered: Sequence[str], chosen: set[str]) -> Fold:
+    """Hold out the chosen cases."""
     train = tuple(case for case in ordered if case not in chosen)
-    return train, tuple(case for case in ordered if case in chosen)
+    return Fold(train=train, held_out=tuple(case for case in ordered if case in chosen))
 
 
 def _fold_of(case_id: str, n_folds: int, seed: int) -> int:
@@ -129,30 +134,16 @@ def _fold_of(case_id: str, n_folds: int, seed: int) -> int:
     return sorted(range(n_folds), key=lambda at: _draw(seed, f"{name} {at}"))[place]
 
 
-def _held_out_counts(cases: int, held_out: int | None) -> tuple[int, int]:
-    """How many cases the tumour and the kidney stage hold out; the latter at least the former."""
-    tumor = held_out
-    if tumor is None:
-        least = min(LEAST_HELD_OUT, max(1, cases // 4))
-        tumor = max(least, math.floor(cases * PAPER_TUMOR_HELD_OUT / PAPER_CASES + 0.5))
-    kidney = max(tumor, math.floor(cases * PAPER_KIDNEY_HELD_OUT / PAPER_CASES + 0.5))
-    if not 1 <= tumor < cases or kidney >= cases:
-        raise CaseError(
-            f"expected 1 to {cases - 1} of {cases} cases held out, got {tumor}; use at least 2 "
-            "cases and leave some to train on",
-            code="split",
-        )
-    return tumor, kidney
+def _share(cases: int, of_paper: int) -> int:
+    return math.floor(cases * of_paper / PAPER_CASES + 0.5)
 
 
 def _in_order(case_ids: Sequence[str]) -> list[str]:
     ordered = sorted(case_ids, key=natural_key)
     repeated = sorted({first for first, second in pairwise(ordered) if first == second})
     if repeated:
-        raise CaseError(
-            f"expected each case once, got {', '.join(repeated)} again; remove the repeats",
-            code="split",
-        )
+        message = f"expected each case once, got {', '.join(repeated)} again; remove the repeats"
+        raise CaseError(message, code="split")
     return ordered
 
 
