@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -142,11 +143,11 @@ def prepare(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
-    """Preprocess the cases for a stage where the cache does not have them, and return them all.
+    """Preprocess the cases that the cache does not have for a stage, and return all of them.
 
     jobs: processes; each needs about twice a scan's int16 size. progress(done, total) is called at
-    the start and after every case. Raises CohortError naming every case that failed; the others
-    are then in the cache.
+    the start and after every case. Raises CohortError naming the cases that failed, once the others
+    are in the cache.
     """
     if not isinstance(stage, KidneyGrid | TumorGrid):
         raise CohortError(f"stage must be a KidneyGrid or a TumorGrid, got {stage!r}")
@@ -244,11 +245,10 @@ def _stage_name(stage: KidneyGrid | TumorGrid) -> str:
 def _check_usable(files: list[CaseFiles]) -> None:
     if not files:
         raise CohortError("no cases to prepare")
-    seen: set[str] = set()
+    for case_id, count in Counter(item.case_id for item in files).items():
+        if count > 1:
+            raise CohortError(f"{case_id} is listed twice")
     for item in files:
-        if item.case_id in seen:
-            raise CohortError(f"{item.case_id} is listed twice")
-        seen.add(item.case_id)
         if item.imaging is None or (item.segmentation is None and item.segmentation_kits23 is None):
             missing = "imaging" if item.imaging is None else "segmentation"
             text = "only cases with both can be prepared; leave it out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +77,10 @@ class Series:
 def holds_dicom(folder: Path) -> bool:
     """Whether any file of a folder, or of one inside it, begins as DICOM files do."""
     for path in folder.rglob("*"):
-        try:
-            if path.is_file():
-                with path.open("rb") as raw:
-                    if raw.read(132)[128:] == b"DICM":
-                        return True
-        except OSError:
-            continue
+        if path.is_file():
+            with suppress(OSError), path.open("rb") as raw:
+                if raw.read(132)[128:] == b"DICM":
+                    return True
     return False
 
 
@@ -118,11 +115,8 @@ def find_series(folder: Path) -> list[Series]:
         )
     if not slices:
         what = ", ".join(f"{count} of {kind}" for kind, count in others.items() if count)
-        raise CaseError(
-            f"{folder}: expected the slices of a CT series, got {what or 'no DICOM file'}; pass "
-            "the CT's folder",
-            code="no_ct",
-        )
+        text = f"expected the slices of a CT series, got {what or 'no DICOM file'}; "
+        raise CaseError(f"{folder}: {text}pass the CT's folder", code="no_ct")
     found = []
     for uid, members in slices.items():
         study = headers[uid].get("StudyInstanceUID", "")
@@ -139,19 +133,14 @@ def choose_series(folder: Path) -> tuple[Series, str]:
     """
     found = find_series(folder)
     if len({series.study for series in found}) > 1:
-        places = sorted({str(series.slices[0].path.parent) for series in found})
-        raise CaseError(
-            f"{folder}: expected one examination, got several; pass their folders one by one: "
-            f"{', '.join(places[:8])}",
-            code="studies",
-        )
+        places = ", ".join(sorted({str(series.slices[0].path.parent) for series in found})[:8])
+        text = f"expected one examination, got several; pass their folders one by one: {places}"
+        raise CaseError(f"{folder}: {text}", code="studies")
     chosen = next((series for series in found if series.axial), None)
     if chosen is None:
-        raise CaseError(
-            f"{folder}: expected an axial CT series, got "
-            f"{', '.join(series.name for series in found)} in other planes; export the axial one",
-            code="no_axial",
-        )
+        names = ", ".join(series.name for series in found)
+        text = f"expected an axial CT series, got {names} in other planes; export the axial one"
+        raise CaseError(f"{folder}: {text}", code="no_axial")
     aside = []
     for series in found:
         if series is not chosen:
@@ -163,14 +152,16 @@ def choose_series(folder: Path) -> tuple[Series, str]:
     return chosen, note + ", ".join(aside)
 
 
-def read_series(series: Series) -> tuple[np.ndarray, Geometry]:
-    """Read a series as int16 HU (D, H, W), C-contiguous, and its geometry, as `read_imaging` does.
+def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:
+    """Read a folder's largest axial series: int16 HU (D, H, W), geometry, and the note on others.
 
     The geometry's file axes are column, row and slice, slices along their normal, as ITK stacks
     them. HU are slope x value + intercept of each slice, rounded and clipped to int16; pixels
-    marked as padding become air. Raises CaseError with code few_slices, mixed_grid,
-    duplicate_slices, gantry_tilt, missing_slices, uneven_spacing, compressed, not_hu or corrupt.
+    marked as padding become air. Raises CaseError with the codes of `choose_series`, few_slices,
+    mixed_grid, duplicate_slices, gantry_tilt, missing_slices, uneven_spacing, compressed, not_hu
+    or corrupt.
     """
+    series, note = choose_series(folder)
     ordered = _stacked(series)
     first, depth = ordered[0], len(ordered)
     step = (ordered[-1].position - first.position) @ first.normal / (depth - 1)
@@ -182,14 +173,8 @@ def read_series(series: Series) -> tuple[np.ndarray, Geometry]:
     volume = np.empty(geometry.canonical_shape, np.int16)
     target = geometry.to_file(volume)
     for index, item in enumerate(ordered):
-        target[..., index] = _hounsfield(item).T
-    return volume, geometry
-
-
-def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:
-    """The volume and geometry of a folder's largest axial series, and the note on the others."""
-    series, note = choose_series(folder)
-    return *read_series(series), note
+        target[..., index] = _hounsfield(item.path).T
+    return volume, geometry, note
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
@@ -206,13 +191,10 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 
 def _slice(path: Path, header: pydicom.Dataset) -> Slice:
-    missing = [name for name in PLACE if not header.get(name)]
+    missing = ", ".join(name for name in PLACE if not header.get(name))
     if missing:
-        raise CaseError(
-            f"{short_name(path)}: a CT slice needs {', '.join(missing)} in its header to be put in "
-            "its place; export it again",
-            code="corrupt",
-        )
+        text = f"a CT slice needs {missing} in its header to be put in its place; export it again"
+        raise CaseError(f"{short_name(path)}: {text}", code="corrupt")
     orientation = np.array(header.ImageOrientationPatient, np.float64)
     return Slice(
         path=path,
@@ -232,7 +214,16 @@ def _stacked(series: Series) -> list[Slice]:
     _require_one_grid(series)
     normal = series.slices[0].normal
     ordered = sorted(series.slices, key=lambda item: float(item.position @ normal))
-    _require_straight(series, ordered)
+    along = ordered[-1].position - ordered[0].position
+    across = float(np.linalg.norm(np.cross(along, ordered[0].normal)))
+    sine = across / (float(np.linalg.norm(along)) or 1.0)
+    if sine > STRAIGHT:  # shifted in their plane, as a tilted gantry leaves them
+        raise CaseError(
+            f"{series.name}: expected slices stacked along their normal, got a stack that leans by "
+            f"{np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample it to a "
+            "straight one (dcm2niix does)",
+            code="gantry_tilt",
+        )
     _require_even(series, ordered, np.array([item.position @ normal for item in ordered]))
     return ordered
 
@@ -258,29 +249,15 @@ def _require_one_grid(series: Series) -> None:
     )
 
 
-def _require_straight(series: Series, ordered: list[Slice]) -> None:
-    """Refuse slices that are shifted in their plane, as a tilted gantry leaves them."""
-    along = ordered[-1].position - ordered[0].position
-    across = float(np.linalg.norm(np.cross(along, ordered[0].normal)))
-    sine = across / (float(np.linalg.norm(along)) or 1.0)
-    if sine > STRAIGHT:
-        raise CaseError(
-            f"{series.name}: expected slices stacked along their normal, got a stack that leans by "
-            f"{np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample it to a "
-            "straight one (dcm2niix does)",
-            code="gantry_tilt",
-        )
-
-
 def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> None:
     steps = np.diff(places)
     step = float(np.median(steps))
+    names = [item.path.name for item in ordered]
     if not step or (steps < UNEVEN * step).any():
         at = int(np.argmin(steps))
         raise CaseError(
-            f"{series.name}: {ordered[at].path.name} and {ordered[at + 1].path.name} lie in one "
-            f"place ({places[at]:.2f} mm); the series holds two phases or reconstructions: "
-            "separate them",
+            f"{series.name}: {names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} "
+            "mm); the series holds two phases or reconstructions: separate them",
             code="duplicate_slices",
         )
     wrong = np.flatnonzero(np.abs(steps - step) > UNEVEN * step)
@@ -288,10 +265,8 @@ def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> N
         return
     gaps, at = steps[wrong] / step, int(wrong[0])
     whole = np.rint(gaps)
-    where = (
-        f"between {ordered[at].path.name} ({places[at]:.2f} mm) and {ordered[at + 1].path.name} "
-        f"({places[at + 1]:.2f} mm)"
-    )
+    where = f"between {names[at]} ({places[at]:.2f} mm) and {names[at + 1]} "
+    where += f"({places[at + 1]:.2f} mm)"
     if (np.abs(gaps - whole) <= UNEVEN * whole).all() and (gaps > 1).all():
         count = int(whole.sum()) - len(gaps)
         raise CaseError(
@@ -306,30 +281,21 @@ def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> N
     )
 
 
-def _hounsfield(item: Slice) -> np.ndarray:
+def _hounsfield(path: Path) -> np.ndarray:
     """One slice as int16 HU (rows, columns)."""
-    name = short_name(item.path)
-    image = _attempt(name, lambda: pydicom.dcmread(item.path))
-    _check_decodable(name, image)
-    colours = image.get("PhotometricInterpretation")
-    if image.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
-        message = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
-        raise CaseError(f"{name}: {message}", code="not_hu")
-    if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
+    try:
+        return _decoded(short_name(path), pydicom.dcmread(path))
+    except CaseError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes
         raise CaseError(
-            f"{name}: RescaleSlope or RescaleIntercept is missing, so that its values cannot be "
-            "told to be HU; export it with these fields",
-            code="not_hu",
-        )
-    stored = _attempt(name, lambda: image.pixel_array)
-    hu = np.rint(stored * float(image.RescaleSlope) + float(image.RescaleIntercept))
-    hu = hu.clip(INT16_MIN, INT16_MAX).astype(np.int16)
-    if image.get("PixelPaddingValue") is not None:
-        hu[stored == int(image.PixelPaddingValue)] = AIR
-    return hu
+            f"{short_name(path)}: the pixels could not be read ({type(error).__name__}: {error}); "
+            "export or download it again",
+            code="corrupt",
+        ) from error
 
 
-def _check_decodable(name: str, image: pydicom.Dataset) -> None:
+def _decoded(name: str, image: pydicom.Dataset) -> np.ndarray:
     syntax = image.file_meta.TransferSyntaxUID
     try:
         available = not syntax.is_encapsulated or get_decoder(syntax).is_available
@@ -342,15 +308,19 @@ def _check_decodable(name: str, image: pydicom.Dataset) -> None:
             "pylibjpeg with its decoders",
             code="compressed",
         )
-
-
-def _attempt(name: str, read: Callable[[], object]) -> object:
-    """What `read` gives; whatever a damaged file provokes becomes a CaseError."""
-    try:
-        return read()
-    except Exception as error:
+    colours = image.get("PhotometricInterpretation")
+    if image.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
+        message = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
+        raise CaseError(f"{name}: {message}", code="not_hu")
+    if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
         raise CaseError(
-            f"{name}: the pixels could not be read ({type(error).__name__}: {error}); export or "
-            "download it again",
-            code="corrupt",
-        ) from error
+            f"{name}: RescaleSlope or RescaleIntercept is missing, so that its values cannot be "
+            "told to be HU; export it with these fields",
+            code="not_hu",
+        )
+    stored = image.pixel_array
+    hu = np.rint(stored * float(image.RescaleSlope) + float(image.RescaleIntercept))
+    hu = hu.clip(INT16_MIN, INT16_MAX).astype(np.int16)
+    if image.get("PixelPaddingValue") is not None:
+        hu[stored == int(image.PixelPaddingValue)] = AIR
+    return hu

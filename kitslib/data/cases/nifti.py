@@ -25,10 +25,7 @@ _REDOWNLOAD = "download the file again and compare its size with the source"
 
 @dataclass(kw_only=True)
 class VolumeStream:
-    """An open NIfTI file whose voxels are read once, front to back.
-
-    crc: checksum of the voxel bytes read so far, equal in copies that were compressed differently.
-    """
+    """An open NIfTI file whose voxels are read once, front to back; crc is of their bytes so far."""
 
     name: str
     geometry: Geometry
@@ -40,10 +37,9 @@ class VolumeStream:
     crc: int = 0
 
     def slabs(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (start, stop, values) along the last file axis; values are scaled, in file axes.
+        """Yield (start, stop, scaled values) along the last file axis, in file axes, never seeking.
 
-        NIfTI stores the first axis fastest, so this order never seeks. The compressed stream is
-        read to its end, so that its checksum has been verified when the loop is over.
+        The stream is read to its end, so its checksum has been verified when the loop is over.
         """
         first, second, last = self.geometry.shape[:3]
         step = max(1, _SLAB_VOXELS // (first * second))
@@ -96,11 +92,10 @@ def open_volume(path: Path) -> Iterator[VolumeStream]:
 def write_volume(
     path: Path, array: np.ndarray, geometry: Geometry, *, description: str, level: int
 ) -> None:
-    """Write a (z, y, x) array in the geometry's own axes, affine, codes and shape.
+    """Write a (z, y, x) array of any type in the geometry's own axes, affine, codes and shape.
 
-    The voxel type is the array's. `.nii.gz` is gzip of this level without time or name; `.nii` is
-    plain. The file appears under its name only when complete; a missing folder is made.
-    Raises CaseError (code `shape` or `name`).
+    `.nii.gz` is gzip of this level without time or name, `.nii` plain; a missing folder is made.
+    The file appears when it is complete. Raises CaseError (code `shape` or `name`).
     """
     if tuple(array.shape) != geometry.canonical_shape:
         raise CaseError(
@@ -155,15 +150,11 @@ def _parse(path: Path, name: str, source: BinaryIO, *, packed: bool) -> VolumeSt
         raise CaseError(message, code="zero_size")
     geometry = Geometry.from_header(header, name=name)
     promised = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
-    size, unit, limit = path.stat().st_size, "bytes", 1
-    if packed:
-        unit, limit = "bytes compressed", _DEFLATE_LIMIT
+    size, limit = path.stat().st_size, _DEFLATE_LIMIT if packed else 1
     if promised > size * limit:  # refused before memory is allocated
-        raise CaseError(
-            f"{name}: the header promises {promised} bytes of voxels {shape}, the file has {size} "
-            f"{unit}; {_REDOWNLOAD}",
-            code="truncated",
-        )
+        text = f"the header promises {promised} bytes of voxels {shape}, the file has {size} bytes"
+        text += " compressed" if packed else ""
+        raise CaseError(f"{name}: {text}; {_REDOWNLOAD}", code="truncated")
     if len(source.read(skip)) < skip:
         raise EOFError("before the first voxel")
     return VolumeStream(
@@ -190,11 +181,8 @@ def _read_header(name: str, source: BinaryIO) -> nib.Nifti1Header:
     if len(block) < kind.template_dtype.itemsize:
         raise EOFError("inside the header")
     if magic[:3] not in (b"n+1", b"n+2"):
-        raise CaseError(
-            f"{name}: expected NIfTI header and voxels in one file, got magic {magic!r} (Analyze, "
-            "or a .hdr/.img pair); save it as .nii.gz",
-            code="not_nifti",
-        )
+        text = f"expected NIfTI header and voxels in one file, got magic {magic!r} (Analyze, or a "
+        raise CaseError(f"{name}: {text}.hdr/.img pair); save it as .nii.gz", code="not_nifti")
     return kind(block, check=False)
 
 
@@ -204,10 +192,8 @@ def _content(block: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer; run `git lfs pull` in the data folder"
     if start[:1] == b"<":
-        return (
-            "a web page (a refused download); download the file again while logged in, or from "
-            "another mirror"
-        )
+        text = "a web page (a refused download); download the file again while logged in, or from "
+        return text + "another mirror"
     if block[128:132] == b"DICM":
         return "a DICOM file; convert the series with dcm2niix"
     return f"bytes that begin {block[:8]!r}; {_REDOWNLOAD}"

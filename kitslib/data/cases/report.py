@@ -33,8 +33,8 @@ def format_reports(reports: Sequence[CaseReport]) -> str:
     header = _line({title: title for title in _COLUMNS})
     lines = [header, "-" * len(header)]
     lines += [_line(_cells(report)) for report in reports]
-    lines += ["", "kidney, tumour, cyst in ml (cyst only where labelled); slices counted from the"]
-    lines[-1] += " cranial end"
+    units = "kidney, tumour, cyst in ml (cyst only where labelled); slices counted from the cranial"
+    lines += ["", f"{units} end"]
     for level in ("unusable", "warning", "note"):
         lines += _finding_lines(reports, level)
     return "\n".join([*lines, "", *textwrap.wrap(summary(reports), WIDTH)]) + "\n"
