@@ -44,6 +44,7 @@ ENTRY_CODE = (  # the files whose code makes an entry
     "transforms/masks.py",
     "transforms/resampling.py",
 )
+StageGrid = KidneyGrid | TumorGrid
 _PART = f".part-{socket.gethostname()}"
 _DAY = 86400  # seconds
 _DIED = (
@@ -136,7 +137,7 @@ class Cohort(MappingABC[str, Entry]):
 
 def prepare(
     files: list[CaseFiles],
-    stage: KidneyGrid | TumorGrid,
+    stage: StageGrid,
     cache: Path,
     *,
     labels: LabelVersion = "kits19",
@@ -149,7 +150,7 @@ def prepare(
     the start and after every case. Raises CohortError naming the cases that failed, once the others
     are in the cache.
     """
-    if not isinstance(stage, KidneyGrid | TumorGrid):
+    if not isinstance(stage, StageGrid):
         raise CohortError(f"stage must be a KidneyGrid or a TumorGrid, got {stage!r}")
     if labels not in LABEL_VERSIONS:
         raise CohortError(f"labels must be one of {', '.join(LABEL_VERSIONS)}, got {labels!r}")
@@ -198,34 +199,31 @@ def _run(work: list[tuple], jobs: int) -> Iterator[tuple[str, str]]:
 
 
 def _attempt(
-    files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, folder: Path
+    files: CaseFiles, stage: StageGrid, labels: LabelVersion, folder: Path
 ) -> tuple[str, str]:
+    """The case id, and what went wrong or ""."""
     try:
         arrays, meta = _preprocess(load_case(files, labels), stage)
         meta["labels"] = labels
-        paths = filter(None, (files.imaging, files.segmentation, files.segmentation_kits23))
-        meta["sources"] = {path.name: fingerprint(path) for path in paths}
+        meta["sources"] = {path.name: fingerprint(path) for path in files.paths if path}
         _write_entry(folder, arrays, meta)
     except (ValueError, OSError, MemoryError) as error:
         return files.case_id, str(error) or type(error).__name__
     return files.case_id, ""
 
 
-def _preprocess(
-    case: Case, stage: KidneyGrid | TumorGrid
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of an entry by name, and its meta."""
+    arrays, margin = {}, 0
     if isinstance(stage, KidneyGrid):
-        imaging, mapping = kidney_input(case.imaging, case.spacing, stage)
-        arrays = {"imaging": imaging}
+        arrays["imaging"], mapping = kidney_input(case.imaging, case.spacing, stage)
         margin = round(stage.margin_mm / stage.spacing_z)
     else:
-        imaging, mask, mapping = tumor_input(case.imaging, case.labels, case.spacing, stage)
-        arrays = {"imaging": imaging, "mask": mask}
-        margin = 0
+        arrays["imaging"], arrays["mask"], mapping = tumor_input(
+            case.imaging, case.labels, case.spacing, stage
+        )
     arrays["labels"] = stage_labels(case.labels, mapping)
-    first, last = kidney_slices(case.labels)
-    counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels[first:last])
+    counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)
     meta = {
         "case_id": case.case_id,
         "stage": {"name": _stage_name(stage), **asdict(stage)},
@@ -238,7 +236,7 @@ def _preprocess(
     return arrays, meta
 
 
-def _stage_name(stage: KidneyGrid | TumorGrid) -> str:
+def _stage_name(stage: StageGrid) -> str:
     return "kidney" if isinstance(stage, KidneyGrid) else "tumor"
 
 
@@ -255,12 +253,9 @@ def _check_usable(files: list[CaseFiles]) -> None:
             raise CohortError(f"{item.case_id} has no {missing}: {text}")
 
 
-def _entry_key(
-    files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, code: str
-) -> str:
+def _entry_key(files: CaseFiles, stage: StageGrid, labels: LabelVersion, code: str) -> str:
     try:
-        paths = (files.imaging, files.segmentation, files.segmentation_kits23)
-        prints = [path and fingerprint(path) for path in paths]
+        prints = [path and fingerprint(path) for path in files.paths]
     except OSError as error:
         raise CohortError(f"{files.case_id}: a source file cannot be read: {error}") from error
     return key(prints, _stage_name(stage), asdict(stage), labels, code)

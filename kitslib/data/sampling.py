@@ -54,10 +54,9 @@ class _Sampler:
     _sample: Callable[[int, int, int], Sample]  # of (epoch, step, place)
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return the part of a batch that process `rank` of `world` takes.
+        """Return what process `rank` of `world` takes of a batch.
 
-        Images are (B, C, rows, cols) with C slices, or (B, 1, slices, rows, cols) in 3D; labels
-        have one channel.
+        Images: (B, slices, rows, cols), in 3D (B, 1, slices, rows, cols); labels: (B, 1, …).
         """
         places = range(rank * self.size // world, (rank + 1) * self.size // world)
         samples = [self._sample(epoch, step, place) for place in places]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError, short_name
 from kitslib.data.cases.files import LabelVersion, available_labels
 from kitslib.data.cases.measure import ImagingFacts, LabelFacts, measure_imaging, measure_labels
-from kitslib.data.cases.rules import Finding, Level
+from kitslib.data.cases.rules import LEVELS, Finding, Level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +48,7 @@ class CaseReport:
     @property
     def level(self) -> Level:
         """The worst finding's level, `ok` without findings."""
-        return max(
-            (finding.level for finding in self.findings), key=get_args(Level).index, default="ok"
-        )
+        return max((finding.level for finding in self.findings), key=LEVELS.index, default="ok")
 
     @property
     def unusable(self) -> bool:

@@ -13,6 +13,7 @@ from kitslib.data.cases.errors import CaseError
 
 Policy = Literal["keep", "exclude"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Defect:
     """One entry of the register.

@@ -32,6 +32,11 @@ class CaseFiles:
     record: dict | None = None
     source: Source = "plain"
 
+    @property
+    def paths(self) -> tuple[Path | None, Path | None, Path | None]:
+        """Imaging, segmentation and KiTS23's segmentation."""
+        return self.imaging, self.segmentation, self.segmentation_kits23
+
 
 def find_cases(data: Path) -> list[CaseFiles]:
     """The cases of a KiTS folder, of its data/ or dataset/, or of any folder of cases.

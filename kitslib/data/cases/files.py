@@ -24,10 +24,7 @@ _EDGE_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One patient in memory.
-
-    imaging: int16 HU. labels: uint8 0..3. Both (D, H, W). spacing: (z, y, x) in mm.
-    """
+    """One patient: imaging int16 HU, labels uint8 0..3, both (D, H, W), spacing (z, y, x) in mm."""
 
     case_id: str
     imaging: np.ndarray | None

@@ -20,10 +20,9 @@ _FREE_TEXT = {"aux_file", "intent_name", "db_name"}  # may carry names or dates 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry:
-    """A file's grid: shape and affine in the file's own axes, plus its header for exact export.
+    """A file's grid in its own axes: affine (4x4 float64, mm, RAS+ world) and shape.
 
-    affine: 4x4 float64, mm, RAS+ world. shape: the file's, before any reorientation.
-    header: the NIfTI header as read, so that an export repeats sform, qform and codes to the bit.
+    header: as read, so that an export repeats sform, qform and codes to the bit.
     orientation_assumed: the header carries no orientation and the axis order of KiTS was taken.
     """
 

@@ -25,7 +25,7 @@ _REDOWNLOAD = "download the file again and compare its size with the source"
 
 @dataclass(kw_only=True)
 class VolumeStream:
-    """An open NIfTI file whose voxels are read once, front to back; crc is of their bytes so far."""
+    """An open NIfTI file whose voxels are read once, front to back; crc: of their bytes so far."""
 
     name: str
     geometry: Geometry

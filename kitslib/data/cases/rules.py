@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ SPACING_TOLERANCE = 1e-3
 CORRECTED_TOLERANCE = 0.01
 Findings = Iterator["Finding"]
 Level = Literal["ok", "note", "warning", "unusable"]  # `ok` is a case without findings
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True, kw_only=True)
