@@ -93,7 +93,7 @@ rule kidney_arm:
     input: stage("01_data")
     output: stage("02_kidney-{arm}")
     log: **logs("02_kidney-{arm}")
-    params: identity=lambda wildcards: key(identity("02_kidney"), as_dict(kidney_arm(wildcards.arm)))
+    params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
     resources: gpu=1
     shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
