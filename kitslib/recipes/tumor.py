@@ -25,14 +25,7 @@ from kitslib.data import (
 from kitslib.evaluation import TumorStage, dice
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import focal_dice_loss, soft_dice_loss
-from kitslib.transforms import (
-    HU_WINDOWS,
-    SLICE_JITTER,
-    HuWindow,
-    SliceAugment,
-    augment_slices,
-    contact_sheet,
-)
+from kitslib.transforms import SLICE_JITTER, SliceAugment, augment_slices, contact_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +68,6 @@ class TumorRecipe(Recipe):
                 cysts[name] = (entry.labels == 3).any(axis=(1, 2)).astype(float)
             sampler.set_difficulty(cysts, gain=t.oversample_gain, cap=t.oversample_cap)
         return sampler
-
-    @property
-    def hu_window(self) -> HuWindow:
-        """How HU become the network's input."""
-        return HU_WINDOWS[self.training.hu]
 
     @property
     def augment(self) -> SliceAugment:
