@@ -156,9 +156,11 @@ def test_focus_prefers_tumour_then_cyst_then_kidney():
     assert figures.focus_voxel(labels, labels.shape) == (4, 5, 0)
 
 
-def test_three_planes_go_through_the_given_voxel():
+def test_three_planes_meet_in_the_tumour():
     volume = np.random.default_rng(0).integers(-100, 200, (4, 6, 8))
-    fig = figures.three_planes(volume, spacing=(5, 1, 1), centre=(1, 2, 3))
+    labels = np.zeros(volume.shape, np.uint8)
+    labels[1, 2, 3] = 2
+    fig = figures.three_planes(volume, labels, spacing=(5, 1, 1))
     drawn = [np.asarray(ax.images[0].get_array()) for ax in fig.axes]
     for picture, expected in zip(drawn, (volume[1], volume[:, 2], volume[:, :, 3]), strict=True):
         assert np.array_equal(picture, expected)
@@ -169,11 +171,9 @@ def test_case_view_cuts_to_the_labels_and_a_margin():
     imaging = np.zeros((3, 100, 100), np.int16)
     truth = np.zeros(imaging.shape, np.uint8)
     truth[1, 40:50, 30:40] = 2
-    view = figures.case_view(
-        "a case", imaging, truth, np.zeros_like(truth), spacing=(3, 1, 2), margin_mm=10
-    )
-    assert view.image.shape == (10 + 2 * 10, 10 + 2 * 5)
-    assert int(view.truth.sum()) == 200 and view.spacing == (1.0, 2.0)
+    view = figures.case_view("a case", imaging, truth, np.zeros_like(truth), spacing=(3, 1, 2.5))
+    assert view.image.shape == (10 + 2 * 25, 10 + 2 * 10)
+    assert int(view.truth.sum()) == 200 and view.spacing == (1.0, 2.5)
     fig = figures.case_grid([view] * 4, columns=3)
     assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes if ax.get_visible()] == [
         "a case"
@@ -220,7 +220,7 @@ def test_dice_against_volume_says_what_a_logarithm_cannot_show():
 
 
 def test_hu_densities_integrate_to_one_and_show_the_median():
-    ax = figures.hu_distributions({"cyst": np.arange(0, 21), "fat": np.full(10, -100.0)}, bins=50)
+    ax = figures.hu_distributions({"cyst": np.arange(0, 21), "fat": np.full(10, -100.0)})
     for stairs in ax.patches[1::2]:
         values, edges, _ = stairs.get_data()
         assert (values * np.diff(edges)).sum() == pytest.approx(1.0)

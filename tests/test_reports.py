@@ -758,7 +758,7 @@ CONTRAST = """(() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || node.closest("script, style, .stage, .sr-only, select")) continue;
+    if (!walker.currentNode.textContent.trim() || node.closest("script, style, .pictures, .sr-only, select")) continue;
     const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
     if ((a + .05) / (b + .05) < 4.5) bad.push(node.outerHTML.slice(0, 80));
   }

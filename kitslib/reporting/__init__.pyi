@@ -18,7 +18,6 @@ from .pages.readme import with_results as with_results
 from .pages.words import interval as interval
 from .pages.words import number as number
 from .source import show_source as show_source
-from .viewer.slices import WINDOWS as WINDOWS
 from .viewer.slices import live_viewer as live_viewer
 from .viewer.slices import slice_viewer as slice_viewer
 from .viewer.slider import Viewer as Viewer

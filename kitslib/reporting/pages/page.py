@@ -71,7 +71,7 @@ def _read(notebook: Path) -> NotebookNode:
 
 
 def _lift_outputs(nb: NotebookNode) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take provenance (later ones complete it) and answer (the last one counts) out of the cells."""
+    """Take the provenance (later ones complete it) and the last answer out of the cells."""
     provenance, answer = {}, {}
     for cell in nb.cells:
         for output in list(cell.get("outputs", [])):
