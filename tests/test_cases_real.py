@@ -33,7 +33,7 @@ def test_every_label_file_has_the_published_geometry_and_volumes(
         assert report.volumes_ml["kidney"] == pytest.approx(
             float(row[f"{release}_kidney_ml"]), rel=1e-3
         )
-        assert report.volumes_ml["tumour"] == pytest.approx(
+        assert report.volumes_ml["tumor"] == pytest.approx(
             float(row[f"{release}_tumor_ml"]), abs=0.02
         )
         assert {finding.code for finding in report.findings if finding.level != "note"} == {

@@ -253,7 +253,7 @@ def test_learning_curves_average_over_seeds():
 def test_a_cohort_at_a_glance_counts_every_case_once():
     table = {
         "spacing_z": [5.0, 3.0, 3.0], "slices": [60, 90, 100], "kidney_slices": [0.3, 0.4, 0.5],
-        "kidney_ml": [300.0, 400.0, 500.0], "tumor_ml": [1.0, 30.0, 900.0], "cyst_ml": [0.0, 0.0, 2.0],
+        "kidney_and_masses_ml": [300.0, 400.0, 500.0], "tumor_ml": [1.0, 30.0, 900.0], "cyst_ml": [0.0, 0.0, 2.0],
     }  # fmt: skip
     fig = figures.cohort_at_a_glance(table)
     assert [sum(bar.get_height() for bar in ax.patches) for ax in fig.axes] == [3, 3, 3, 3, 3, 1]

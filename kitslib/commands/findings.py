@@ -15,7 +15,7 @@ from kitslib.evaluation import largest_components, volumes_ml
 from kitslib.transforms import bounding_box
 
 COLUMNS = (
-    "case", "kidney_ml", "kidney_diameter_mm", "tumor_ml", "tumor_diameter_mm", "tumor_axial_diameter_mm", "seconds",
+    "case", "kidney_and_masses_ml", "kidney_and_masses_diameter_mm", "tumor_ml", "tumor_diameter_mm", "tumor_axial_diameter_mm", "seconds",
 )  # fmt: skip
 Row = dict[str, str | float]
 
@@ -23,15 +23,18 @@ Row = dict[str, str | float]
 def measure(labels: np.ndarray, spacing: Sequence[float]) -> Row:
     """Return volumes in ml and diameters in mm of a label map uint8 (D, H, W) with spacing (z, y, x) in mm.
 
-    `kidney_ml` has both kidneys with what grows in them; `kidney_diameter_mm` is the longest one through the larger
-    kidney, `tumor_diameter_mm` that through the tumour, `tumor_axial_diameter_mm` the longest within one slice.
+    `kidney_and_masses_ml` has both kidneys with what grows in them; `kidney_and_masses_diameter_mm` is the longest
+    one through the larger kidney, `tumor_diameter_mm` that through the tumour, `tumor_axial_diameter_mm` the longest
+    within one slice.
     """
     if labels.any():
         labels = labels[bounding_box(labels)]
     volumes, tumor = volumes_ml(labels, spacing), labels == 2
     row = {
-        "kidney_ml": volumes["kidney"],
-        "kidney_diameter_mm": longest_diameter_mm(largest_components(labels > 0, 1), spacing),
+        "kidney_and_masses_ml": volumes["kidney_and_masses"],
+        "kidney_and_masses_diameter_mm": longest_diameter_mm(
+            largest_components(labels > 0, 1), spacing
+        ),
         "tumor_ml": volumes["tumor"],
         "tumor_diameter_mm": longest_diameter_mm(tumor, spacing),
         "tumor_axial_diameter_mm": max(
@@ -94,12 +97,13 @@ def write_preview(
     from kitslib.reporting import three_planes, use_style
 
     use_style()
-    words = [f"kidneys {row['kidney_ml']:.0f} ml (blue)" if row["kidney_ml"] else "no kidney found"]
+    kidneys = row["kidney_and_masses_ml"]
+    words = [f"kidneys {kidneys:.0f} ml (blue)" if kidneys else "no kidney found"]
     if row["tumor_ml"]:
         words.append(
             f"tumour {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm across (orange)"
         )
-    elif row["kidney_ml"]:
+    elif kidneys:
         words.append("no tumour found")
     fig = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {', '.join(words)}")
     try:

@@ -116,7 +116,7 @@ class Models:
         from safetensors import SafetensorError
 
         from kitslib.evaluation import KidneyStage, TumorStage
-        from kitslib.networks import build
+        from kitslib.networks import build, ready
         from kitslib.training import Run, RunError, models_folder
 
         folder = models_folder(folder)
@@ -124,12 +124,8 @@ class Models:
         for name, kind in (("kidney", KidneyStage), ("tumor", TumorStage)):
             try:
                 trained = Run.load(folder / name)
-                network = (
-                    trained.load_weights(build(**trained.settings["network"]))
-                    .to(accelerator.device)
-                    .eval()
-                )
-                stages[name] = kind.of(network, trained.settings)
+                network = trained.load_weights(build(**trained.settings["network"]))
+                stages[name] = kind.of(ready(network, accelerator.device), trained.settings)
             except (SafetensorError, KeyError, TypeError) as error:
                 raise RunError(
                     f"{folder / name}: not a network of this version ({type(error).__name__}: {error}); run the study "
@@ -237,7 +233,7 @@ def _sentence(head: str, files: Outputs, row: dict[str, Any], left: float) -> st
         if row["tumor_ml"]
         else "none"
     )
-    words = f"{head}: kidneys {row['kidney_ml']:.0f} ml, tumour {tumor}; {files.labels} in {row['seconds']:.0f} s"
+    words = f"{head}: kidneys {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; {files.labels} in {row['seconds']:.0f} s"
     return words + (f", about {left:.0f} s left" if left else "")
 
 

@@ -12,7 +12,7 @@ from kitslib.commands.line import command, progress_line, write_text
 
 TABLES = {  # title, and the columns: a score's name in a row and in the table
     "KiTS19: Dice of kidney with tumour (TK) and of tumour, and their mean": {
-        "tk_dice": "TK", "tumor_dice": "tumour", "composite": "composite", "hd95_kidney_mm": "HD95 TK mm",
+        "tk_dice": "TK", "tumor_dice": "tumour", "composite": "composite", "hd95_kidney_and_masses_mm": "HD95 TK mm",
         "hd95_tumor_mm": "HD95 tumour mm", "tumor_fp_ml": "false positive ml", "cyst_fp_ml": "of it in cyst ml",
     },
     "KiTS23: Dice and surface Dice (S) of kidney with masses, masses, and tumour, and their means": {
@@ -59,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pred.is_file() and args.truth.is_file():
         name = next(iter(truths))
         predictions = {name: args.pred}
-    names = match_cases(
-        sorted(predictions), sorted(truths), subset="allow" if args.subset else "refuse"
-    )
+    names = match_cases(sorted(predictions), sorted(truths), subset=args.subset)
     rows, progress = [], progress_line("scored")
     for done, name in enumerate(names, start=1):
         found, found_geometry = read_labels(predictions[name])

@@ -26,7 +26,7 @@ class CaseReport:
     """What one case holds and what was found; None where it could not be read.
 
     `shape` (D, H, W) and `spacing` (z, y, x) mm are after reorientation, `axis_codes` the file's own.
-    `volumes_ml` has kidney (label 1), tumour, and cyst where one is labelled apart (KiTS23).
+    `volumes_ml` has kidney (label 1), tumor, and cyst where one is labelled apart (KiTS23).
     `kidney_slices` are the first and last slice with any label. HU medians lie under label 1 and label 2.
     `trainable`: imaging and labels are both there and sound. Keys are equal for equal voxels.
     """
@@ -42,7 +42,7 @@ class CaseReport:
     kidney_slices: tuple[int, int] | None = None
     hu_range: tuple[float, float] | None = None
     kidney_hu: float | None = None
-    tumour_hu: float | None = None
+    tumor_hu: float | None = None
     imaging_key: str | None = None
     labels_key: str | None = None
     findings: tuple[Finding, ...] = ()
@@ -155,7 +155,7 @@ def _report(
         kidney_slices=truth.kidney_slices if truth else None,
         hu_range=(imaging.low, imaging.high) if imaging and imaging.low <= imaging.high else None,
         kidney_hu=imaging.kidney_hu if imaging else None,
-        tumour_hu=imaging.tumour_hu if imaging else None,
+        tumor_hu=imaging.tumor_hu if imaging else None,
         imaging_key=imaging.key if imaging else None,
         labels_key=truth.key if truth else None,
         findings=findings,

@@ -63,7 +63,7 @@ class LabelFacts(VolumeFacts):
         voxel_ml = float(np.prod(self.geometry.spacing)) / 1000
         return {
             name: float(self.counts[value] * voxel_ml)
-            for value, name in ((1, "kidney"), (2, "tumour"), (3, "cyst"))
+            for value, name in ((1, "kidney"), (2, "tumor"), (3, "cyst"))
         }
 
 
@@ -72,7 +72,7 @@ class ImagingFacts(VolumeFacts):
     """A CT: its median HU under kidney and tumour of a label map on the same file grid (else None)."""
 
     kidney_hu: float | None = None
-    tumour_hu: float | None = None
+    tumor_hu: float | None = None
 
 
 def measure_labels(path: Path) -> LabelFacts:
@@ -123,7 +123,7 @@ def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFact
     if under and labels is not None:
         hu = np.concatenate(under)
         facts.kidney_hu = _median(hu[labels.point_labels == 1])
-        facts.tumour_hu = _median(hu[labels.point_labels == 2])
+        facts.tumor_hu = _median(hu[labels.point_labels == 2])
     facts.key = _key(facts, stream)
     return facts
 

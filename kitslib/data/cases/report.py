@@ -81,7 +81,7 @@ def _cells(report: CaseReport) -> list[str]:
         " ".join(map(str, report.label_values)) or "-",
         *(
             f"{volumes[name]:.1f}" if name in volumes else "-"
-            for name in ("kidney", "tumour", "cyst")
+            for name in ("kidney", "tumor", "cyst")
         ),
         f"{first_last[0]}-{first_last[1]}" if first_last else "-",
         f"{report.hu_range[0]:.0f}..{report.hu_range[1]:.0f}" if report.hu_range else "-",

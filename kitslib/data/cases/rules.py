@@ -175,7 +175,7 @@ def label_findings(facts: LabelFacts) -> list[Finding]:
         found.append(warning("no_kidney", f"{facts.name}: no kidney (label 1); look at the case"))
     if not facts.counts[2]:
         text = f"{facts.name}: no tumour (label 2), which every KiTS case has; kidney studies only"
-        found.append(warning("no_tumour", text))
+        found.append(warning("no_tumor", text))
     total = sum(facts.volumes_ml.values())
     if not KIDNEY_ML[0] <= total <= KIDNEY_ML[1]:
         text = (
@@ -273,7 +273,7 @@ def register_findings(entry: Defect, labels: LabelFacts | None) -> list[Finding]
     found = [note("register", f"{entry.case_id}: {entry.reason} ({entry.source}); {tail}")]
     if entry.corrected_ml is None or labels is None:
         return found
-    got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumour"])
+    got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumor"])
     pairs = zip(got, entry.corrected_ml, strict=True)
     if any(
         abs(volume - corrected) > CORRECTED_TOLERANCE * corrected for volume, corrected in pairs

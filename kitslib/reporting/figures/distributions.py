@@ -20,7 +20,7 @@ GLANCE = {
     "spacing_z": "slice distance, mm",
     "slices": "slices",
     "kidney_slices": "share of slices with kidney",
-    "kidney_ml": "kidneys and masses, ml",
+    "kidney_and_masses_ml": "kidneys and masses, ml",
     "tumor_ml": "tumour, ml",
     "cyst_ml": "cysts, ml",
 }
