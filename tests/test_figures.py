@@ -253,7 +253,8 @@ def test_learning_curves_average_over_seeds():
 def test_a_cohort_at_a_glance_counts_every_case_once():
     table = {
         "spacing_z": [5.0, 3.0, 3.0], "slices": [60, 90, 100], "kidney_slices": [0.3, 0.4, 0.5],
-        "kidney_and_masses_ml": [300.0, 400.0, 500.0], "tumor_ml": [1.0, 30.0, 900.0], "cyst_ml": [0.0, 0.0, 2.0],
+        "kidney_and_masses_ml": [300.0, 400.0, 500.0], "tumor_ml": [1.0, 30.0, 900.0],
+        "cyst_ml": [0.0, 0.0, 2.0],
     }  # fmt: skip
     fig = figures.cohort_at_a_glance(table)
     assert [sum(bar.get_height() for bar in ax.patches) for ax in fig.axes] == [3, 3, 3, 3, 3, 1]
@@ -315,7 +316,8 @@ def test_false_positives_are_split_by_cyst_where_cysts_are_known() -> None:
 @pytest.mark.filterwarnings("error")
 def test_arms_that_cost_alike_keep_their_names_apart() -> None:
     rows = [
-        {"arm": name, "dice": dice, "low": dice - 0.2, "high": dice + 0.2, "parameters": cost, "train_s": cost / 2e4}
+        {"arm": name, "dice": dice, "low": dice - 0.2, "high": dice + 0.2, "parameters": cost,
+         "train_s": cost / 2e4}
         for name, dice, cost in (
             ("multi_scale", 0.553, 1.20e6), ("se", 0.554, 1.21e6), ("attention", 0.5535, 1.215e6),
             ("hdc", 0.56, 1.4e6), ("baseline", 0.3, 1.0e6),

@@ -1,4 +1,4 @@
-"""Reports: the answer on top, nothing loaded from outside, nothing typed by hand, tested in a real browser."""
+"""Reports: the answer on top, nothing loaded from outside, tested in a real browser."""
 
 from __future__ import annotations
 
@@ -481,12 +481,16 @@ SUMMARY = {
             "cyst_fp_ml": 0.4, "parameters": 1300000, "train_s": 290,
         },
     },
-    "cascade": {"tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "composite_ci": [0.6, 0.82], "n": 6},
+    "cascade": {
+        "tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "composite_ci": [0.6, 0.82], "n": 6,
+    },
     "claims": [
-        {"claim": "SE helps <to some extent>", "verdict": "undecided", "value": 0.02, "ci": [-0.01, 0.05], "n": 6,
-         "measure": "tumour Dice, se minus baseline", "unit": ""},
-        {"claim": "VNet beats UNet", "verdict": "not testable here", "value": None, "ci": None, "n": None},
-        {"claim": "Cysts", "verdict": "undecided", "value": 0.01, "unit": "ml", "ci": [-0.02, 0.04], "n": 6},
+        {"claim": "SE helps <to some extent>", "verdict": "undecided", "value": 0.02,
+         "ci": [-0.01, 0.05], "n": 6, "measure": "tumour Dice, se minus baseline", "unit": ""},
+        {"claim": "VNet beats UNet", "verdict": "not testable here", "value": None, "ci": None,
+         "n": None},
+        {"claim": "Cysts", "verdict": "undecided", "value": 0.01, "unit": "ml",
+         "ci": [-0.02, 0.04], "n": 6},
     ],
 }  # fmt: skip
 PAGES = [
@@ -522,8 +526,8 @@ def test_the_index_shows_what_the_summary_says():
     )
     arms, ledger = page.select("table")
     assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
-        "baseline", "0.420", "0.300 to 0.500", "6", "2", "–a (no test case with a known cyst)", "1,234,567",
-        "3 min 20 s",
+        "baseline", "0.420", "0.300 to 0.500", "6", "2",
+        "–a (no test case with a known cyst)", "1,234,567", "3 min 20 s",
     ]  # fmt: skip
     assert rows(ledger)[0] == [
         "1",
@@ -626,9 +630,11 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [
-            shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu",
+            "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
+            "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--remote-debugging-pipe",
+            "about:blank",
         ]  # fmt: skip
         shell = f"exec {shlex.join(command)} 3<&{to_read} 4>&{to_write}"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -758,7 +764,8 @@ CONTRAST = """(() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || node.closest("script, style, .pictures, .sr-only, select")) continue;
+    const apart = node.closest("script, style, .pictures, .sr-only, select");
+    if (!walker.currentNode.textContent.trim() || apart) continue;
     const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
     if ((a + .05) / (b + .05) < 4.5) bad.push(node.outerHTML.slice(0, 80));
   }
@@ -790,7 +797,8 @@ def test_contents_fold_on_a_narrow_window_and_stay_in_sight_on_a_wide_one(browse
 def test_the_slider_is_moved_by_the_keyboard_and_moves_one_viewer_only(browser, pages):
     browser.open(pages["page"], 1280)
     state = """[...document.querySelectorAll('.kits-viewer')].map((v) =>
-        [v.querySelector('input').value, v.querySelector('output').textContent, v.querySelector('img').src.length])"""
+        [v.querySelector('input').value, v.querySelector('output').textContent,
+         v.querySelector('img').src.length])"""
     before = browser.script(state)
     browser.script("document.querySelector('.kits-viewer input').focus()")
     browser.press("Home")

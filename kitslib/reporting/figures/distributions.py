@@ -43,7 +43,8 @@ def cohort_at_a_glance(table: Any) -> Figure:
         values = _finite(frame[name])
         if name.endswith("_ml"):
             values = values[values > 0]
-        color = PALETTE.get(name.removesuffix("_ml"), PALETTE["muted"])
+        tissue = name.removesuffix("_ml").removesuffix("_and_masses")
+        color = PALETTE.get(tissue, PALETTE["muted"])
         if len(values):
             style = {"color": color, "edgecolor": "white", "log_scale": _spans(values)}
             sns.histplot(x=values, bins=12, ax=ax, **style)

@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_SOURCES = (
-    "src srcset imagesrcset srcdoc poster data longdesc ping action formaction background "
-    "href xlink:href"
-).split()
+_SOURCES = re.compile(
+    "src|srcset|imagesrcset|srcdoc|poster|data|longdesc|ping|action|formaction|background"
+    "|href|xlink:href"
+)
 _LOCAL = re.compile(r"\s*(#|data:|blob:|about:blank|$)", re.IGNORECASE)
 _STYLE_URL = re.compile(
     r"(?:url\(\s*|@import\s+(?:url\()?\s*)['\"]?(?P<target>[^'\");]*)", re.IGNORECASE
@@ -44,7 +44,7 @@ def _requests_of(tag: Tag) -> list[str]:
     """What one element would load: by its attributes, its style, its script."""
     found, scripts, styles = [], [], [tag.get("style", "")]
     for name, value in tag.attrs.items():
-        if name in _SOURCES and not (tag.name == "a" and name == "href"):
+        if _SOURCES.fullmatch(name) and not (tag.name == "a" and name == "href"):
             # an image set may hold data URIs, which have a comma of their own
             parts = re.split(r"\s,|,\s", value) if name.endswith("srcset") else [value]
             if not all(map(_LOCAL.match, parts)):
