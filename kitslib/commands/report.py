@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kitslib.commands.line import command, write_text
+from kitslib.commands.line import command
 
 if TYPE_CHECKING:
     from kitslib.reporting import Page
@@ -42,34 +42,34 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--readme",
         type=Path,
         metavar="SUMMARY",
-        help="write the findings of a summary.json into README",
+        help="write the results of a summary.json into README",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Turn an executed notebook into an offline page, a profile's records into its index page or the README's table."""
-    from kitslib.config import ROOT, read_json
+    from kitslib.config import ROOT, read_json, write_text
     from kitslib.data import CaseError
-    from kitslib.reporting import to_html, with_findings
+    from kitslib.reporting import to_html, with_results
 
     if args.index:
         print(_index(args.index))
         return 0
     if args.readme:
-        text = with_findings(
+        text = with_results(
             (ROOT / "README.md").read_text(encoding="utf-8"), read_json(args.readme)
         )
         write_text(ROOT / "README.md", text)
         return 0
     if not (args.notebook and args.html):
         raise CaseError("report needs NOTEBOOK and HTML, --index FOLDER or --readme SUMMARY")
-    print(to_html(args.notebook, args.html))
+    print(write_text(args.html, to_html(args.notebook)))
     return 0
 
 
 def _index(folder: Path) -> Path:
-    from kitslib.config import write_json
-    from kitslib.reporting import write_index
+    from kitslib.config import write_json, write_text
+    from kitslib.reporting import index_html
     from kitslib.training import summary
 
     found = summary(folder)
@@ -83,8 +83,7 @@ def _index(folder: Path) -> Path:
     )
     write_json(folder / "summary.json", found)
     picture = folder / "picture.jpg"
-    return write_index(
-        folder,
+    html = index_html(
         found,
         pages,
         data=f"{data}: {found['cases']} cases, {found['cascade']['n']} of them seen by neither network.",
@@ -92,6 +91,7 @@ def _index(folder: Path) -> Path:
         picture_alt="CT slices of the worst, median and best test case with labels and predictions.",
         picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
     )
+    return write_text(folder / "index.html", html)
 
 
 def _parts(name: str) -> tuple[str, str, str]:

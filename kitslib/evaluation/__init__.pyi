@@ -1,3 +1,6 @@
+from .arm_tables import arm_effects as arm_effects
+from .arm_tables import arm_means as arm_means
+from .arm_tables import case_groups as case_groups
 from .cascade import KidneyStage as KidneyStage
 from .cascade import Segmentation as Segmentation
 from .cascade import TumorStage as TumorStage
