@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kitslib.commands import main
-from kitslib.commands.report import _page, _place
-from kitslib.commands.scans import Outputs, Scan, find_scans, scan_name
+from kitslib.commands.report import pages
+from kitslib.commands.scans import Outputs, Scan, find_scans
 from kitslib.commands.score import label_files
 from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 
@@ -63,25 +63,22 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
         assert len(lines) == 1 and lines[0].startswith(f"kitslib {words[0]}: "), lines
 
 
-def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names() -> None:
-    names = [
-        "05_evaluation",
-        "03_tumor-full-s1",
-        "03_tumor-baseline-s0",
-        "02_kidney-no_residual",
-        "02_kidney",
+def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names(tmp_path: Path) -> None:
+    for name in ("05_evaluation", "03_tumor-full-s1", "03_tumor-full-s0", "03_tumor-baseline-s0"):
+        (tmp_path / f"{name}.json").touch()
+    for name in ("02_kidney-no_residual", "02_kidney", "02_kidney-s1"):
+        (tmp_path / f"{name}.json").touch()
+    found = pages(tmp_path, ["baseline", "full"])
+    assert [page.title for page in found] == [
+        "02 Kidneys",
+        "02 Kidneys, seed 1",
+        "02 Kidneys: no_residual",
+        "03 Tumours: baseline, seed 0",
+        "03 Tumours: full, seed 0",
+        "03 Tumours: full, seed 1",
+        "05 Verdict",
     ]
-    found = sorted(names, key=lambda name: _place(name, ["baseline", "full"]))
-    assert found == [
-        "02_kidney",
-        "02_kidney-no_residual",
-        "03_tumor-baseline-s0",
-        "03_tumor-full-s1",
-        "05_evaluation",
-    ]
-    assert [_page(name).title for name in found[1:4]] == [
-        "02 Kidneys: no_residual", "03 Tumours: baseline, seed 0", "03 Tumours: full, seed 1",
-    ]  # fmt: skip
+    assert found[3].href == "03_tumor-baseline-s0.html"
 
 
 def test_phantom_then_check_then_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -140,22 +137,28 @@ def test_known_disagreement_of_the_two_label_versions(shared: Path, tmp_path: Pa
 
 
 def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
-    def labels(path: Path, out: Path, *, several: bool = False) -> Path:
-        return Outputs.of(Scan(name=scan_name(path), path=path), out, several=several).labels
+    names = {
+        "case_00210/imaging.nii.gz": "prediction_00210.nii.gz",
+        "case_00210_0000.nii.gz": "prediction_00210.nii.gz",
+        "abdomen.nii": "prediction_abdomen.nii.gz",
+        "my_case_00210.nii.gz": "prediction_my_case_00210.nii.gz",
+    }
+    for scan, labels in names.items():
+        assert (
+            Outputs.of(Scan(tmp_path / scan).name, tmp_path / "o").labels == tmp_path / "o" / labels
+        )
+    one = Outputs.of("00210", tmp_path / "prediction_mine.nii.gz")
+    assert one.labels == tmp_path / "prediction_mine.nii.gz"
+    assert one.sidecar.name == "prediction_mine.json"
+    assert one.table.name == "prediction_mine.csv"
+    assert one.probabilities["tumor"].name == "probability_mine_tumor.nii.gz"
 
-    scan = tmp_path / "case_00210" / "imaging.nii.gz"
-    assert labels(scan, tmp_path / "o") == tmp_path / "o" / "prediction_00210.nii.gz"
-    assert (
-        labels(tmp_path / "case_00210_0000.nii.gz", tmp_path / "o").name
-        == "prediction_00210.nii.gz"
-    )
-    assert (
-        labels(tmp_path / "abdomen.nii", tmp_path / "o", several=True).name
-        == "prediction_abdomen.nii.gz"
-    )
-    assert labels(scan, tmp_path / "mine.nii.gz") == tmp_path / "mine.nii.gz"
-    with pytest.raises(CaseError, match="folder"):
-        labels(scan, tmp_path / "mine.nii.gz", several=True)
+
+def test_several_scans_are_not_written_into_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert status("predict", "a.nii.gz", "b.nii.gz", "-o", tmp_path / "mine.nii.gz") == 1
+    assert "must be a folder" in capsys.readouterr().err
 
 
 def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
