@@ -30,9 +30,7 @@ class Arm(Checked):
     reference: str = ""  # the arm it changes, with which it is compared
     network: Literal["vnet", "unet", "deeplab"] = "vnet"
     dims: Literal["2d", "2.5d", "3d"] = "2.5d"
-    width: float = number(
-        1.0, 0.1, 8
-    )  # of every level, as a multiple of the profile's channel counts
+    width: float = number(1.0, 0.1, 8)  # of every level, times the profile's channel counts
     multi_scale: bool = False
     se: bool = False
     attention: bool = False

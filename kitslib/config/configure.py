@@ -13,6 +13,8 @@ from kitslib.config.code import ROOT
 from kitslib.config.profiles import PROFILES
 from kitslib.config.sections import RunConfig
 
+PARAMETERS = ("profile", "data", "out", "seed", "changes")
+
 
 def _set(config: Any, dotted: str, value: Any) -> Any:
     head, _, rest = dotted.partition(".")
@@ -31,6 +33,12 @@ def _set(config: Any, dotted: str, value: Any) -> Any:
             f"option {head!r} is a section: name one of its fields, such as {head}.{fields(inner)[0].name}"
         )
     return replace(config, **{head: value})
+
+
+def _get(config: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def configure(
@@ -65,9 +73,14 @@ def configure(
         data=str(ROOT / data) if data else None,
         out=str(ROOT / (out or "reports")),
     )
-    for name, value in (options or {}).items():
-        config = _set(config, name, value)
-    return config
+    changes = []
+    for name, value in sorted((options or {}).items()):
+        if name in PARAMETERS:
+            raise ConfigError(f"option {name!r} is a parameter of its own: give it as {name}")
+        before, config = config, _set(config, name, value)
+        if config != before:
+            changes.append(f"{name}={json.dumps(_get(config, name), separators=(',', ':'))}")
+    return replace(config, changes=tuple(changes))
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:

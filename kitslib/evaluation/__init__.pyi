@@ -58,3 +58,8 @@ from .metrics.tables import format_rows as format_rows
 from .metrics.tables import rows_to_csv as rows_to_csv
 from .metrics.tables import rows_to_json as rows_to_json
 from .metrics.tables import summarise as summarise
+from .held_out import kidney_cases as kidney_cases
+from .held_out import lost_to as lost_to
+from .held_out import ranked as ranked
+from .held_out import tumor_cases as tumor_cases
+from .held_out import window_readings as window_readings

@@ -33,3 +33,5 @@ from .style import show as show
 from .style import use_style as use_style
 from .supervision import maps_over_training as maps_over_training
 from .supervision import supervision_terms as supervision_terms
+from .samples import center as center
+from .samples import sample_view as sample_view
