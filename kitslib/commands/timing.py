@@ -1,0 +1,188 @@
+"""What the parts of a study take on this machine, measured on a few cases and steps.
+
+On a CPU the seconds are those that one thread was at work, so that other programs do not change
+them; further threads are taken to share a network's work evenly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kitslib.config import RunConfig
+from kitslib.data import CaseError, check_case, data_folder, open_volume, study_files
+from kitslib.evaluation import ceilings
+from kitslib.phantom import write_cohort
+from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
+from kitslib.training import make_optimizer
+
+SAMPLE = 4  # cases that are made or read, and prepared
+STEPS = 5  # of each network's training, fewer where they are slow; the first is not counted
+SECONDS = 4.0  # after which a training takes no further step
+SLICES = 16  # of a case that each network predicts
+VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
+PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
+SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost:
+    """Seconds of a training step and of predicting a case; bytes of weights and of a step."""
+
+    step: float
+    case: float
+    weights: int
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a study takes here; `networks` holds "kidney" and every tumour arm.
+
+    Seconds: `make` to make and check all cases, `prepare` to read all and take them to both
+    stages' grids, one after the other. Bytes: `disk` of the cache, and of the cohort where it is
+    synthetic; `memory` at work on the largest case. `unreadable` cases are left out.
+    """
+
+    case_ids: list[str]
+    unreadable: list[str]
+    make: float
+    prepare: float
+    disk: int
+    memory: int
+    networks: dict[str, NetworkCost]
+
+
+def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
+    """Measure the parts of a study. Raises CaseError where no case can be read."""
+
+    def now() -> float:
+        if accelerator.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    torch.set_num_threads(1)
+    labels = config.cohort.labels
+    with TemporaryDirectory() as out:
+        cohort = replace(config.cohort, cases=SAMPLE, held_out=1, split="nested")
+        few, began = replace(config, out=out, cohort=cohort), now()
+        files = study_files(few, data_folder(few, write_cohort))
+        made, voxels, unreadable = now() - began, {}, []
+        for item in files:
+            try:
+                with open_volume(item.imaging) as volume:
+                    voxels[item.case_id] = math.prod(volume.geometry.canonical_shape)
+            except (CaseError, OSError):
+                unreadable.append(item.case_id)
+        if not voxels:
+            raise CaseError(
+                f"{config.data}: expected cases with imaging and {labels} labels, found none "
+                "that can be read; python -m kitslib check says what is wrong",
+                code="no_cases",
+            )
+        case_ids = list(voxels)
+        if config.synthetic:
+            case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
+        by_size = sorted(voxels, key=voxels.__getitem__)
+        usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
+        files = [item for item in files if item.case_id in usual]
+        began = now()
+        for item in files:
+            check_case(item)
+        grids = {"kidney_grid": config.kidney_grid, "tumor_grid": config.tumor_grid}
+        ceilings(files, **grids, labels=labels)
+        checked = now()
+        recipes: dict[str, Recipe] = {"kidney": KidneyRecipe.of(few, files, accelerator)}
+        for arm in config.arms:
+            recipes[arm] = TumorRecipe.of(few, files, accelerator, arm=arm)
+        prepared = now()
+        written = sum(file.stat().st_size for file in Path(out).rglob("*") if file.is_file())
+        largest = max(entry.imaging.size for entry in recipes[config.arms[0]].train.values())
+        networks = {name: network_cost(recipe, now) for name, recipe in recipes.items()}
+    share = len(case_ids) * fmean(voxels.values()) / sum(voxels[name] for name in usual)
+    return Measured(
+        case_ids=case_ids,
+        unreadable=unreadable,
+        make=(made + checked - began) * share,
+        prepare=(prepared - checked) * share,
+        disk=int(written * share),
+        memory=SCAN_BYTES * (max(voxels.values()) + largest),
+        networks=networks,
+    )
+
+
+def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
+    """Take a few steps of a recipe, or of a part of its batch, and predict a few slices."""
+    training, device = recipe.training, recipe.accelerator.device
+    autocast = recipe.accelerator.autocast
+    images, _ = recipe.prepare(recipe.sampler.batch(0, 0))
+    network, saved = recipe.network(), step_bytes(recipe, images.shape)
+    weights = 4 * sum(weight.numel() for weight in network.parameters())
+    memory = 4 * weights + saved  # with the gradients and Adam's two averages
+    fits = images.numel() <= VOXELS
+    if device.type == "cuda":
+        fits = memory < torch.cuda.mem_get_info(device)[0]
+    part = (...,) if fits else PART
+    share = images.numel() / images[part].numel()
+    layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+    network = network.to(device, memory_format=layout)
+    optimizer, _ = make_optimizer(
+        network, name=training.optimizer, lr=training.lr, schedule="constant", total_steps=STEPS
+    )
+    steps, first = [], now()
+    while len(steps) < 2 or (len(steps) < STEPS and now() - first < SECONDS):
+        began = now()
+        images, target = recipe.prepare(recipe.sampler.batch(0, len(steps)))
+        drawn = now()
+        images = images[part].to(device, memory_format=layout)
+        with autocast():
+            outputs = network(images)
+        recipe.loss(outputs, target[part].to(device), 0).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps.append(drawn - began + share * (now() - drawn))
+    entry = recipe.held_out[recipe.held_out.case_ids[0]]
+    middle = sum(entry.meta["kidney_range"]) // 2
+    some = slice(max(0, middle - SLICES // 2), middle + SLICES // 2)
+    volumes = [array[some] for array in (entry.imaging, entry.mask) if array is not None]
+    stage = replace(recipe.stage(network.eval()), test_time_mirroring=False)
+    began = now()
+    stage.probability(*volumes, autocast)
+    case = (now() - began) * len(entry.imaging) / len(volumes[0])
+    threads = recipe.threads if device.type == "cpu" else 1
+    step = median(steps[1:])
+    return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
+
+
+def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """Return the bytes that a step holds for an input of `shape`, without weights and averages.
+
+    Those are what is saved for the gradient, and three tensors of the largest size at work. Nothing
+    is computed: the tensors have no content.
+    """
+    saved: dict[int, Tensor] = {}  # kept, since the place of a freed tensor is used again
+    with FakeTensorMode():
+        network = recipe.network()
+        own = {weight.untyped_storage()._cdata for weight in network.parameters()}
+
+        def note(tensor: Tensor) -> Tensor:
+            if tensor.untyped_storage()._cdata not in own:
+                saved[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, recipe.accelerator.autocast():
+            network(torch.empty(shape))
+    sizes = [tensor.untyped_storage().nbytes() for tensor in saved.values()]
+    return sum(sizes) + 3 * max(sizes)
