@@ -79,17 +79,22 @@ def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:
 
 
 def window_readings(
-    stage: KidneyStage,
-    held_out: Mapping[str, Entry],
-    variants: Mapping[str, Mapping[str, Any]],
-    autocast: Autocast,
+    stage: KidneyStage, held_out: Mapping[str, Entry], autocast: Autocast
 ) -> pd.DataFrame:
-    """Return Dice on the stage's grid of each case under each variant of the stage.
+    """Return Dice on the stage's grid of each case under other readings of the paper.
 
-    `variants` names the fields of the stage that differ. Columns: case, reading, dice, seconds.
+    Padded, averaged and literal windows; components by the other measure; windows twice as deep.
+    Columns: case, reading, dice, seconds.
     """
+    other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
+    deeper = 2 * stage.window_slices
+    readings: dict[str, dict[str, Any]] = {}
+    for window in ("padded", "overlap_average", "literal"):
+        readings[window] = {"window": window}
+    readings[f"padded, components by {other_by}"] = {"window": "padded", "components_by": other_by}
+    readings[f"{stage.window}, {deeper} slices"] = {"window_slices": deeper}
     rows = []
-    for reading, changes in variants.items():
+    for reading, changes in readings.items():
         other = replace(stage, **changes)
         for case_id, entry in held_out.items():
             began = time.perf_counter()

@@ -18,12 +18,13 @@ from kitslib.data import Batch, CaseFiles, Entry, SlabSampler, prepare, study_sp
 from kitslib.evaluation import KidneyStage, dice, predict_maps
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import (
+    Loss,
     deep_supervision_loss,
     dice_cross_entropy_loss,
     soft_dice_loss,
     supervision_weight,
 )
-from kitslib.transforms import HU_WINDOWS, HuWindow, SlabAugment, augment_slabs
+from kitslib.transforms import SlabAugment, augment_slabs
 
 MAP_SHARES = (0, 0.05, 0.15, 0.35, 0.65, 1)  # of the training, at which the maps are kept
 
@@ -70,11 +71,6 @@ class KidneyRecipe(Recipe):
             foreground_oversampling=t.foreground_oversampling, volume_power=t.volume_power,
         )  # fmt: skip
 
-    @property
-    def hu_window(self) -> HuWindow:
-        """How HU become the network's input."""
-        return HU_WINDOWS[self.training.hu]
-
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return input and target, (B, 1, D, H, W) both: 1 on kidney and cyst, 2 on tumour."""
         t = self.training
@@ -102,17 +98,19 @@ class KidneyRecipe(Recipe):
             epoch, start=t.supervision, factor=t.supervision_factor, every=t.supervision_every
         )
 
+    def map_loss(self, weight: Tensor | None = None) -> Loss:
+        """Return the loss of one map; `weight` is that of each voxel in the cross-entropy."""
+        if self.training.loss == "dice":
+            return soft_dice_loss
+        foreground = self.training.foreground_weight
+        return partial(dice_cross_entropy_loss, foreground_weight=foreground, weight=weight)
+
     def loss(self, output: Any, target: Tensor, epoch: int) -> Tensor:
         """L = L4 + p (L1 + L2 + L3) over the maps; kidney and masses are one target."""
-        t, map_loss = self.training, soft_dice_loss
-        if t.loss == "dice_cross_entropy":
-            weight = torch.where(target > 1, t.tumor_weight, 1.0)
-            map_loss = partial(
-                dice_cross_entropy_loss, foreground_weight=t.foreground_weight, weight=weight
-            )
+        weight = torch.where(target > 1, self.training.tumor_weight, 1.0)
         kidney_and_masses = (target > 0).float()
         return deep_supervision_loss(
-            output, kidney_and_masses, map_loss, self.supervision_weight(epoch)
+            output, kidney_and_masses, self.map_loss(weight), self.supervision_weight(epoch)
         )
 
     def stage(self, network: nn.Module) -> KidneyStage:
@@ -155,10 +153,6 @@ class KidneyRecipe(Recipe):
             f"maps-{epoch + 1:04}", maps=maps[:, middle - first].astype(np.float16)
         )
         target = torch.from_numpy(np.array(entry.labels[slab]) > 0)[None, None].float()
-        map_loss = soft_dice_loss
-        if self.training.loss == "dice_cross_entropy":
-            map_loss = partial(
-                dice_cross_entropy_loss, foreground_weight=self.training.foreground_weight
-            )
+        map_loss = self.map_loss()
         logits = torch.logit(torch.from_numpy(maps), eps=1e-4)
         return {"maps": [round(map_loss(part[None, None], target).item(), 4) for part in logits]}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from kitslib.config import KidneyConfig, TumorConfig, as_dict, code_key
 from kitslib.data import Batch, Cohort
 from kitslib.networks import build
-from kitslib.training import Run, fit, seed_everything
+from kitslib.training import Run, Sampler, fit, seed_everything
+from kitslib.transforms import HU_WINDOWS, HuWindow
 
 # whose code decides what a training does; a test follows one and finds no other file at work
 SOURCES = (
@@ -24,19 +25,6 @@ SOURCES = (
     "evaluation/metrics/scores.py", "networks", "recipes", "training/loop.py",
     "training/losses.py", "training/optimizers.py", "transforms",
 )  # fmt: skip
-
-
-class Sampler(Protocol):
-    """Batches from (seed, epoch, step) alone; see `kitslib.training.fit`."""
-
-    steps: int
-    size: int
-
-    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch: ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +49,11 @@ class Recipe:
     def sampler(self) -> Sampler:
         """What is drawn in each step."""
         raise NotImplementedError
+
+    @property
+    def hu_window(self) -> HuWindow:
+        """How HU become the network's input."""
+        return HU_WINDOWS[self.training.hu]
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the network's input and target of a batch as it lies in the cache."""

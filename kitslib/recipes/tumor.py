@@ -25,7 +25,7 @@ from kitslib.data import (
 from kitslib.evaluation import TumorStage, dice
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import focal_dice_loss, soft_dice_loss
-from kitslib.transforms import HU_WINDOWS, SLICE_JITTER, HuWindow, SliceAugment, augment_slices
+from kitslib.transforms import SLICE_JITTER, SliceAugment, augment_slices, contact_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,6 @@ class TumorRecipe(Recipe):
         return sampler
 
     @property
-    def hu_window(self) -> HuWindow:
-        """How HU become the network's input."""
-        return HU_WINDOWS[self.training.hu]
-
-    @property
     def augment(self) -> SliceAugment:
         """The paper's augmentations, and intensity jitter where the profile has it."""
         return SLICE_JITTER if self.training.jitter else SliceAugment()
@@ -83,6 +78,25 @@ class TumorRecipe(Recipe):
         """Return input (B, C, H, W) and tumour (B, 1, H, W); in 3D (B, 1, D, H, W) both."""
         tumor = (batch.labels == 2).float()
         return augment_slices(self.hu_window(batch.images), tumor, self.augment, seeds=batch.seeds)
+
+    def sheet(self, batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return one sample as it is, under each augmentation alone, and under all.
+
+        Values are HU (C, H, W) and tumour 0/1 (1, H, W) by title; the sample is the one whose
+        share of tumour is nearest to 15 %.
+        """
+        tumor = (batch.labels == 2).float()
+        shares = tumor.flatten(1).mean(dim=1)
+        shown = int((shares - 0.15).abs().argmin())
+        part = slice(shown, shown + 1)
+        window, found = self.hu_window, {}
+        sheet = contact_sheet(
+            window(batch.images[part]), tumor[part], self.augment, seeds=batch.seeds
+        )
+        for title, (image, label) in sheet.items():
+            hu = image[0] * window.scale + window.shift
+            found[title] = hu.numpy(), label[0].numpy()
+        return found
 
     def network_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `kitslib.networks.build`."""
@@ -138,3 +152,18 @@ class TumorRecipe(Recipe):
             "weights_version": self.sampler.version,
             "drawn_most": self.sampler.drawn_most(6),
         }
+
+    def difficulty(self, history: list[dict[str, Any]]) -> tuple[list[dict], list[tuple]]:
+        """Return what a history notes of difficulty, and the slices drawn most at the end.
+
+        Rows of epoch, case and difficulty; and title, HU, labels and spacing of the slices.
+        """
+        rows, drawn_most, slices = [], [], []
+        for entry in history:
+            drawn_most = entry.get("drawn_most", drawn_most)
+            for case, value in entry.get("difficulty", {}).items():
+                rows.append({"epoch": entry["epoch"], "case": case, "difficulty": value})
+        for case_id, z, weight in drawn_most:
+            case, title = self.train[case_id], f"{case_id[-5:]}, weight {weight:.1f}"
+            slices.append((title, case.imaging[z], case.labels[z], case.spacing))
+        return rows, slices

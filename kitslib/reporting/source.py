@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from typing import Any
 
 from IPython.display import Markdown, display
 
 
-def show_source(thing: Callable | type) -> None:
-    """Display the source of a function or class, highlighted in JupyterLab and on the page.
+def show_source(thing: Any) -> None:
+    """Display the source of a function, class or (cached) property, highlighted in JupyterLab and on the page.
 
     Raises OSError where Python has no source for it.
     """
+    thing = getattr(thing, "func", getattr(thing, "fget", thing))
     source = textwrap.dedent(inspect.getsource(thing)).strip()
     display(Markdown(f"````python\n{source}\n````"))

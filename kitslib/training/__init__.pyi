@@ -1,8 +1,10 @@
 from .loop import Losses as Losses
+from .loop import Sampler as Sampler
 from .loop import TrainingError as TrainingError
 from .loop import fit as fit
 from .loop import mend_thin_convolutions as mend_thin_convolutions
 from .loop import seed_everything as seed_everything
+from .losses import Loss as Loss
 from .losses import deep_supervision_loss as deep_supervision_loss
 from .losses import dice_cross_entropy_loss as dice_cross_entropy_loss
 from .losses import focal_dice_loss as focal_dice_loss

@@ -1,4 +1,4 @@
-"""The device, precision and threads of a training, and what the machine and its software are called."""
+"""Device, precision and threads of a training; the names of machine and software."""
 
 from __future__ import annotations
 
