@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.commands import main
+from kitslib.commands import COMMANDS, main
 from kitslib.commands.report import pages
-from kitslib.commands.scans import Outputs, Scan, find_scans
+from kitslib.commands.scans import Scan, find_scans, output_files
 from kitslib.commands.score import label_files
 from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 
@@ -43,7 +43,7 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["check", "phantom", "preflight", "predict", "score", "report"])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     assert status(command, "--help") == 0
     assert "usage" in capsys.readouterr().out
@@ -144,14 +144,13 @@ def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
         "my_case_00210.nii.gz": "prediction_my_case_00210.nii.gz",
     }
     for scan, labels in names.items():
-        assert (
-            Outputs.of(Scan(tmp_path / scan).name, tmp_path / "o").labels == tmp_path / "o" / labels
-        )
-    one = Outputs.of("00210", tmp_path / "prediction_mine.nii.gz")
-    assert one.labels == tmp_path / "prediction_mine.nii.gz"
-    assert one.sidecar.name == "prediction_mine.json"
-    assert one.table.name == "prediction_mine.csv"
-    assert one.probabilities["tumor"].name == "probability_mine_tumor.nii.gz"
+        name = Scan(tmp_path / scan).name
+        assert output_files(name, tmp_path / "o")["labels"] == tmp_path / "o" / labels
+    one = output_files("00210", tmp_path / "prediction_mine.nii.gz")
+    assert one["labels"] == tmp_path / "prediction_mine.nii.gz"
+    assert [one[kind].name for kind in ("sidecar", "table", "tumor")] == [
+        "prediction_mine.json", "prediction_mine.csv", "probability_mine_tumor.nii.gz",
+    ]  # fmt: skip
 
 
 def test_several_scans_are_not_written_into_one_file(

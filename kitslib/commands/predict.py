@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from kitslib import __version__
 from kitslib.commands.line import passing, positive
 from kitslib.commands.measurements import add_row, measure, write_preview
-from kitslib.commands.scans import NIFTI, Outputs, Scan, find_scans
+from kitslib.commands.scans import NIFTI, Scan, find_scans, output_files
 from kitslib.config import duration_text, replacing, write_json
 from kitslib.data import CaseError, Geometry, kidney_input, tumor_input, write_labels, write_volume
-from kitslib.evaluation import KidneyStage, Segmentation, TumorStage, segment
+from kitslib.evaluation import KidneyStage, TumorStage, segment
 from kitslib.networks import build
 from kitslib.training import Run, RunError, commit, device_name, models_folder, start, versions
 from kitslib.transforms import restore_probability
@@ -46,17 +46,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument(
         "-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file"
     )
-    argument(
-        "--models", type=Path, metavar="DIR",
-        help="folder with kidney/ and tumor/ (default: the package's own)",
-    )  # fmt: skip
-    argument(
-        "--probabilities", action="store_true", help="also write both networks' probability maps"
-    )
-    argument(
-        "--submission", type=Path, metavar="FILE.zip",
-        help="pack OUT's test cases as KiTS19 wants them",
-    )  # fmt: skip
+    argument("--models", type=Path, metavar="DIR", help="with kidney/ and tumor/ (default: ours)")
+    argument("--probabilities", action="store_true", help="also write the probability maps")
+    argument("--submission", type=Path, metavar="ZIP", help="pack OUT's test cases for KiTS19")
     argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     argument("--force", action="store_true", help="overwrite files that exist")
@@ -67,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     scans, empty = find_scans(args.imaging)
     if len(scans) > 1 and args.out.name.endswith(NIFTI):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
-    outputs = [Outputs.of(scan.name, args.out) for scan in scans]
+    outputs = [output_files(scan.name, args.out) for scan in scans]
     if not args.force:
         refuse_existing(outputs, args)
     for path, error in empty:
@@ -85,12 +77,12 @@ def run(args: argparse.Namespace) -> int:
             complain(scan.path, error)
             failed += 1
             continue
-        add_row(files.table, row)
+        add_row(files["table"], row)
         tumor = "none"
         if row["tumor_ml"]:
             tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
         text = f"{head}: kidneys and masses {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; "
-        text += f"{files.labels} in {duration_text(row['seconds'])}"
+        text += f"{files['labels']} in {duration_text(row['seconds'])}"
         if done < len(scans):
             left = (time.perf_counter() - began) / done * (len(scans) - done)
             text += f", about {duration_text(left)} left"
@@ -100,15 +92,14 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
-def refuse_existing(outputs: Sequence[Outputs], args: argparse.Namespace) -> None:
-    """Raise CaseError when a file that would be written is there already."""
-    wanted = [args.submission] if args.submission else []
-    for files in outputs:
-        wanted += [files.labels, files.sidecar, files.preview]
-        if args.probabilities:
-            wanted += files.probabilities.values()
-    for file in wanted:
-        if file.exists():
+def refuse_existing(outputs: Sequence[dict[str, Path]], args: argparse.Namespace) -> None:
+    """Raise CaseError when a file that would be written is there already; tables are added to."""
+    kinds = ["labels", "sidecar", "preview"]
+    if args.probabilities:
+        kinds += ["kidney", "tumor"]
+    wanted = [files[kind] for files in outputs for kind in kinds]
+    for file in [*wanted, args.submission]:
+        if file and file.exists():
             raise CaseError(f"{file} exists; --force overwrites it")
 
 
@@ -120,12 +111,13 @@ def complain(path: Path, error: BaseException) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The two trained stages, and what tells their networks from others."""
+    """The two trained stages, what tells their networks from others, and that in a line."""
 
     kidney: KidneyStage
     tumor: TumorStage
     accelerator: Accelerator
     about: dict[str, dict[str, Any]]
+    description: str  # as an output's header carries it
 
     @classmethod
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
@@ -134,16 +126,16 @@ class Models:
         Raises RunError where a network is missing or not of this version.
         """
         folder = models_folder(folder)
-        stages, about = {}, {}
+        stages, about, words = {}, {}, f"kitslib {__version__}"
         for name, kind in (("kidney", KidneyStage), ("tumor", TumorStage)):
             try:
                 trained = Run.load(folder / name)
-                settings = trained.settings
+                settings, weights = trained.settings, trained.folder / "weights.safetensors"
                 network = trained.load_weights(build(**settings["network"]))
                 stages[name] = kind.of(network.to(accelerator.device).eval(), settings)
-                weights = (trained.folder / "weights.safetensors").read_bytes()
-                digest = hashlib.sha256(weights).hexdigest()
+                digest = hashlib.sha256(weights.read_bytes()).hexdigest()
                 about[name] = {"folder": str(trained.folder), "weights": digest}
+                words += f" {name} {digest[:8]}"
                 if "arm" in settings:
                     about[name]["arm"] = settings["arm"]["name"]
                 about[name] |= {key: settings.get(key) for key in ("network", "seed", "data")}
@@ -153,18 +145,12 @@ class Models:
                     f"({type(error).__name__}: {error}); run the study again, or name another "
                     "folder with --models"
                 ) from None
-        return cls(**stages, accelerator=accelerator, about=about)
-
-    @property
-    def description(self) -> str:
-        """The models in at most 79 characters, as an output's header carries them."""
-        kidney, tumor = self.about["kidney"], self.about["tumor"]
-        words = f"kitslib {__version__} kidney {kidney['weights'][:8]} tumor {tumor['weights'][:8]}"
-        return f"{words} {tumor.get('arm', '')}".strip()[:79]
+        words = f"{words} {about['tumor'].get('arm', '')}".strip()[:79]
+        return cls(**stages, accelerator=accelerator, about=about, description=words)
 
 
 def segment_scan(
-    scan: Scan, files: Outputs, models: Models, *, probabilities: bool, head: str
+    scan: Scan, files: dict[str, Path], models: Models, *, probabilities: bool, head: str
 ) -> dict[str, Any]:
     """Segment one scan, write its files and return its row of the table; the label map comes last.
 
@@ -180,10 +166,11 @@ def segment_scan(
     found = segment(imaging, spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
     passing(f"{head}: writing")
     row = {"case": scan.name, **measure(found.labels, spacing)}
-    write_preview(files.preview, scan.name, imaging, found.labels, spacing, row)
+    write_preview(files["preview"], scan.name, imaging, found.labels, spacing, row)
     if probabilities:
-        write_probabilities(files, imaging, found, geometry, models)
+        write_probabilities(files, imaging, kidney, geometry, models)
     row["seconds"] = round(time.perf_counter() - began, 1)
+    software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
     sidecar = {
         "imaging": str(scan.path),
         "note": note,
@@ -193,16 +180,13 @@ def segment_scan(
         "labels": {"1": "kidney", "2": "tumour"},
         "measurements": row,
         "models": models.about,
-        "software": {
-            "kitslib": __version__, "commit": commit(), "python": platform.python_version(),
-            **versions(),
-        },
+        "software": software | versions(),
         "device": device_name(models.accelerator.device),
         "precision": models.accelerator.mixed_precision,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }  # fmt: skip
-    write_json(files.sidecar, sidecar)
-    write_labels(files.labels, found.labels, geometry, description=models.description)
+    }
+    write_json(files["sidecar"], sidecar)
+    write_labels(files["labels"], found.labels, geometry, description=models.description)
     passing("")
     if note:
         print(f"{head}: {note}", file=sys.stderr)
@@ -210,24 +194,26 @@ def segment_scan(
 
 
 def write_probabilities(
-    files: Outputs, imaging: np.ndarray, found: Segmentation, geometry: Geometry, models: Models
-) -> None:
+    files: dict[str, Path], imaging: np.ndarray, kidney: np.ndarray, geometry: Geometry,
+    models: Models,
+) -> None:  # fmt: skip
     """Run both networks again and write their probabilities, float32 in steps of 0.01.
 
-    imaging: HU (D, H, W). The maps lie in the scan's own geometry.
+    imaging: HU (D, H, W); kidney: the first stage's mask. The maps have the scan's geometry.
     """
-    autocast, spacing = models.accelerator.autocast, geometry.spacing
+    autocast, spacing, native = models.accelerator.autocast, geometry.spacing, {}
     volume, mapping = kidney_input(imaging, spacing, models.kidney.grid)
-    native = {"kidney": restore_probability(models.kidney.probability(volume, autocast), mapping)}
+    probability = models.kidney.probability(volume, autocast)
+    native["kidney"] = restore_probability(probability, mapping)
     native["tumor"] = np.zeros(imaging.shape, np.float16)
-    if found.kidney.any():
-        volume, mask, mapping = tumor_input(imaging, found.kidney, spacing, models.tumor.grid)
+    if kidney.any():
+        volume, mask, mapping = tumor_input(imaging, kidney, spacing, models.tumor.grid)
         probability = models.tumor.probability(volume, mask, autocast)
         native["tumor"] = restore_probability(probability, mapping)
-    for stage, path in files.probabilities.items():
-        values = native.pop(stage).astype(np.float32).round(2)
+    for stage, values in native.items():
         about = f"{models.description} P({stage})"
-        write_volume(path, values, geometry, description=about, level=1)
+        values = values.astype(np.float32).round(2)
+        write_volume(files[stage], values, geometry, description=about, level=1)
 
 
 def write_submission(path: Path, folder: Path) -> str:

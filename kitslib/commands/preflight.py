@@ -6,8 +6,8 @@ import argparse
 import math
 import os
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +36,11 @@ KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Cores, and bytes: free disk, memory available, the GPU's (0: none is used).
-
-    `held` is on disk already; `base` bytes and `loading` seconds load the study's packages.
-    """
-
-    name: str
-    cores: int
-    disk: int
-    held: int
-    memory: int
-    base: int
-    gpu: int
-    loading: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a notebook, or the whole study, takes: seconds, and bytes on disk and in memory."""
+    """What a notebook or the study takes, or a machine has: seconds (0: any), bytes of each kind.
+
+    Where no GPU is used its bytes are 0.
+    """
 
     stage: str
     what: str
@@ -83,11 +69,12 @@ def run(args: argparse.Namespace) -> int:
     options = parse_settings(args.settings)
     config = configure(profile=args.profile, data=data, out=out, options=options)
     accelerator = start(device=config.device, precision=config.precision)
-    machine = this_machine(config, accelerator.device, args.jobs)
+    machine = this_machine(Path(config.out), accelerator.device, args.hours or 0.0)
     measured = measure(config, accelerator)
-    *costs, whole = estimate(config, measured, machine)
-    found = problems(config, costs, whole, machine, args.hours)
-    print(table([*costs, whole], machine))
+    jobs = min(args.jobs, os.cpu_count() or 1)
+    costs = estimate(config, measured, jobs=jobs, on_gpu=machine.gpu > 0)
+    found = problems(config, costs, machine)
+    print(table([*costs, machine]))
     if measured.unreadable:
         names = ", ".join(measured.unreadable)
         print(f"left out, since their headers cannot be read: {names}")
@@ -95,37 +82,37 @@ def run(args: argparse.Namespace) -> int:
     for problem in found:
         print(f"does not fit: {problem}")
     if not found:
-        print(f"The profile {config.study} fits this machine.")
+        print(f"The profile {args.profile} fits this machine.")
     if args.json:
-        whole = {**asdict(whole), "costs": [asdict(cost) for cost in costs], "problems": found}
-        parts = {"estimate": whole, "machine": asdict(machine), "measured": asdict(measured)}
-        write_json(args.json, parts)
+        *stages, whole = map(asdict, costs)
+        parts = {"estimate": {**whole, "costs": stages, "problems": found}}
+        write_json(args.json, parts | {"machine": asdict(machine), "measured": asdict(measured)})
     return int(bool(found))
 
 
-def this_machine(config: RunConfig, device: torch.device, jobs: int) -> Machine:
-    """Describe the machine on which a study writes to its folder and uses `jobs` cores."""
-    there = Path(config.out).absolute()
-    held = sum(file.stat().st_size for file in there.rglob("*") if file.is_file())
+def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
+    """Return what there is for a study that writes to `folder`; what it holds is free for it."""
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    there, what, gpu = folder.absolute(), device_name(device), 0
     while not there.exists():
         there = there.parent
-    gpu = 0
+    if held:
+        what += f"; {size_text(held)} are on disk already"
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device).total_memory
-    return Machine(
-        name=device_name(device), cores=min(jobs, os.cpu_count() or 1), held=held, gpu=gpu,
-        disk=shutil.disk_usage(there).free, memory=psutil.virtual_memory().available,
-        base=psutil.Process().memory_info().rss, loading=time.process_time(),
+    return Cost(
+        stage="this machine", what=what, seconds=3600 * hours, gpu=gpu,
+        disk=shutil.disk_usage(there).free + held, memory=psutil.virtual_memory().available,
     )  # fmt: skip
 
 
-def estimate(config: RunConfig, measured: Measured, machine: Machine) -> list[Cost]:
+def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) -> list[Cost]:
     """Return the cost of every notebook of a study in order, and as the last that of the whole."""
     wanted, kidney, tumor = config.cohort, config.kidney, config.tumor
     ids, networks = measured.case_ids, measured.networks
     split = split_cases(ids, seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out)
-    notebook, reading = NOTEBOOK * machine.loading, measured.prepare / len(ids)
-    scan, jobs = machine.base + measured.memory, machine.cores
+    notebook, reading = NOTEBOOK * measured.loading, measured.prepare / len(ids)
+    base, scan = measured.base, measured.base + measured.memory
 
     compared = replace(kidney, epochs=kidney.arm_epochs, test_time_mirroring=False)
     plan: list[tuple[str, Any]] = [("kidney", kidney)]
@@ -134,43 +121,38 @@ def estimate(config: RunConfig, measured: Measured, machine: Machine) -> list[Co
         plan += [(name, tumor)] * len(config.seeds_of(name))
     runs = []
     for name, t in plan:
+        cost, predictions = networks[name], 0.0
+        stage, held_out, steps = "03_tumor", len(split.tumor_held_out), tumor.steps
         if name == "kidney":
-            stage, held_out, predictions = "02_kidney", len(split.kidney_held_out), 0.0
+            stage, held_out = "02_kidney", len(split.kidney_held_out)
             steps = math.ceil(len(split.kidney_train) * t.samples_per_case / t.batch)
-        else:
-            stage, held_out, predictions = "03_tumor", len(split.tumor_held_out), 0.0
-            steps = t.steps
-            if arm(name).oversample and arm(name).oversample_by == "difficulty":
-                predictions = len(split.tumor_train) / t.oversample_stride
-                predictions *= (t.epochs - 1) // t.oversample_every
+        elif arm(name).oversample and arm(name).oversample_by == "difficulty":
+            times = (t.epochs - 1) // t.oversample_every
+            predictions = times * len(split.tumor_train) / t.oversample_stride
         validations = math.ceil(t.epochs / t.validate_every)
         predictions += held_out * (validations + 1 + t.test_time_mirroring)
-        cost, memory, gpu = networks[name], scan, networks[name].memory
-        if not machine.gpu:
-            memory, gpu = max(scan, machine.base + cost.memory), 0
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
+        gpu = cost.memory if on_gpu else 0
         runs.append(Cost(
-            stage=stage, what=f"{name}: {t.epochs} epochs of {steps} steps", memory=memory, gpu=gpu,
+            stage=stage, what=f"{name}: {t.epochs} epochs of {steps} steps", gpu=gpu,
             seconds=notebook + seconds, disk=KEPT * cost.weights,
+            memory=max(scan, base + cost.memory - gpu),
         ))  # fmt: skip
 
-    data = Cost(
-        stage="01_data", what=f"{len(ids)} cases checked and prepared", disk=measured.disk,
-        memory=machine.base + jobs * scan,
-        seconds=notebook + (measured.make + READS * measured.prepare) / jobs,
-    )  # fmt: skip
-    tables = Cost(
-        stage="04_ablations", what="tables and figures", seconds=notebook, memory=machine.base
-    )
     slowest, cases = max(networks[name].case for name in config.arms), len(split.cascade_test)
     seconds = 2 * reading + networks["kidney"].case * (1 + kidney.test_time_mirroring)
     seconds += PASSES * slowest * (1 + tumor.test_time_mirroring)
-    test = Cost(
-        stage="05_evaluation", what=f"{cases} cases through the cascade", memory=scan,
-        seconds=notebook + cases * seconds,
+    data = Cost(
+        stage="01_data", what=f"{len(ids)} cases checked and prepared", disk=measured.disk,
+        seconds=notebook + (measured.make + READS * measured.prepare) / jobs,
+        memory=base + jobs * scan,
     )  # fmt: skip
-
-    places = 1 if machine.gpu else max(1, jobs // config.threads)
+    tables = Cost(stage="04_ablations", what="tables and figures", seconds=notebook, memory=base)
+    test = Cost(
+        stage="05_evaluation", what=f"{cases} cases through the cascade",
+        seconds=notebook + cases * seconds, memory=scan,
+    )  # fmt: skip
+    places = 1 if on_gpu else max(1, jobs // config.threads)
     busy = [0.0] * places  # seconds; a run starts where there is a place first
     for cost in runs:
         busy[busy.index(min(busy))] += cost.seconds
@@ -183,50 +165,43 @@ def estimate(config: RunConfig, measured: Measured, machine: Machine) -> list[Co
     return [data, *runs, tables, test, whole]
 
 
-def problems(
-    config: RunConfig, costs: list[Cost], whole: Cost, machine: Machine, hours: float | None
-) -> list[str]:
-    """Return what does not fit, each with what to do; `hours` is the time there is."""
-    found, more = [], whole.disk - machine.held
-    if more > machine.disk:
-        found.append(
-            f"disk: {size_text(more)} more needed at {config.out}, {size_text(machine.disk)} free; "
-            "name a larger disk with --out, lower cohort.cases of a synthetic cohort, or raise "
-            f"tumor_grid.spacing_z from {config.tumor_grid.spacing_z:g} mm"
-        )
-    for what, kind in (("memory", "memory"), ("GPU memory", "gpu")):
+def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
+    """Return what does not fit, each with what to do."""
+    whole, runs, found = costs[-1], costs[1:-3], []
+    for kind, name in (("disk", "disk"), ("memory", "memory"), ("gpu", "GPU memory")):
         needed, there = getattr(whole, kind), getattr(machine, kind)
-        largest = max(costs[1:-2], key=lambda cost: getattr(cost, kind))
         if needed <= there:
             continue
-        advice = "run fewer stages at a time with --jobs 1"
-        if getattr(largest, kind) > there:
-            stage = largest.stage.partition("_")[2]
-            share = there / getattr(largest, kind)
-            advice = f"lower {stage}.batch from {getattr(config, stage).batch}, then "
-            advice += f"{stage}.patch, slab or widths, until {share:.0%} is left ({largest.what})"
-        found.append(f"{what}: {size_text(needed)} needed, {size_text(there)} there; {advice}")
-    if hours is not None and whole.seconds > hours * 3600:
-        share, epochs = hours * 3600 / whole.seconds, (config.kidney.epochs, config.tumor.epochs)
-        fewer = [max(1, int(number * share)) for number in epochs]
-        found.append(
-            f"time: {duration_text(whole.seconds)} needed, {hours:g} hours given; use a GPU, fewer "
-            f"arms or seeds, or lower kidney.epochs from {epochs[0]} to {fewer[0]} and "
-            f"tumor.epochs from {epochs[1]} to {fewer[1]}"
-        )
+        largest = max(runs, key=attrgetter(kind))
+        share, stage = there / getattr(largest, kind), largest.stage.partition("_")[2]
+        if kind == "disk":
+            advice = "name a larger disk with --out, lower cohort.cases of a synthetic cohort, or "
+            advice += f"raise tumor_grid.spacing_z from {config.tumor_grid.spacing_z:g} mm"
+        elif share >= 1:
+            advice = "run fewer stages at a time with --jobs 1"
+        else:
+            batch = getattr(config, stage).batch
+            advice = f"lower {stage}.batch from {batch} to {max(1, int(batch * share))}"
+            if batch * share < 1:
+                advice += f", and {stage}.patch, slab or widths"
+            advice += f" ({largest.what})"
+        found.append(f"{name}: {size_text(needed)} needed, {size_text(there)} there; {advice}")
+    share = machine.seconds / whole.seconds
+    if 0 < share < 1:
+        advice = "use a GPU, fewer arms or seeds, or lower"
+        for stage, epochs in (("kidney", config.kidney.epochs), ("tumor", config.tumor.epochs)):
+            advice += f" {stage}.epochs from {epochs} to {max(1, int(epochs * share))},"
+        needed, there = duration_text(whole.seconds), duration_text(machine.seconds)
+        found.append(f"time: {needed} needed, {there} there; {advice.removesuffix(',')}")
     return found
 
 
-def table(costs: list[Cost], machine: Machine) -> str:
-    """Return the costs as a table, equal ones once, with what the machine has as the last line."""
+def table(costs: list[Cost]) -> str:
+    """Return costs as a table, equal ones once."""
     lines = [["stage", "time", "disk", "memory", "GPU memory", ""]]
     for cost in dict.fromkeys(costs):
         times = f"{costs.count(cost)} × " if costs.count(cost) > 1 else ""
+        seconds = duration_text(cost.seconds) if cost.seconds else ""
         sizes = [size_text(cost.disk), size_text(cost.memory), size_text(cost.gpu)]
-        lines.append([cost.stage, duration_text(cost.seconds), *sizes, times + cost.what])
-    free = f"{size_text(machine.disk)} free"
-    sizes = [free, size_text(machine.memory), size_text(machine.gpu)]
-    lines.append(["this machine", "", *sizes, machine.name])
-    if machine.held:
-        lines.append(["", "", f"{size_text(machine.held)} held", "", "", ""])
+        lines.append([cost.stage, seconds, *sizes, times + cost.what])
     return text_table(lines, left=(0, 5))

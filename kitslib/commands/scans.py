@@ -25,10 +25,9 @@ class Scan:
     def name(self) -> str:
         """What its outputs are called after: a KiTS case's number, else the file or folder."""
         path = self.path.absolute()
-        if path.is_dir():
-            name = path.name
-        else:
-            name = path.parent.name if stem(path) == "imaging" else stem(path)
+        name = path.name if path.is_dir() else stem(path)
+        if name == "imaging" and not path.is_dir():
+            name = path.parent.name
         return KITS_NAME.sub(r"\1", name)
 
     def read(self) -> tuple[np.ndarray, Geometry, str]:
@@ -38,35 +37,25 @@ class Scan:
         return *read_imaging(self.path), ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The files that are written for a scan; the table is that of all scans of a folder."""
+def output_files(name: str, out: Path) -> dict[str, Path]:
+    """Return the files of a scan: KiTS19's names in the folder `out`, or `out` itself, a .nii.gz.
 
-    labels: Path
-    sidecar: Path
-    preview: Path
-    probabilities: dict[str, Path]
-    table: Path
-
-    @classmethod
-    def of(cls, name: str, out: Path) -> Outputs:
-        """Return KiTS19's names in the folder `out`; or `out` itself, a .nii.gz, and its like."""
-        if out.name.endswith(NIFTI):
-            folder, start, table = out.parent, stem(out), f"{stem(out)}.csv"
-            labels, name = out, start.removeprefix("prediction_")
-        else:
-            folder, start, table = out, f"prediction_{name}", "predictions.csv"
-            labels = folder / f"{start}.nii.gz"
-        return cls(
-            labels=labels,
-            sidecar=folder / f"{start}.json",
-            preview=folder / f"{start}.jpg",
-            probabilities={
-                "kidney": folder / f"probability_{name}_kidney.nii.gz",
-                "tumor": folder / f"probability_{name}_tumor.nii.gz",
-            },
-            table=folder / table,
-        )
+    Keys: labels, sidecar, preview, kidney and tumor (the probabilities), and table, which all
+    scans of a folder share.
+    """
+    folder, start, table = out, f"prediction_{name}", "predictions"
+    labels = folder / f"{start}.nii.gz"
+    if out.name.endswith(NIFTI):
+        folder, start, table, labels = out.parent, stem(out), stem(out), out
+        name = start.removeprefix("prediction_")
+    return {
+        "labels": labels,
+        "sidecar": folder / f"{start}.json",
+        "preview": folder / f"{start}.jpg",
+        "kidney": folder / f"probability_{name}_kidney.nii.gz",
+        "tumor": folder / f"probability_{name}_tumor.nii.gz",
+        "table": folder / f"{table}.csv",
+    }
 
 
 def find_scans(paths: Sequence[Path]) -> tuple[list[Scan], list[tuple[Path, CaseError]]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,18 @@ from kitslib.evaluation import match_cases, rows_to_csv, rows_to_json, score_cas
 
 TABLES = {  # a title, and the columns: a score's name and its heading
     "KiTS19: Dice of kidney with tumour (TK) and of tumour, and their mean": {
-        "tk_dice": "TK",
-        "tumor_dice": "tumour",
-        "composite": "composite",
-        "hd95_kidney_mm": "HD95 TK mm",
-        "hd95_tumor_mm": "HD95 tumour mm",
-        "tumor_fp_ml": "false positive ml",
-        "cyst_fp_ml": "of it in cyst ml",
+        "tk_dice": "TK", "tumor_dice": "tumour", "composite": "composite",
+        "hd95_kidney_mm": "HD95 TK mm", "hd95_tumor_mm": "HD95 tumour mm",
+        "tumor_fp_ml": "false positive ml", "cyst_fp_ml": "of it in cyst ml",
     },
     "KiTS23: Dice and surface Dice (S) of kidney with masses, masses, tumour, and their means": {
-        "kits23_kidney_and_masses_dice": "kidney",
-        "kits23_masses_dice": "masses",
-        "kits23_tumor_dice": "tumour",
-        "kits23_dice": "mean",
+        "kits23_kidney_and_masses_dice": "kidney", "kits23_masses_dice": "masses",
+        "kits23_tumor_dice": "tumour", "kits23_dice": "mean",
         "kits23_kidney_and_masses_surface_dice": "S kidney",
-        "kits23_masses_surface_dice": "S masses",
-        "kits23_tumor_surface_dice": "S tumour",
+        "kits23_masses_surface_dice": "S masses", "kits23_tumor_surface_dice": "S tumour",
         "kits23_surface_dice": "S mean",
     },
-}
+}  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     for title, columns in TABLES.items():
         lines = [["case", *columns.values()]]
         for row in [*rows, *means]:
-            lines.append([str(row["case"]), *cells(row, columns)])
+            cells = [f"{row[name]:.3f}".replace("nan", "–") for name in columns]
+            lines.append([str(row["case"]), *cells])
         lines.append(["cases", *(str(summary["metrics"][name]["n"]) for name in columns)])
         print(f"{title}\n{text_table(lines)}\n")
     print(summary["warning"])
@@ -84,11 +76,6 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
         write_text(args.csv, rows_to_csv([*rows, *means]))
     return 0
-
-
-def cells(row: Mapping[str, float], names: Mapping[str, str]) -> list[str]:
-    """Return some scores of a row as text; a dash where one is undefined."""
-    return ["–" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in names]
 
 
 def label_files(path: Path) -> dict[str, Path]:

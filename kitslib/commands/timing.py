@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
+import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -27,9 +28,8 @@ from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.training import make_optimizer
 
 SAMPLE = 4  # cases that are made or read, and prepared
-STEPS = 5  # of each network's training, fewer where they are slow; the first is not counted
-SECONDS = 4.0  # after which a training takes no further step
-SLICES = 16  # of a case that each network predicts
+STEPS, SECONDS = 5, 4.0  # of a network's training, whichever ends first; step 1 is not counted
+SLICES = 16  # of a case that a network predicts
 VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
 PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
 SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
@@ -49,13 +49,15 @@ class NetworkCost:
 class Measured:
     """What a study takes here; `networks` holds "kidney" and every tumour arm.
 
-    Seconds: `make` to make and check all cases, `prepare` to read all and take them to both
-    stages' grids, one after the other. Bytes: `disk` of the cache, and of the cohort where it is
-    synthetic; `memory` at work on the largest case. `unreadable` cases are left out.
+    Seconds: `make` to make and check all cases, `prepare` to read all and take them to both grids,
+    one after the other. Bytes: `disk` of cache and synthetic cohort, `memory` of the largest case.
+    `loading` seconds and `base` bytes are those of a process that has loaded the packages.
     """
 
     case_ids: list[str]
-    unreadable: list[str]
+    unreadable: list[str]  # left out
+    loading: float
+    base: int
     make: float
     prepare: float
     disk: int
@@ -73,13 +75,14 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
         return time.perf_counter()
 
     torch.set_num_threads(1)
-    labels = config.cohort.labels
+    loading, base = time.process_time(), psutil.Process().memory_info().rss
+    voxels, unreadable, labels = {}, [], config.cohort.labels
     with TemporaryDirectory() as out:
         cohort = replace(config.cohort, cases=SAMPLE, held_out=1, split="nested")
         few, began = replace(config, out=out, cohort=cohort), now()
-        files = study_files(few, data_folder(few, write_cohort))
-        made, voxels, unreadable = now() - began, {}, []
-        for item in files:
+        found = study_files(few, data_folder(few, write_cohort))
+        made = now() - began
+        for item in found:
             try:
                 with open_volume(item.imaging) as volume:
                     voxels[item.case_id] = math.prod(volume.geometry.canonical_shape)
@@ -87,17 +90,15 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
                 unreadable.append(item.case_id)
         if not voxels:
             raise CaseError(
-                f"{config.data}: expected cases with imaging and {labels} labels, found none "
-                "that can be read; python -m kitslib check says what is wrong",
-                code="no_cases",
+                f"{config.data}: expected cases with imaging and {labels} labels, found none that "
+                "can be read; python -m kitslib check says what is wrong"
             )
         case_ids = list(voxels)
         if config.synthetic:
             case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
         by_size = sorted(voxels, key=voxels.__getitem__)
         usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
-        files = [item for item in files if item.case_id in usual]
-        began = now()
+        files, began = [item for item in found if item.case_id in usual], now()
         for item in files:
             check_case(item)
         grids = {"kidney_grid": config.kidney_grid, "tumor_grid": config.tumor_grid}
@@ -112,24 +113,20 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
         networks = {name: network_cost(recipe, now) for name, recipe in recipes.items()}
     share = len(case_ids) * fmean(voxels.values()) / sum(voxels[name] for name in usual)
     return Measured(
-        case_ids=case_ids,
-        unreadable=unreadable,
-        make=(made + checked - began) * share,
-        prepare=(prepared - checked) * share,
+        case_ids=case_ids, unreadable=unreadable, loading=loading, base=base,
+        make=(made + checked - began) * share, prepare=(prepared - checked) * share,
         disk=int(written * share),
-        memory=SCAN_BYTES * (max(voxels.values()) + largest),
-        networks=networks,
-    )
+        memory=SCAN_BYTES * (max(voxels.values()) + largest), networks=networks,
+    )  # fmt: skip
 
 
 def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     """Take a few steps of a recipe, or of a part of its batch, and predict a few slices."""
-    training, device = recipe.training, recipe.accelerator.device
-    autocast = recipe.accelerator.autocast
+    t, device, autocast = recipe.training, recipe.accelerator.device, recipe.accelerator.autocast
     images, _ = recipe.prepare(recipe.sampler.batch(0, 0))
-    network, saved = recipe.network(), step_bytes(recipe, images.shape)
+    network = recipe.network()
     weights = 4 * sum(weight.numel() for weight in network.parameters())
-    memory = 4 * weights + saved  # with the gradients and Adam's two averages
+    memory = 4 * weights + step_bytes(recipe, images.shape)  # gradients, Adam's two averages
     fits = images.numel() <= VOXELS
     if device.type == "cuda":
         fits = memory < torch.cuda.mem_get_info(device)[0]
@@ -138,7 +135,7 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
     network = network.to(device, memory_format=layout)
     optimizer, _ = make_optimizer(
-        network, name=training.optimizer, lr=training.lr, schedule="constant", total_steps=STEPS
+        network, name=t.optimizer, lr=t.lr, schedule="constant", total_steps=STEPS
     )
     steps, first = [], now()
     while len(steps) < 2 or (len(steps) < STEPS and now() - first < SECONDS):
@@ -152,24 +149,23 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         steps.append(drawn - began + share * (now() - drawn))
-    entry = recipe.held_out[recipe.held_out.case_ids[0]]
+    entry = next(iter(recipe.held_out.values()))
     middle = sum(entry.meta["kidney_range"]) // 2
-    some = slice(max(0, middle - SLICES // 2), middle + SLICES // 2)
-    volumes = [array[some] for array in (entry.imaging, entry.mask) if array is not None]
+    arrays = [array for array in (entry.imaging, entry.mask) if array is not None]
+    some = [array[middle:][:SLICES] for array in arrays]
     stage = replace(recipe.stage(network.eval()), test_time_mirroring=False)
     began = now()
-    stage.probability(*volumes, autocast)
-    case = (now() - began) * len(entry.imaging) / len(volumes[0])
+    stage.probability(*some, autocast)
+    case = (now() - began) * len(entry.imaging) / len(some[0])
     threads = recipe.threads if device.type == "cpu" else 1
     step = median(steps[1:])
     return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
 
 
 def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
-    """Return the bytes that a step holds for an input of `shape`, without weights and averages.
+    """Return the bytes that a step on an input of `shape` saves for its gradient or works on.
 
-    Those are what is saved for the gradient, and three tensors of the largest size at work. Nothing
-    is computed: the tensors have no content.
+    At work are three tensors of the largest size. Nothing is computed: tensors have no content.
     """
     saved: dict[int, Tensor] = {}  # kept, since the place of a freed tensor is used again
     with FakeTensorMode():
