@@ -10,7 +10,7 @@ import pytest
 
 from kitslib.commands import COMMANDS, main
 from kitslib.commands.report import pages
-from kitslib.commands.scans import Scan, find_scans, output_files
+from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
 from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 
@@ -144,7 +144,7 @@ def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
         "my_case_00210.nii.gz": "prediction_my_case_00210.nii.gz",
     }
     for scan, labels in names.items():
-        name = Scan(tmp_path / scan).name
+        name = scan_name(tmp_path / scan)
         assert output_files(name, tmp_path / "o")["labels"] == tmp_path / "o" / labels
     one = output_files("00210", tmp_path / "prediction_mine.nii.gz")
     assert one["labels"] == tmp_path / "prediction_mine.nii.gz"
@@ -173,8 +173,8 @@ def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
     )
     (tmp_path / "empty").mkdir()
     scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
-    assert [scan.name for scan in scans] == ["00007", "00008", "abdomen"]
-    assert [path for path, _ in empty] == [tmp_path / "empty"]
+    assert list(scans) == ["00007", "00008", "abdomen"]
+    assert list(empty) == [tmp_path / "empty"]
     with pytest.raises(CaseError, match="both be called abdomen"):
         find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
 

@@ -9,7 +9,6 @@ import platform
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from kitslib import __version__
 from kitslib.commands.line import passing, positive
 from kitslib.commands.measurements import add_row, measure, write_preview
-from kitslib.commands.scans import NIFTI, Scan, find_scans, output_files
+from kitslib.commands.scans import NIFTI, find_scans, output_files, read_scan
 from kitslib.config import duration_text, replacing, write_json
 from kitslib.data import CaseError, Geometry, kidney_input, tumor_input, write_labels, write_volume
 from kitslib.evaluation import KidneyStage, TumorStage, segment
@@ -59,22 +58,27 @@ def run(args: argparse.Namespace) -> int:
     scans, empty = find_scans(args.imaging)
     if len(scans) > 1 and args.out.name.endswith(NIFTI):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
-    outputs = [output_files(scan.name, args.out) for scan in scans]
-    if not args.force:
-        refuse_existing(outputs, args)
-    for path, error in empty:
+    outputs = {name: output_files(name, args.out) for name in scans}
+    kinds = ["labels", "sidecar", "preview"]
+    if args.probabilities:
+        kinds += ["kidney", "tumor"]
+    wanted = [files[kind] for files in outputs.values() for kind in kinds]
+    for file in [*wanted, args.submission]:
+        if file and file.exists() and not args.force:
+            raise CaseError(f"{file} exists; --force overwrites it")
+    for path, error in empty.items():
         complain(path, error)
     if not scans:
         return 1
     accelerator = start(device=args.device, threads=args.threads or os.cpu_count() or 1)
     models = Models.load(args.models, accelerator)
     began, failed = time.perf_counter(), len(empty)
-    for done, (scan, files) in enumerate(zip(scans, outputs, strict=True), start=1):
-        head = f"[{done}/{len(scans)}] {scan.name}"
+    for done, (name, path) in enumerate(scans.items(), start=1):
+        head, files = f"[{done}/{len(scans)}] {name}", outputs[name]
         try:
-            row = segment_scan(scan, files, models, probabilities=args.probabilities, head=head)
+            row = segment_scan(name, path, files, models, args.probabilities, head)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            complain(scan.path, error)
+            complain(path, error)
             failed += 1
             continue
         add_row(files["table"], row)
@@ -90,17 +94,6 @@ def run(args: argparse.Namespace) -> int:
     if args.submission:
         print(write_submission(args.submission, args.out))
     return int(failed > 0)
-
-
-def refuse_existing(outputs: Sequence[dict[str, Path]], args: argparse.Namespace) -> None:
-    """Raise CaseError when a file that would be written is there already; tables are added to."""
-    kinds = ["labels", "sidecar", "preview"]
-    if args.probabilities:
-        kinds += ["kidney", "tumor"]
-    wanted = [files[kind] for files in outputs for kind in kinds]
-    for file in [*wanted, args.submission]:
-        if file and file.exists():
-            raise CaseError(f"{file} exists; --force overwrites it")
 
 
 def complain(path: Path, error: BaseException) -> None:
@@ -150,29 +143,29 @@ class Models:
 
 
 def segment_scan(
-    scan: Scan, files: dict[str, Path], models: Models, *, probabilities: bool, head: str
+    name: str, path: Path, files: dict[str, Path], models: Models, probabilities: bool, head: str
 ) -> dict[str, Any]:
     """Segment one scan, write its files and return its row of the table; the label map comes last.
 
-    `head` begins the lines that say what is being done.
+    files: from `output_files`; `head` begins the lines that say what is being done.
     """
     began, autocast = time.perf_counter(), models.accelerator.autocast
     passing(f"{head}: reading")
-    imaging, geometry, note = scan.read()
+    imaging, geometry, note = read_scan(path)
     spacing = geometry.spacing
     passing(f"{head}: kidneys")
     kidney = models.kidney.mask(imaging, spacing, autocast)
     passing(f"{head}: tumour")
     found = segment(imaging, spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
     passing(f"{head}: writing")
-    row = {"case": scan.name, **measure(found.labels, spacing)}
-    write_preview(files["preview"], scan.name, imaging, found.labels, spacing, row)
+    row = {"case": name, **measure(found.labels, spacing)}
+    write_preview(files["preview"], name, imaging, found.labels, spacing, row)
     if probabilities:
         write_probabilities(files, imaging, kidney, geometry, models)
     row["seconds"] = round(time.perf_counter() - began, 1)
     software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
     sidecar = {
-        "imaging": str(scan.path),
+        "imaging": str(path),
         "note": note,
         "shape": geometry.canonical_shape,
         "spacing_mm": spacing,

@@ -30,23 +30,20 @@ from kitslib.data import split_cases
 from kitslib.training import device_name, start
 
 NOTEBOOK = 6  # a notebook's processes, figures and page take so many times what loading takes
-READS = 2  # times that 01 prepares every case, for the cache and (as long) for its tables
+READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
 KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam's two averages
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cost:
-    """What a notebook or the study takes, or a machine has: seconds (0: any), bytes of each kind.
-
-    Where no GPU is used its bytes are 0.
-    """
+    """What a notebook or the study takes, or a machine has: seconds (0: any) and bytes."""
 
     stage: str
     what: str
     seconds: float
-    disk: int = 0
     memory: int
+    disk: int = 0
     gpu: int = 0
 
 
@@ -100,10 +97,8 @@ def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
         what += f"; {size_text(held)} are on disk already"
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device).total_memory
-    return Cost(
-        stage="this machine", what=what, seconds=3600 * hours, gpu=gpu,
-        disk=shutil.disk_usage(there).free + held, memory=psutil.virtual_memory().available,
-    )  # fmt: skip
+    disk, memory = shutil.disk_usage(there).free + held, psutil.virtual_memory().available
+    return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
 
 
 def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) -> list[Cost]:
@@ -133,35 +128,28 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
         predictions += held_out * (validations + 1 + t.test_time_mirroring)
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
         gpu = cost.memory if on_gpu else 0
-        runs.append(Cost(
-            stage=stage, what=f"{name}: {t.epochs} epochs of {steps} steps", gpu=gpu,
-            seconds=notebook + seconds, disk=KEPT * cost.weights,
-            memory=max(scan, base + cost.memory - gpu),
-        ))  # fmt: skip
-
+        memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
+        what = f"{name}: {t.epochs} epochs of {steps} steps"
+        runs.append(Cost(stage, what, notebook + seconds, memory, disk, gpu))
     slowest, cases = max(networks[name].case for name in config.arms), len(split.cascade_test)
     seconds = 2 * reading + networks["kidney"].case * (1 + kidney.test_time_mirroring)
     seconds += PASSES * slowest * (1 + tumor.test_time_mirroring)
-    data = Cost(
-        stage="01_data", what=f"{len(ids)} cases checked and prepared", disk=measured.disk,
-        seconds=notebook + (measured.make + READS * measured.prepare) / jobs,
-        memory=base + jobs * scan,
-    )  # fmt: skip
-    tables = Cost(stage="04_ablations", what="tables and figures", seconds=notebook, memory=base)
-    test = Cost(
-        stage="05_evaluation", what=f"{cases} cases through the cascade",
-        seconds=notebook + cases * seconds, memory=scan,
-    )  # fmt: skip
+    what = f"{cases} cases through the cascade"
+    test = Cost("05_evaluation", what, notebook + cases * seconds, scan)
+    tables = Cost("04_ablations", "tables and figures", notebook, base)
+    seconds = notebook + (measured.make + READS * measured.prepare) / jobs
+    what = f"{len(ids)} cases checked and prepared"
+    data = Cost("01_data", what, seconds, base + jobs * scan, measured.disk)
+
     places = 1 if on_gpu else max(1, jobs // config.threads)
     busy = [0.0] * places  # seconds; a run starts where there is a place first
     for cost in runs:
         busy[busy.index(min(busy))] += cost.seconds
     together = sorted((cost.memory for cost in runs), reverse=True)[:places]
-    whole = Cost(
-        stage="the whole", what="", disk=sum(cost.disk for cost in [data, *runs]),
-        seconds=data.seconds + max(busy) + tables.seconds + test.seconds,
-        memory=max(data.memory, sum(together), test.memory), gpu=max(cost.gpu for cost in runs),
-    )  # fmt: skip
+    seconds = data.seconds + max(busy) + tables.seconds + test.seconds
+    memory = max(data.memory, sum(together), test.memory)
+    disk, gpu = sum(cost.disk for cost in [data, *runs]), max(cost.gpu for cost in runs)
+    whole = Cost("the whole", "", seconds, memory, disk, gpu)
     return [data, *runs, tables, test, whole]
 
 
@@ -172,19 +160,17 @@ def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
         needed, there = getattr(whole, kind), getattr(machine, kind)
         if needed <= there:
             continue
-        largest = max(runs, key=attrgetter(kind))
-        share, stage = there / getattr(largest, kind), largest.stage.partition("_")[2]
-        if kind == "disk":
-            advice = "name a larger disk with --out, lower cohort.cases of a synthetic cohort, or "
-            advice += f"raise tumor_grid.spacing_z from {config.tumor_grid.spacing_z:g} mm"
-        elif share >= 1:
-            advice = "run fewer stages at a time with --jobs 1"
-        else:
+        advice = "name a larger disk with --out, lower cohort.cases of a synthetic cohort, or raise"
+        advice += f" tumor_grid.spacing_z from {config.tumor_grid.spacing_z:g} mm"
+        if kind != "disk":
+            largest = max(runs, key=attrgetter(kind))
+            stage, share = largest.stage.partition("_")[2], there / getattr(largest, kind)
             batch = getattr(config, stage).batch
             advice = f"lower {stage}.batch from {batch} to {max(1, int(batch * share))}"
             if batch * share < 1:
                 advice += f", and {stage}.patch, slab or widths"
-            advice += f" ({largest.what})"
+            if share >= 1:
+                advice = "run fewer stages at a time with --jobs 1"
         found.append(f"{name}: {size_text(needed)} needed, {size_text(there)} there; {advice}")
     share = machine.seconds / whole.seconds
     if 0 < share < 1:

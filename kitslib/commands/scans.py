@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,20 @@ NIFTI = (".nii", ".nii.gz")
 KITS_NAME = re.compile(r"\Acase_(\d{5})(_0000)?\Z")
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A CT to segment: a NIfTI file or a folder of DICOM slices."""
+def scan_name(path: Path) -> str:
+    """Return what a scan's outputs are called after: a KiTS case's number, else file or folder."""
+    path = path.absolute()
+    name = path.name if path.is_dir() else stem(path)
+    if name == "imaging" and not path.is_dir():
+        name = path.parent.name
+    return KITS_NAME.sub(r"\1", name)
 
-    path: Path
 
-    @property
-    def name(self) -> str:
-        """What its outputs are called after: a KiTS case's number, else the file or folder."""
-        path = self.path.absolute()
-        name = path.name if path.is_dir() else stem(path)
-        if name == "imaging" and not path.is_dir():
-            name = path.parent.name
-        return KITS_NAME.sub(r"\1", name)
-
-    def read(self) -> tuple[np.ndarray, Geometry, str]:
-        """Return HU int16 (D, H, W), geometry, and a sentence on what was left out, or ""."""
-        if self.path.is_dir():
-            return read_folder(self.path)
-        return *read_imaging(self.path), ""
+def read_scan(path: Path) -> tuple[np.ndarray, Geometry, str]:
+    """Return HU int16 (D, H, W), geometry, and a sentence on what was left out, or ""."""
+    if path.is_dir():
+        return read_folder(path)
+    return *read_imaging(path), ""
 
 
 def output_files(name: str, out: Path) -> dict[str, Path]:
@@ -58,27 +51,28 @@ def output_files(name: str, out: Path) -> dict[str, Path]:
     }
 
 
-def find_scans(paths: Sequence[Path]) -> tuple[list[Scan], list[tuple[Path, CaseError]]]:
-    """Return the scans of files and folders in their order, and paths without any with the reason.
+def find_scans(paths: Sequence[Path]) -> tuple[dict[str, Path], dict[Path, CaseError]]:
+    """Return the scans of files and folders by name, and the paths without any with the reason.
 
     Raises CaseError where two scans would get one name.
     """
-    scans: dict[str, Scan] = {}
-    empty: list[tuple[Path, CaseError]] = []
+    scans: dict[str, Path] = {}
+    empty: dict[Path, CaseError] = {}
     for path in paths:
         try:
             found = _paths_of(path)
         except CaseError as error:
-            empty.append((path, error))
+            empty[path] = error
             continue
-        for scan in map(Scan, found):
-            if scan.name in scans:
+        for scan in found:
+            name = scan_name(scan)
+            if name in scans:
                 raise CaseError(
-                    f"{scans[scan.name].path} and {scan.path} would both be called {scan.name}; "
+                    f"{scans[name]} and {scan} would both be called {name}; "
                     "predict them into two folders"
                 )
-            scans[scan.name] = scan
-    return list(scans.values()), empty
+            scans[name] = scan
+    return scans, empty
 
 
 def _paths_of(path: Path) -> list[Path]:

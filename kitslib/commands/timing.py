@@ -1,8 +1,4 @@
-"""What the parts of a study take on this machine, measured on a few cases and steps.
-
-On a CPU the seconds are those that one thread was at work, so that other programs do not change
-them; further threads are taken to share a network's work evenly.
-"""
+"""What the parts of a study take on this machine, measured on a few cases and steps."""
 
 from __future__ import annotations
 
@@ -20,9 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kitslib.config import RunConfig
-from kitslib.data import CaseError, check_case, data_folder, open_volume, study_files
-from kitslib.evaluation import ceilings
+from kitslib.config import RunConfig, arm
+from kitslib.data import CaseError, data_folder, open_volume, study_files
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.training import make_optimizer
@@ -49,9 +44,10 @@ class NetworkCost:
 class Measured:
     """What a study takes here; `networks` holds "kidney" and every tumour arm.
 
-    Seconds: `make` to make and check all cases, `prepare` to read all and take them to both grids,
-    one after the other. Bytes: `disk` of cache and synthetic cohort, `memory` of the largest case.
-    `loading` seconds and `base` bytes are those of a process that has loaded the packages.
+    Seconds: `loading` the packages, to `make` all synthetic cases, to `prepare` all for both
+    stages. Bytes: `base` of a process with the packages, `disk` of cache and synthetic cohort,
+    `memory` at work on the largest case. On a CPU they are seconds that one thread was at work, so
+    that other programs do not change them.
     """
 
     case_ids: list[str]
@@ -76,12 +72,12 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
 
     torch.set_num_threads(1)
     loading, base = time.process_time(), psutil.Process().memory_info().rss
-    voxels, unreadable, labels = {}, [], config.cohort.labels
+    voxels, unreadable = {}, []
     with TemporaryDirectory() as out:
         cohort = replace(config.cohort, cases=SAMPLE, held_out=1, split="nested")
         few, began = replace(config, out=out, cohort=cohort), now()
         found = study_files(few, data_folder(few, write_cohort))
-        made = now() - began
+        made = now()
         for item in found:
             try:
                 with open_volume(item.imaging) as volume:
@@ -90,31 +86,28 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
                 unreadable.append(item.case_id)
         if not voxels:
             raise CaseError(
-                f"{config.data}: expected cases with imaging and {labels} labels, found none that "
-                "can be read; python -m kitslib check says what is wrong"
+                f"{config.data}: expected cases with imaging and {config.cohort.labels} labels, "
+                "found none that can be read; python -m kitslib check says what is wrong"
             )
         case_ids = list(voxels)
         if config.synthetic:
             case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
         by_size = sorted(voxels, key=voxels.__getitem__)
         usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
-        files, began = [item for item in found if item.case_id in usual], now()
-        for item in files:
-            check_case(item)
-        grids = {"kidney_grid": config.kidney_grid, "tumor_grid": config.tumor_grid}
-        ceilings(files, **grids, labels=labels)
-        checked = now()
-        recipes: dict[str, Recipe] = {"kidney": KidneyRecipe.of(few, files, accelerator)}
-        for arm in config.arms:
-            recipes[arm] = TumorRecipe.of(few, files, accelerator, arm=arm)
+        files = [item for item in found if item.case_id in usual]
+        opened = now()
+        kidney = KidneyRecipe.of(few, files, accelerator)
+        tumor = TumorRecipe.of(few, files, accelerator, arm=config.arms[0])
         prepared = now()
         written = sum(file.stat().st_size for file in Path(out).rglob("*") if file.is_file())
-        largest = max(entry.imaging.size for entry in recipes[config.arms[0]].train.values())
-        networks = {name: network_cost(recipe, now) for name, recipe in recipes.items()}
+        largest = max(entry.imaging.size for entry in tumor.train.values())
+        networks = {"kidney": network_cost(kidney, now)}
+        for name in config.arms:
+            networks[name] = network_cost(replace(tumor, arm=arm(name)), now)
     share = len(case_ids) * fmean(voxels.values()) / sum(voxels[name] for name in usual)
     return Measured(
         case_ids=case_ids, unreadable=unreadable, loading=loading, base=base,
-        make=(made + checked - began) * share, prepare=(prepared - checked) * share,
+        make=(made - began) * share, prepare=(prepared - opened) * share,
         disk=int(written * share),
         memory=SCAN_BYTES * (max(voxels.values()) + largest), networks=networks,
     )  # fmt: skip
@@ -157,7 +150,7 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     began = now()
     stage.probability(*some, autocast)
     case = (now() - began) * len(entry.imaging) / len(some[0])
-    threads = recipe.threads if device.type == "cpu" else 1
+    threads = recipe.threads if device.type == "cpu" else 1  # they share the work evenly
     step = median(steps[1:])
     return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
 
