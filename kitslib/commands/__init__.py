@@ -7,8 +7,6 @@ from importlib import import_module
 
 from kitslib.commands.line import Parser
 
-__all__ = ["main"]
-
 COMMANDS = {
     "check": "Read every file of a cohort once and report what is wrong with it.",
     "phantom": "Write a synthetic cohort, or the CT for given label maps.",

@@ -19,10 +19,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_jobs(parser: argparse.ArgumentParser, what: str = "cases") -> None:
     """Let a command take --jobs."""
-    cores = os.cpu_count() or 1
-    parser.add_argument(
-        "--jobs", type=positive, default=cores, metavar="N", help=f"{what} at a time"
-    )
+    cores, words = os.cpu_count() or 1, f"{what} at a time"
+    parser.add_argument("--jobs", type=positive, default=cores, metavar="N", help=words)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

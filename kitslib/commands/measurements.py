@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from kitslib.config import replacing
-from kitslib.evaluation import largest_components, volumes_ml
+from kitslib.evaluation import largest_components
 from kitslib.reporting import three_planes, use_style
 from kitslib.transforms import bounding_box
 
@@ -27,12 +27,12 @@ def measure(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
     if labels.any():
         labels = labels[bounding_box(labels)]
     larger, tumor = largest_components(labels > 0, 1), labels == 2
-    volumes = volumes_ml(labels, spacing)
+    voxel_ml = float(np.prod(spacing)) / 1000
     axial = [longest_diameter_mm(plane, spacing[1:]) for plane in tumor]
     row = {
-        "kidney_and_masses_ml": volumes["kidney"],
+        "kidney_and_masses_ml": voxel_ml * np.count_nonzero(labels),
         "kidney_and_masses_diameter_mm": longest_diameter_mm(larger, spacing),
-        "tumor_ml": volumes["tumor"],
+        "tumor_ml": voxel_ml * np.count_nonzero(tumor),
         "tumor_diameter_mm": longest_diameter_mm(tumor, spacing),
         "tumor_axial_diameter_mm": max(axial),
     }
