@@ -114,7 +114,7 @@ def test_too_little_time_says_how_many_epochs_fit() -> None:
     found = costs("paper")
     machine = replace(ROOMY, seconds=found[-1].seconds / 2)
     (problem,) = problems(configure(profile="paper"), found, machine)
-    assert problem.startswith("time:") and "kidney.epochs from 500 to 250," in problem
+    assert problem.startswith("time:") and "kidney.epochs from 500 to 250 and" in problem
 
 
 def test_equal_runs_are_one_row() -> None:

@@ -66,20 +66,17 @@ def run(args: argparse.Namespace) -> int:
     options = parse_settings(args.settings)
     config = configure(profile=args.profile, data=data, out=out, options=options)
     accelerator = start(device=config.device, precision=config.precision)
-    machine = this_machine(Path(config.out), accelerator.device, args.hours or 0.0)
+    machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
     measured = measure(config, accelerator)
     jobs = min(args.jobs, os.cpu_count() or 1)
     costs = estimate(config, measured, jobs=jobs, on_gpu=machine.gpu > 0)
     found = problems(config, costs, machine)
     print(table([*costs, machine]))
-    if measured.unreadable:
-        names = ", ".join(measured.unreadable)
-        print(f"left out, since their headers cannot be read: {names}")
+    for case_id in measured.unreadable:
+        print(f"left out, since its header cannot be read: {case_id}")
     print("Times are those of a machine that does nothing else.")
-    for problem in found:
-        print(f"does not fit: {problem}")
-    if not found:
-        print(f"The profile {args.profile} fits this machine.")
+    words = [f"does not fit: {problem}" for problem in found]
+    print("\n".join(words or [f"The profile {args.profile} fits this machine."]))
     if args.json:
         *stages, whole = map(asdict, costs)
         parts = {"estimate": {**whole, "costs": stages, "problems": found}}
@@ -90,9 +87,8 @@ def run(args: argparse.Namespace) -> int:
 def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
     """Return what there is for a study that writes to `folder`; what it holds is free for it."""
     held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    there, what, gpu = folder.absolute(), device_name(device), 0
-    while not there.exists():
-        there = there.parent
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    what, gpu = device_name(device), 0
     if held:
         what += f"; {size_text(held)} are on disk already"
     if device.type == "cuda":
@@ -124,8 +120,8 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
         elif arm(name).oversample and arm(name).oversample_by == "difficulty":
             times = (t.epochs - 1) // t.oversample_every
             predictions = times * len(split.tumor_train) / t.oversample_stride
-        validations = math.ceil(t.epochs / t.validate_every)
-        predictions += held_out * (validations + 1 + t.test_time_mirroring)
+        predictions += held_out * (math.ceil(t.epochs / t.validate_every) + 1)
+        predictions += held_out * t.test_time_mirroring
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
         gpu = cost.memory if on_gpu else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
@@ -174,11 +170,13 @@ def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
         found.append(f"{name}: {size_text(needed)} needed, {size_text(there)} there; {advice}")
     share = machine.seconds / whole.seconds
     if 0 < share < 1:
-        advice = "use a GPU, fewer arms or seeds, or lower"
-        for stage, epochs in (("kidney", config.kidney.epochs), ("tumor", config.tumor.epochs)):
-            advice += f" {stage}.epochs from {epochs} to {max(1, int(epochs * share))},"
-        needed, there = duration_text(whole.seconds), duration_text(machine.seconds)
-        found.append(f"time: {needed} needed, {there} there; {advice.removesuffix(',')}")
+        kidney, tumor = config.kidney.epochs, config.tumor.epochs
+        found.append(
+            f"time: {duration_text(whole.seconds)} needed, {duration_text(machine.seconds)} there; "
+            "use a GPU, fewer arms or seeds, or lower kidney.epochs "
+            f"from {kidney} to {max(1, int(kidney * share))} and tumor.epochs "
+            f"from {tumor} to {max(1, int(tumor * share))}"
+        )
     return found
 
 

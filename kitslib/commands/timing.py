@@ -44,10 +44,9 @@ class NetworkCost:
 class Measured:
     """What a study takes here; `networks` holds "kidney" and every tumour arm.
 
-    Seconds: `loading` the packages, to `make` all synthetic cases, to `prepare` all for both
-    stages. Bytes: `base` of a process with the packages, `disk` of cache and synthetic cohort,
-    `memory` at work on the largest case. On a CPU they are seconds that one thread was at work, so
-    that other programs do not change them.
+    Seconds (on a CPU those that one thread was at work, whatever other programs do): `loading` the
+    packages, to `make` all synthetic cases, to `prepare` all. Bytes: `base` of a process with the
+    packages, `disk` of cache and synthetic cohort, `memory` at work on the largest case.
     """
 
     case_ids: list[str]
@@ -85,10 +84,8 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
             except (CaseError, OSError):
                 unreadable.append(item.case_id)
         if not voxels:
-            raise CaseError(
-                f"{config.data}: expected cases with imaging and {config.cohort.labels} labels, "
-                "found none that can be read; python -m kitslib check says what is wrong"
-            )
+            words = f"expected cases with imaging and {config.cohort.labels} labels, found none"
+            raise CaseError(f"{config.data}: {words}; python -m kitslib check says what is wrong")
         case_ids = list(voxels)
         if config.synthetic:
             case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
