@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -96,8 +97,18 @@ def test_all_that_lies_in_the_package_is_shipped() -> None:
         assert folder / "__init__.py" in files, "a folder that setuptools would not find"
 
 
-def test_the_version_stands_in_one_place() -> None:
-    assert metadata.version("kitslib") == kitslib.__version__ == PROJECT["version"]
+def test_the_version_is_that_of_pyproject_everywhere() -> None:
+    version = PROJECT["version"]
+    assert metadata.version("kitslib") == kitslib.__version__ == version
+    assert f"version: {version}" in lines_of("CITATION.cff")
+    assert f"## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_hooks_before_a_commit_fetch_nothing() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    for repository in config["repos"]:
+        assert repository["repo"] == "local"
+        assert {hook["language"] for hook in repository["hooks"]} == {"system"}
 
 
 def test_torch_is_exact_and_on_a_line_of_its_own() -> None:
