@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -194,3 +197,72 @@ def test_run_all_is_written_for_the_bash_of_a_mac() -> None:
     assert not re.findall(newer, text), "bash 3.2 does not know this"
     bare = re.findall(r'(?<!\+)"\$\{\w+\[@\]\}"', text)
     assert not bare, 'bash 3.2 calls an empty list unset: write ${list[@]+"${list[@]}"}'
+
+
+# Dockerfile
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in their order, each with its words."""
+    return [(word, rest) for word, _, rest in (x.partition(" ") for x in lines_of("Dockerfile"))]
+
+
+def test_the_image_runs_the_command_as_another_user_than_root() -> None:
+    last = dict(instructions())
+    assert json.loads(last["ENTRYPOINT"]) == list(PROJECT["scripts"])
+    assert last["USER"].partition(":")[0] not in ("0", "root")
+    order = [word for word, _ in instructions()]
+    assert order.index("USER") > len(order) - 1 - order[::-1].index("RUN")
+    assert {word for word, _ in instructions()} <= {
+        "FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="installs 1 GB anew; set CI=1 to try it")
+@pytest.mark.skipif(
+    "+cpu" not in metadata.version("torch") and "TORCH_INDEX" not in os.environ,
+    reason="set TORCH_INDEX to PyTorch's index of CPU wheels",
+)
+def test_what_the_image_installs_segments_a_scan(tmp_path: Path) -> None:
+    """Its steps, one after the other, in a folder and a virtual environment of their own."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    kept = {word: os.environ[word] for word in os.environ if word.startswith("PIP_")}
+    path = f"{tmp_path / 'venv' / 'bin'}:/usr/bin:/bin"
+    environment = {**kept, "PATH": path, "LANG": "C.UTF-8", "PIP_NO_COMPILE": "1"}
+    folder, sent = tmp_path, lines_of(".dockerignore")
+
+    def call(*words: str) -> str:
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    for word, rest in instructions():
+        if word == "FROM":
+            here = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+            assert rest == here, f"this test needs the Python of {rest}"
+        elif word == "ARG":
+            name, _, default = rest.partition("=")
+            environment[name] = os.environ.get(name, default.strip('"'))
+        elif word == "ENV":
+            name, _, value = rest.partition("=")
+            environment[name] = value
+        elif word == "WORKDIR":
+            folder = tmp_path / rest.lstrip("/")
+            folder.mkdir()
+        elif word == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                assert f"!{source}" in sent
+                to = folder / target if len(sources) == 1 else folder / target / source
+                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+                copy(ROOT / source, to)
+        elif word == "RUN":
+            call("sh", "-euc", rest)
+        elif word == "ENTRYPOINT":
+            call(*json.loads(rest), "phantom", "cohort", "--cases", "1", "--matrix", "64")
+            call(*json.loads(rest), "predict", "cohort", "-o", "predictions")
+            assert (folder / "predictions" / "prediction_00000.nii.gz").is_file()
+            where = call("python", "-c", "import kitslib; print(kitslib.__file__)")
+            assert Path(where).is_relative_to(tmp_path / "venv")
+            call("pip", "check")
+    shutil.rmtree(tmp_path / "venv")
