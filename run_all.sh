@@ -4,7 +4,8 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N] [--anyway]
+usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N]
+                    [--set NAME=VALUE]... [--anyway]
        ./run_all.sh lab     JupyterLab in the study's environment
        ./run_all.sh test    set-up, then the tests (further words go to pytest)
 
@@ -13,6 +14,8 @@ usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
   --jobs     stages run at a time (default: the number of cores)
+  --set      any setting of kitslib/config/sections.py, such as kidney.epochs=3; repeatable;
+             such a study has a folder of its own, named after what differs
   --anyway   start even where preflight finds that disk or memory will not do
 
 Run inside an active virtual environment to use that one; otherwise .venv is made here.
@@ -26,7 +29,7 @@ started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=()
+command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=() settings=()
 case "${1:-}" in
   lab|test) command=$1; shift; rest=("$@"); set -- ;;
 esac
@@ -34,7 +37,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) usage; exit 0 ;;
     --anyway) anyway=yes; shift; continue ;;
-    --profile|--data|--out|--jobs) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
+    --profile|--data|--out|--jobs|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
     *) fail "unknown argument '$1'" ;;
   esac
   case "$1" in
@@ -42,6 +45,7 @@ while [ $# -gt 0 ]; do
     --data) data=$2 ;;
     --out) out=$2 ;;
     --jobs) jobs=$2 ;;
+    --set) settings+=(--set "$2") ;;
   esac
   shift 2
 done
@@ -114,21 +118,24 @@ case "$command" in
   test) exec python -m pytest ${rest[@]+"${rest[@]}"} ;;
 esac
 
-work="$out/$profile/work"
-mkdir -p "$work"
-if [ ! -f "$out/$profile/index.html" ]; then  # before anything long starts
-  python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} ||
+study=$(python -m kitslib study --profile "$profile" ${data:+--data "$data"} --out "$out" \
+  ${settings[@]+"${settings[@]}"}) || exit 2
+work="$study/work"
+if [ ! -f "$study/index.html" ]; then  # before anything long starts
+  python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} \
+    ${settings[@]+"${settings[@]}"} ||
     [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
 fi
 gpus=()
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
 status=0
-with_lock "$work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
-  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 --quiet all \
-  --rerun-triggers mtime params input code \
-  --config "profile=$profile" "data=$data" "out=$out" || status=1
+# studies of one folder share cohorts, cache and runs: one at a time
+mkdir -p "$out/work"
+with_lock "$out/work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
+  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 \
+  --quiet all --rerun-triggers mtime params input code --configfile "$work/study.json" || status=1
 if [ "$status" -eq 0 ]; then
-  echo "reports: $out/$profile/index.html"
+  echo "reports: $study/index.html"
 else
   echo "some stages failed: their executed notebooks and logs are in $work/notebooks and $work/logs" >&2
 fi

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from kitslib.commands import check, phantom, predict, report, score
+from kitslib.commands import check, phantom, predict, report, score, study
 from kitslib.commands.line import Parser
 from kitslib.commands.preflight import command as preflight
 
 __all__ = ["main", "parser"]
 
-COMMANDS = (check, phantom, preflight, predict, score, report)
+COMMANDS = (check, phantom, preflight, predict, score, report, study)
 
 
 def parser() -> Parser:

@@ -37,6 +37,7 @@ from .cases.splits import fold as fold
 from .cases.splits import split_cases as split_cases
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
+from .cohort import Entry as Entry
 from .cohort import prepare as prepare
 from .sampling import AIR as AIR
 from .sampling import Batch as Batch

@@ -25,7 +25,7 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
         return Path(config.data)
     wanted = config.cohort
     folder = (
-        config.work / "cohort" / key(wanted.seed, wanted.matrix, wanted.spacing_z, wanted.cysts)
+        config.store / "cohorts" / key(wanted.seed, wanted.matrix, wanted.spacing_z, wanted.cysts)
     )
     make(
         folder,

@@ -16,6 +16,11 @@ from .claims.ledger import ledger as ledger
 from .claims.published import PUBLISHED as PUBLISHED
 from .claims.published import PublishedScore as PublishedScore
 from .claims.rules import STEPS as STEPS
+from .held_out import kidney_cases as kidney_cases
+from .held_out import lost_to as lost_to
+from .held_out import ranked as ranked
+from .held_out import tumor_cases as tumor_cases
+from .held_out import window_readings as window_readings
 from .inference import Reading as Reading
 from .inference import largest_components as largest_components
 from .inference import predict_maps as predict_maps

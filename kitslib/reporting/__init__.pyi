@@ -1,4 +1,5 @@
 from . import figures as figures
+from . import tables as tables
 from .figures.panels import three_planes as three_planes
 from .figures.style import PALETTE as PALETTE
 from .figures.style import FigureError as FigureError
@@ -16,6 +17,7 @@ from .pages.readme import findings_markdown as findings_markdown
 from .pages.readme import with_findings as with_findings
 from .pages.words import interval as interval
 from .pages.words import number as number
+from .source import show_source as show_source
 from .viewer.slices import WINDOWS as WINDOWS
 from .viewer.slices import live_viewer as live_viewer
 from .viewer.slices import slice_viewer as slice_viewer

@@ -18,10 +18,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from kitslib.training.machine import versions
 from kitslib.training.memory import ran_out, shortage, what_to_lower, window_to_lower
 from kitslib.training.optimizers import Name, make_optimizer
 from kitslib.training.progress import watch
-from kitslib.training.runs import Run, differing, versions
+from kitslib.training.runs import Run, differing
 
 Validate = Callable[[nn.Module], dict[str, float]]
 BEST = "dice"  # the score of an epoch of which the highest marks the best weights
@@ -246,8 +247,6 @@ def fit(
                 run.write_history(history)
                 states = {name: thing.state_dict() for name, thing in stateful.items()}
                 run.save_checkpoint({**states, "sampler": sampler.state(), "history": history})
-                if _last_is_best(history):
-                    run.save_best(network, history[-1])
             view.epoch(history)
     if accelerator.is_main_process:
         run.finish(network)
@@ -282,8 +281,6 @@ def _resume(
         thing.load_state_dict(state[name])
     sampler.load_state(state["sampler"])
     history = state["history"]
-    if _last_is_best(history):  # the run may have been stopped between its two checkpoints
-        run.save_best(stateful["network"], history[-1])
     say(f"{run.folder.name}: resumed after epoch {len(history)} of {epochs}")
     if changed := differing(state["versions"], versions()):
         say(
@@ -308,11 +305,6 @@ def _agreed(entry: dict[str, Any], sampler: Sampler, accelerator: Accelerator) -
     first = broadcast_object_list([entry, sampler.state()])
     sampler.load_state(first[1])
     return first[0]
-
-
-def _last_is_best(history: list[dict[str, Any]]) -> bool:
-    *before, last = history
-    return BEST in last and all(last[BEST] > entry[BEST] for entry in before if BEST in entry)
 
 
 def _kept(epoch: int) -> str:

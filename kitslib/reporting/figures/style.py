@@ -85,8 +85,13 @@ def figure_html(
     )
 
 
-def show(fig: Figure, caption: str, alt: str, format: Literal["jpeg", "png"] = "jpeg") -> None:
-    """Display a figure with caption and alternative text, and close it."""
+def show(fig: Figure, caption: str, alt: str, format: Literal["jpeg", "png"] | None = None) -> None:
+    """Display a figure with caption and alternative text, and close it.
+
+    Without a `format`, figures with pictures in them are JPEG and line drawings PNG.
+    """
+    if format is None:
+        format = "jpeg" if any(ax.images for ax in fig.axes) else "png"
     display(HTML(figure_html(fig, caption=caption, alt=alt, format=format)))
     plt.close(fig)
 
