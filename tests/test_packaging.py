@@ -40,10 +40,14 @@ def names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
-LOCK = {
-    canonicalize_name(name): version
-    for name, version in (line.split("==") for line in lines_of("constraints.txt"))
-}
+def locked() -> dict[str, str]:
+    """The exact version of each name that the lock has for this Python."""
+    found = [Requirement(line) for line in lines_of("constraints.txt")]
+    here = [one for one in found if one.marker is None or one.marker.evaluate()]
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in here}
+
+
+LOCK = locked()
 
 
 def requirements_of(name: str) -> list[Requirement]:
@@ -131,9 +135,7 @@ def test_the_lock_has_the_versions_that_are_installed() -> None:
 def test_the_lock_has_all_that_is_needed_and_no_more() -> None:
     needed = closure("kitslib[dev]") - INSTALLERS
     of_torch_alone = closure(TORCH) - set(LOCK)  # CUDA's libraries, where torch is built for it
-    assert needed - of_torch_alone <= set(LOCK)
-    if sys.version_info[:2] == (3, 11):  # where the lock was made; later versions need less
-        assert set(LOCK) <= needed
+    assert needed - of_torch_alone == set(LOCK), "make the lock anew with .ci/lock"
 
 
 def test_the_peers_of_the_benchmarks_are_named_alike() -> None:
