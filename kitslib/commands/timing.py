@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kitslib.config import RunConfig, arm
 from kitslib.data import CaseError, data_folder, open_volume, study_files
+from kitslib.networks import ready
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.training import make_optimizer
@@ -123,7 +124,7 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     part = (...,) if fits else PART
     share = images.numel() / images[part].numel()
     layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
-    network = network.to(device, memory_format=layout)
+    network = ready(network, device).train()
     optimizer, _ = make_optimizer(
         network, name=t.optimizer, lr=t.lr, schedule="constant", total_steps=STEPS
     )

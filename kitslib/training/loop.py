@@ -27,6 +27,9 @@ AT_ONCE = {"cpu": 1, "cuda": 25}  # losses read together: each reading makes a G
 KEPT = "The checkpoint of the epoch before, if there is one, is untouched."
 
 
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes
+
+
 class TrainingError(RuntimeError):
     """A training that cannot go on; the last good checkpoint is untouched."""
 
@@ -52,12 +55,6 @@ def seed_everything(*parts: int) -> None:
     random.seed(state)
     np.random.seed(state % 2**32)
     torch.manual_seed(state)
-
-
-def memory_format(network: nn.Module) -> torch.memory_format:
-    """Return the channels-last format of a 3D or a 2D network."""
-    is_3d = any(isinstance(m, nn.Conv3d) for m in network.modules())
-    return torch.channels_last_3d if is_3d else torch.channels_last
 
 
 def mend_thin_convolutions(network: nn.Module) -> None:
@@ -135,8 +132,13 @@ def fit(
     with what to lower; ValueError for a batch that cannot be shared out equally.
     """
     title, say = run.folder.name, accelerator.on_main_process(log or tqdm.write)
+    device = accelerator.device
+    for layout in LAYOUTS.values():  # before a finished run is loaded: it predicts the same bits
+        network = network.to(device, memory_format=layout)
+    if device.type == "cpu":
+        mend_thin_convolutions(network)
     if run.finished:
-        run.load_weights(network).to(accelerator.device)
+        run.load_weights(network).eval()
         say(f"{title}: finished before, weights loaded")
         return run.history()
     processes = accelerator.num_processes
@@ -146,10 +148,6 @@ def fit(
             f"batch: {sampler.size} samples cannot be shared out equally to {processes} processes"
             f" × accumulate {accumulate}; use a batch that is a multiple of {shares}"
         )
-    device, layout = accelerator.device, memory_format(network)
-    network = network.to(device, memory_format=layout)
-    if device.type == "cpu":
-        mend_thin_convolutions(network)
     optimizer, scheduler = make_optimizer(
         network, name=optimizer, lr=lr, schedule=schedule, total_steps=epochs * sampler.steps
     )
@@ -187,7 +185,7 @@ def fit(
                     shape = tuple(batch.images.shape)
                     where += f" (cases {', '.join(batch.case_ids)}; shape {shape}; lr {lr:g})"
                     images, target = prepare(batch)
-                    images = _moved(images, device, layout)
+                    images = _moved(images, device, LAYOUTS.get(images.ndim, torch.preserve_format))
                     target = _moved(target, device, torch.preserve_format)
                     last_part = part == accumulate - 1
                     with nullcontext() if last_part else accelerator.no_sync(model):
