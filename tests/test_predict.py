@@ -61,9 +61,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for stage, network_options in options.items():
         settings = {
-            "network": network_options, "grid": as_dict(getattr(config, f"{stage}_grid")), "seed": 0, "data": "none",
-            "training": as_dict(getattr(config, stage)), "arm": as_dict(chosen) if stage == "tumor" else {"name": ""},
-        }  # fmt: skip
+            "network": network_options,
+            "grid": as_dict(getattr(config, f"{stage}_grid")),
+            "training": as_dict(getattr(config, stage)),
+            "arm": as_dict(chosen) if stage == "tumor" else {"name": ""},
+            "seed": 0,
+            "data": "none",
+        }
         run = Run.open(folder / "runs", stage, settings)
         torch.manual_seed(0)
         run.finish(build(**network_options))
