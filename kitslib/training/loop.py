@@ -27,7 +27,7 @@ AT_ONCE = {"cpu": 1, "cuda": 25}  # losses read together: each reading makes a G
 KEPT = "The checkpoint of the epoch before, if there is one, is untouched."
 
 
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by axes of the weights
 
 
 class TrainingError(RuntimeError):
@@ -133,8 +133,9 @@ def fit(
     """
     title, say = run.folder.name, accelerator.on_main_process(log or tqdm.write)
     device = accelerator.device
-    for layout in LAYOUTS.values():  # before a finished run is loaded: it predicts the same bits
-        network = network.to(device, memory_format=layout)
+    axes = max(weight.ndim for weight in network.parameters())
+    layout = LAYOUTS[max(axes, 4)]
+    network = network.to(device, memory_format=layout)  # loaded or trained, it predicts alike
     if device.type == "cpu":
         mend_thin_convolutions(network)
     if run.finished:
@@ -185,7 +186,7 @@ def fit(
                     shape = tuple(batch.images.shape)
                     where += f" (cases {', '.join(batch.case_ids)}; shape {shape}; lr {lr:g})"
                     images, target = prepare(batch)
-                    images = _moved(images, device, LAYOUTS.get(images.ndim, torch.preserve_format))
+                    images = _moved(images, device, layout)
                     target = _moved(target, device, torch.preserve_format)
                     last_part = part == accumulate - 1
                     with nullcontext() if last_part else accelerator.no_sync(model):
