@@ -59,10 +59,10 @@ from .metrics.surface import SurfaceDistances as SurfaceDistances
 from .metrics.surface import hd95_mm as hd95_mm
 from .metrics.surface import surface_dice as surface_dice
 from .metrics.surface import surface_distances as surface_distances
-from .metrics.tissues import hu_overlaps as hu_overlaps
-from .metrics.tissues import overlap_rows as overlap_rows
-from .metrics.tissues import pooled_hu as pooled_hu
 from .metrics.tables import format_rows as format_rows
 from .metrics.tables import rows_to_csv as rows_to_csv
 from .metrics.tables import rows_to_json as rows_to_json
 from .metrics.tables import summarise as summarise
+from .metrics.tissues import hu_overlaps as hu_overlaps
+from .metrics.tissues import overlap_rows as overlap_rows
+from .metrics.tissues import pooled_hu as pooled_hu
