@@ -341,4 +341,5 @@ def test_the_data_notebook_reads_real_ct(shared: Path, tmp_path: Path) -> None:
     config = configure(profile="smoke", out=str(tmp_path))
     found = json.loads((config.work / "records" / "01_data.json").read_text())
     assert set(found["cases"]) == {"crlm1004", "ircad01", "ts_example_ct_sm"}
-    assert {row["case"]: round(row["kidney_ml"]) for row in found["rows"]}["ircad01"] == 258
+    volumes_ml = {row["case"]: row["kidney_and_masses_ml"] for row in found["rows"]}
+    assert round(volumes_ml["ircad01"]) == 258

@@ -69,3 +69,9 @@ def test_source_is_dedented_and_fenced(monkeypatch):
 
     show_source(inner)
     assert found == ["````python\ndef inner(x: int) -> int:\n    return x + 1\n````"]
+
+
+def test_intervals_and_means_as_words():
+    assert tables.intervals([0.1, np.nan], [0.25, 0.3]) == ["0.100 to 0.250", "–"]
+    assert tables.mean_text(0.182, (0.01, 0.479), 8) == "0.18 [0.01, 0.48] n = 8"
+    assert tables.mean_text(np.nan, (np.nan, np.nan), 0) == "no case"

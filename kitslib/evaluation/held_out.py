@@ -88,9 +88,8 @@ def window_readings(
     """
     other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
     deeper = 2 * stage.window_slices
-    readings: dict[str, dict[str, Any]] = {}
-    for window in ("padded", "overlap_average", "literal"):
-        readings[window] = {"window": window}
+    windows = "padded", "overlap_average", "literal"
+    readings: dict[str, dict[str, Any]] = {window: {"window": window} for window in windows}
     readings[f"padded, components by {other_by}"] = {"window": "padded", "components_by": other_by}
     readings[f"{stage.window}, {deeper} slices"] = {"window_slices": deeper}
     rows = []

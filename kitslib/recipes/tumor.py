@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -124,8 +124,8 @@ class TumorRecipe(Recipe):
 
     def _tumor(self, stage: TumorStage, entry: Entry, every: int = 1) -> np.ndarray:
         """The tumour found in a case on the stage's grid, from each n-th slice, unmirrored."""
-        probability = stage.look(entry.imaging, entry.mask, self.accelerator.autocast, every=every)
-        return probability > 0.5
+        once, autocast = replace(stage, test_time_mirroring=False), self.accelerator.autocast
+        return once.probability(entry.imaging, entry.mask, autocast, every=every) > 0.5
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the mean tumour Dice of the held-out cases on the stage's grid."""

@@ -10,7 +10,7 @@ from IPython.display import Markdown, display
 
 
 def show_source(thing: Any) -> None:
-    """Display the source of a function, class or (cached) property, highlighted in JupyterLab and on the page.
+    """Display the source of a function, class or (cached) property, highlighted.
 
     Raises OSError where Python has no source for it.
     """

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 from IPython.display import display
 
-from kitslib.reporting.pages.words import number, plain, setting
+from kitslib.reporting.pages.words import interval, number, plain, setting
+
+EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.arm_effects`
+    "reference": "against",
+    "difference": "difference in Dice",
+    "interval": "95 % interval",
+    "p": "p",
+    "p_holm": "p, Holm",
+    "effect": "rank effect",
+    "effect_lo": "effect from",
+    "effect_hi": "effect to",
+    "n": "n",
+    "seeds": "seeds",
+}
 
 
 def show(
@@ -32,6 +46,16 @@ def show(
             shown[title] = _cells(frame[name], decimals.get(name, 3))
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
         display(shown)
+
+
+def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
+    """Intervals as a column of words: "0.812 to 0.931", – where a bound is missing."""
+    return [interval(bounds) or "–" for bounds in zip(low, high, strict=True)]
+
+
+def mean_text(value: float, ci: tuple[float, float], n: int) -> str:
+    """A mean with its interval and number of cases as one cell: "0.18 [0.01, 0.48] n = 8"."""
+    return f"{value:.2f} [{ci[0]:.2f}, {ci[1]:.2f}] n = {n}" if n else "no case"
 
 
 def _cells(column: pd.Series, digits: int) -> list[str]:
