@@ -1,4 +1,4 @@
-"""The check of a cohort: many kinds of damage, each with its one right answer, and the rules on their own."""
+"""The check of a cohort: many kinds of damage, each with its one right answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Damage = Callable[[Path, np.ndarray, np.ndarray], None]
 
 
 def healthy(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A body of 40 HU in air, a kidney of 384 voxels, 64 of them tumour; one voxel moves with the seed."""
+    """A body in air, a kidney of 384 voxels, 64 of them tumour; one voxel moves with the seed."""
     rng = np.random.default_rng(seed)
     imaging = np.full((24, 20, 18), -1000, dtype=np.int16)
     imaging[:, 3:17, 3:15] = 40

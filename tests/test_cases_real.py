@@ -1,4 +1,4 @@
-"""The real label files and the real CT beside the project: all load, and say what was measured before."""
+"""The real label files and real CT beside the project load with the values measured before."""
 
 from __future__ import annotations
 

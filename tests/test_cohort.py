@@ -38,7 +38,7 @@ TUMOR = TumorGrid(spacing_z=1.5, spacing_xy=2, margin_mm=6)
 
 
 def write_case(data: Path, case_id: str, shape: tuple[int, int, int] = (14, 32, 40)) -> None:
-    """Noise, and on slices 5 to 8 a kidney of 4 x 8 x 8 voxels with a tumour of 8 and a cyst of 4."""
+    """Noise, on slices 5 to 8 a kidney of 4 x 8 x 8 voxels with a tumour of 8, a cyst of 4."""
     rng = np.random.default_rng(int(case_id[-5:]))
     labels = np.zeros(shape, np.uint8)
     labels[5:9, 10:18, 20:28] = 1
