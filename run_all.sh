@@ -23,6 +23,7 @@ TEXT
 }
 
 fail() { echo "run_all.sh: $1 (see ./run_all.sh --help)" >&2; exit 2; }
+refuse() { echo "run_all.sh: $1" >&2; exit 1; }
 
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -57,6 +58,16 @@ if [ -n "$data" ]; then
 fi
 out=$(absolute "$out")
 
+# What the study cannot run on is refused before anything is written.
+case "$(uname -sm)" in
+  MSYS*|MINGW*|CYGWIN*) refuse "the study does not run on native Windows; run it in WSL (Windows Subsystem for Linux)" ;;
+  "Darwin x86_64") refuse "PyTorch has no build for Intel Macs any more; use a Mac with Apple silicon, or Linux" ;;
+  Darwin*) echo "macOS: computed on the CPU in float32; the Mac's GPU (mps) and bf16 are not used" >&2 ;;
+esac
+command -v python3 >/dev/null || refuse "python3 is not on the PATH; install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  refuse "$(python3 --version 2>&1) is too old; this study needs Python 3.11 or newer"
+
 # Holds a lock on a file while a command runs: a second call waits instead of writing into the first one's files.
 with_lock() {
   python3 - "$@" <<'PYTHON'
@@ -77,31 +88,26 @@ PYTHON
 }
 
 install() {
-  local stamp
-  command -v python3 >/dev/null || { echo "run_all.sh: python3 is not on the PATH; install Python 3.11 or newer" >&2; exit 1; }
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    { echo "run_all.sh: $(python3 --version) is too old; this study needs Python 3.11 or newer" >&2; exit 1; }
+  local stamp log
   if [ -z "${VIRTUAL_ENV:-}" ]; then
     export VIRTUAL_ENV="$root/.venv"
     if [ ! -x "$VIRTUAL_ENV/bin/python" ]; then
       echo "making the virtual environment .venv"
-      python3 -m venv "$VIRTUAL_ENV" ||
-        { echo "run_all.sh: python3 -m venv failed; install the venv module of your Python" >&2; exit 1; }
+      python3 -m venv "$VIRTUAL_ENV" || refuse "python3 -m venv failed; install the venv module of your Python"
     fi
   fi
-  stamp="$VIRTUAL_ENV/.kitslib-stamp"
+  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
-    echo "installing requirements.txt into $VIRTUAL_ENV (log: $VIRTUAL_ENV/kitslib-install.log)"
-    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt \
-      >"$VIRTUAL_ENV/kitslib-install.log" 2>&1 ||
-      { tail -n 5 "$VIRTUAL_ENV/kitslib-install.log" >&2; echo "run_all.sh: the installation failed" >&2; exit 1; }
+    echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
+    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
+      >"$log" 2>&1 || { tail -n 5 "$log" >&2; refuse "the installation failed"; }
     wanted >"$stamp"
   fi
 }
-wanted() { cat requirements.txt pyproject.toml | cksum; echo "$root"; }
+wanted() { cat requirements.txt constraints.txt pyproject.toml | cksum; echo "$root"; }
 
 export root
-export -f install wanted
+export -f refuse install wanted
 with_lock "$root/.install.lock" bash -euc install
 export VIRTUAL_ENV="${VIRTUAL_ENV:-$root/.venv}"
 unset PYTHONDONTWRITEBYTECODE  # dozens of processes import the same modules: compiled by the first, not by each

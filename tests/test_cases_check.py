@@ -19,6 +19,7 @@ from kitslib.data import (
     check_cohort,
     defect_of,
     find_cases,
+    finding_rows,
     format_reports,
     reports_to_json,
     write_imaging,
@@ -332,6 +333,9 @@ def test_json_has_what_the_table_has(damaged: list[CaseReport]) -> None:
     assert [row["level"] for row in rows] == [report.level for report in damaged]
     assert rows[1]["findings"][0]["code"] == "truncated" and rows[1]["unusable"] is True
     assert rows[0]["volumes_ml"]["tumor"] == pytest.approx(5.12)
+    found = finding_rows(damaged)
+    assert (found[0]["case"], found[0]["code"]) == ("case_00071", "truncated")
+    assert len(found) == sum(len(report.findings) for report in damaged)
 
 
 def test_duplicates_point_at_each_other_even_when_compressed_differently(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kitslib
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import (
     CaseFiles,
@@ -144,6 +145,23 @@ def test_the_key_follows_parameters_labels_sources_and_code(
     keys.append(prepare(files, KIDNEY, cache).key)
     assert len(set(keys)) == 5
     assert KidneyGrid(spacing_z=3) == KidneyGrid(spacing_z=3.0)
+
+
+@pytest.mark.parametrize("stage", [KIDNEY, TUMOR])
+def test_the_key_covers_the_code_that_makes_an_entry(
+    files: list[CaseFiles], tmp_path: Path, stage: KidneyGrid | TumorGrid
+) -> None:
+    seen: set[str] = set()
+    sys.setprofile(lambda frame, event, arg: seen.add(frame.f_code.co_filename))
+    try:
+        arrays, meta = room._preprocess(room.load_case(files[0]), stage)
+        (tmp_path / "tumor").mkdir()
+        room._write_entry(tmp_path / "tumor" / "entry", arrays, meta)
+    finally:
+        sys.setprofile(None)
+    package = Path(kitslib.__file__).parent
+    code = {Path(file).relative_to(package).as_posix() for file in seen if str(package) in file}
+    assert {file for file in code if not file.endswith("__init__.py")} == set(room.ENTRY_CODE)
 
 
 def test_an_interrupted_write_leaves_nothing(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from kitslib.commands.line import command
+from kitslib.commands.line import add_settings
 from kitslib.config import PROFILES, configure, parse_settings, write_json
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    """Add the command."""
-    made = command(commands, "study", run)
-    made.add_argument("--profile", choices=tuple(PROFILES), default="demo")
-    made.add_argument("--data", default="", metavar="DIR", help="folder of a KiTS cohort")
-    made.add_argument("--out", default="", metavar="DIR", help="folder for the reports")
-    made.add_argument(
-        "--set", action="append", default=[], dest="settings", metavar="NAME=VALUE",
-        help="a setting that differs from the profile's, such as kidney.epochs=3",
-    )  # fmt: skip
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    argument = parser.add_argument
+    argument("--profile", choices=tuple(PROFILES), default="demo")
+    argument("--data", default="", metavar="DIR", help="folder of a KiTS cohort")
+    argument("--out", default="", metavar="DIR", help="folder for the reports")
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -56,6 +56,9 @@ from .metrics.statistics import paired_difference as paired_difference
 from .metrics.statistics import wilson_interval as wilson_interval
 from .metrics.surface import ScoreError as ScoreError
 from .metrics.surface import surface_distances as surface_distances
+from .metrics.tissues import hu_overlaps as hu_overlaps
+from .metrics.tissues import overlap_rows as overlap_rows
+from .metrics.tissues import pooled_hu as pooled_hu
 from .metrics.tables import rows_to_csv as rows_to_csv
 from .metrics.tables import rows_to_json as rows_to_json
 from .metrics.tables import summarise as summarise

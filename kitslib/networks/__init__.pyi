@@ -5,7 +5,6 @@ from .blocks import initialise as initialise
 from .build import NETWORKS as NETWORKS
 from .build import build as build
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
-from .layout import memory_format as memory_format
 from .layout import ready as ready
 from .measure import count_parameters as count_parameters
 from .measure import gate_maps as gate_maps
