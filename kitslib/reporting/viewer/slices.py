@@ -54,7 +54,7 @@ def slice_viewer(
 ) -> Viewer:
     """The slices of a CT (D, H, W) in HU, labels filled, a prediction outlined, each with a switch.
 
-    `spacing` is (z, y, x) in mm. The bone window is left out where the pictures would weigh more
+    `spacing` is (z, y, x) in mm. The bone HU window is left out where the pictures would weigh more
     than 1.7 MB. With labels the slices (at most `max_slices`) span them and 15 mm more.
     Raises ViewerError when shapes differ.
     """
