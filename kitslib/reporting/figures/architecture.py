@@ -22,11 +22,13 @@ TOP = STEP * 0.85  # inches: the box above the finest level
 IMAGE_X, ENCODER_X, DECODER_X = 0.5, 2.0, 4.75
 MARGIN = 0.06
 SIZE, SMALL = 10.5, 9.5  # points; shown at 400 pixels they are still 9 pixels high
+Point = tuple[float, float]
+Legend = Mapping[str, tuple[str, str] | None]  # lines of a legend; a mark and its mechanism
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box by its centre and size in inches; its sides are where arrows end."""
+    """A box by its centre and size in inches."""
 
     x: float
     y: float
@@ -34,29 +36,8 @@ class Box:
     height: float = HIGH
 
     @property
-    def left(self) -> tuple[float, float]:
-        return self.x - self.width / 2, self.y
-
-    @property
-    def right(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y
-
-    @property
-    def top(self) -> tuple[float, float]:
-        return self.x, self.y + self.height / 2
-
-    @property
-    def bottom(self) -> tuple[float, float]:
-        return self.x, self.y - self.height / 2
-
-
-@dataclass(frozen=True)
-class Key:
-    """A line of the legend, with a mark in its mechanism's colour where it has one."""
-
-    text: str
-    mark: str = ""
-    mechanism: str = ""
+    def bottom(self) -> float:
+        return self.y - self.height / 2
 
 
 def tumor_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
@@ -71,10 +52,8 @@ def tumor_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
     if name not in drawers:
         raise FigureError(f"tumour network: expected one of {', '.join(drawers)}, got {name!r}")
     if len(size) != (3 if dims == "3d" else 2):
-        raise FigureError(
-            f"tumour network: a {dims} network has another number of axes than the size "
-            f"{tuple(size)}"
-        )
+        got = f"the size {tuple(size)}"
+        raise FigureError(f"tumour network: a {dims} network has another number of axes than {got}")
     fig, ax = plt.subplots()
     lowest = drawers[name](ax, options, size)
     return _finish(fig, ax, IMAGE_X - 0.5, DECODER_X + WIDE / 2, lowest)
@@ -93,24 +72,23 @@ def kidney_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
     image = _box(ax, Box(encoder_x, TOP, height=0.42), "CT", "muted")
     encoder, decoder = [], []
     for level, dilations in enumerate(("", "", "dilations 1, 2, 4", "dilations 3, 4, 5")):
-        encoder.append(_level(ax, encoder_x, level, widths[level], size, extra=dilations))
-        decoder.append(_level(ax, decoder_x, level, widths[level + 1], size))
-        _arrow(ax, encoder[level].right, decoder[level].left)
+        grid = _grid(size, level)
+        encoder.append(_level(ax, encoder_x, level, widths[level], grid, dilations))
+        decoder.append(_level(ax, decoder_x, level, widths[level + 1], grid))
+        _connect(ax, encoder[level], decoder[level])
         if supervised or level == 0:
-            grid = f"enlarged × {2**level}" if level else "full size"
             place = Box(map_x, -STEP * level, width=1.1)
-            logits = _box(ax, place, f"map {4 - level}\n{grid}", "tumor")
-            _arrow(ax, decoder[level].right, logits.left)
-    for above, below in pairwise([image, *encoder]):
-        _arrow(ax, above.bottom, below.top)
-    for above, below in pairwise(decoder):
-        _arrow(ax, below.top, above.bottom)
+            enlarged = f"enlarged × {2**level}" if level else "full size"
+            logits = _box(ax, place, f"map {4 - level}\n{enlarged}", "tumor")
+            _connect(ax, decoder[level], logits)
+    _connect(ax, image, *encoder)
+    _connect(ax, *reversed(decoder))
     sums = "with a residual sum" if options.get("residual", True) else "without residual sums"
-    words = [
-        Key(f"blue: 2 or 3 convolutions 3 wide, {sums}"),
-        Key("down: halved · up: doubled · across: joined"),
-        Key("orange: logits" + "; all four enter the loss" * supervised),
-    ]
+    words = {
+        f"blue: 2 or 3 convolutions 3 wide, {sums}": None,
+        "down: halved · up: doubled · across: joined": None,
+        "orange: logits" + "; all four enter the loss" * supervised: None,
+    }
     left = encoder_x - WIDE / 2
     lowest = _legend(ax, words, encoder[-1].y - HIGH / 2 - 0.38, left)
     return _finish(fig, ax, left, map_x + 0.55, lowest)
@@ -119,34 +97,32 @@ def kidney_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
 def _vnet(ax: Axes, options: Mapping[str, Any], size: Sequence[int]) -> float:
     encoder, decoder = _u_shape(ax, options, size)
     bottom = encoder[-1]
-    words = [Key("box: 5-wide convolutions with a residual sum")]
+    words = {"box: 5-wide convolutions with a residual sum": None}
     if options.get("multi_scale"):
-        for level in range(1, len(encoder)):
-            image = _image(ax, options, size, level)
-            _arrow(ax, image.right, encoder[level].left, MARKS["multi_scale"])
-        words.append(Key("the image joins every scale", "image", "multi_scale"))
+        for level, box in enumerate(encoder[1:], start=1):
+            _connect(ax, _image(ax, options, size, level), box)
+        words["the image joins every scale"] = "image", "multi_scale"
     if options.get("se"):
         for above, below in pairwise(encoder):
             _badge(ax, above.x, _between(above, below), "SE", "se")
-        words.append(Key("squeeze-and-excitation weighs the channels", "SE", "se"))
+        words["squeeze-and-excitation weighs the channels"] = "SE", "se"
     if options.get("attention"):
-        for level, up in enumerate(decoder):
-            _gate(ax, encoder[level], up, [*decoder, bottom][level + 1])
-        additive = options.get("attention_gate") == "additive"
-        kind = "additive" if additive else "concatenation"
-        words.append(Key(f"gate on the skip ({kind})", "gate", "attention"))
+        for skip, (up, below) in zip(encoder, pairwise([*decoder, bottom]), strict=False):
+            _gate(ax, skip, up, below)
+        kind = "additive" if options.get("attention_gate") == "additive" else "concatenation"
+        words[f"gate on the skip ({kind})"] = "gate", "attention"
     if options.get("hdc"):
         dilations = ", ".join(map(str, options.get("hdc_dilations", (2, 3, 5))))
         level = options.get("hdc_level", "bottom")
         place = bottom if level == "bottom" else encoder[level]
-        _badge(ax, place.x + 0.62, place.bottom[1] - 0.03, dilations, "hdc", width=0.75)
-        words.append(Key("convolutions with these dilations", dilations, "hdc"))
-    return _legend(ax, words, bottom.bottom[1] - 0.45)
+        _badge(ax, place.x + 0.62, place.bottom - 0.03, dilations, "hdc", width=0.75)
+        words["convolutions with these dilations"] = dilations, "hdc"
+    return _legend(ax, words, bottom.bottom - 0.45)
 
 
 def _unet(ax: Axes, options: Mapping[str, Any], size: Sequence[int]) -> float:
     encoder, _ = _u_shape(ax, options, size)
-    return _legend(ax, [Key("box: two 3-wide convolutions")], encoder[-1].bottom[1] - 0.3)
+    return _legend(ax, {"box: two 3-wide convolutions": None}, encoder[-1].bottom - 0.3)
 
 
 def _deeplab(ax: Axes, options: Mapping[str, Any], size: Sequence[int]) -> float:
@@ -155,62 +131,43 @@ def _deeplab(ax: Axes, options: Mapping[str, Any], size: Sequence[int]) -> float
     for level, width in enumerate(widths):
         dilation = 2 ** max(level - strides + 1, 0)
         extra = f"dilation {dilation}" if dilation > 1 else ""
-        scale = min(level + 1, strides)
-        encoder.append(_level(ax, ENCODER_X, level, width, size, scale=scale, extra=extra))
-    _arrow(ax, _image(ax, options, size, 0).right, encoder[0].left)
-    for above, below in pairwise(encoder):
-        _arrow(ax, above.bottom, below.top)
+        grid = _grid(size, min(level + 1, strides))
+        encoder.append(_level(ax, ENCODER_X, level, width, grid, extra))
+    _connect(ax, _image(ax, options, size, 0), encoder[0])
+    _connect(ax, *encoder)
     place = Box(DECODER_X, encoder[-1].y, height=0.78)
     pyramid = _box(ax, place, "atrous pyramid\n1 × 1, mean,\nrates 6, 12, 18", "kidney", SMALL)
-    decoder = _level(ax, DECODER_X, 1, widths[strides - 1], size, scale=2)
-    _arrow(ax, encoder[-1].right, pyramid.left)
-    _arrow(ax, pyramid.top, decoder.bottom)
-    _arrow(ax, encoder[1].right, decoder.left)
-    _output(ax, decoder, size)
-    words = [
-        Key("left: two 3-wide convolutions with a residual sum"),
-        Key("up: enlarged by interpolation"),
-    ]
-    return _legend(ax, words, encoder[-1].bottom[1] - 0.3)
+    decoder = _level(ax, DECODER_X, 1, widths[strides - 1], _grid(size, 2))
+    _connect(ax, encoder[-1], pyramid, decoder, _output(ax, size))
+    _connect(ax, encoder[1], decoder)
+    left = "left: two 3-wide convolutions with a residual sum"
+    words = {left: None, "up: enlarged by interpolation": None}
+    return _legend(ax, words, encoder[-1].bottom - 0.3)
 
 
 def _u_shape(
     ax: Axes, options: Mapping[str, Any], size: Sequence[int]
 ) -> tuple[list[Box], list[Box]]:
     """Encoder and decoder levels, finest first, with the skips between them."""
-    encoder, decoder = [], []
-    for level, width in enumerate(options["widths"]):
-        encoder.append(_level(ax, ENCODER_X, level, width, size))
+    levels = [(level, width, _grid(size, level)) for level, width in enumerate(options["widths"])]
+    encoder = [_level(ax, ENCODER_X, *level) for level in levels]
+    decoder = [_level(ax, DECODER_X, *level) for level in levels[:-1]]
     bottom = encoder[-1]
-    for level, width in enumerate(options["widths"][:-1]):
-        decoder.append(_level(ax, DECODER_X, level, width, size))
-        _arrow(ax, encoder[level].right, decoder[level].left)
-    _arrow(ax, _image(ax, options, size, 0).right, encoder[0].left)
-    for above, below in pairwise(encoder):
-        _arrow(ax, above.bottom, below.top)
-    for above, below in pairwise(decoder):
-        _arrow(ax, below.top, above.bottom)
-    ax.plot([bottom.right[0], DECODER_X], [bottom.y] * 2, color=LINE, linewidth=1.4)
-    _arrow(ax, (DECODER_X, bottom.y), decoder[-1].bottom)
-    _output(ax, decoder[0], size)
+    for skip, up in zip(encoder, decoder, strict=False):
+        _connect(ax, skip, up)
+    _connect(ax, _image(ax, options, size, 0), encoder[0])
+    _connect(ax, *encoder)
+    ax.plot([bottom.x + WIDE / 2, DECODER_X], [bottom.y] * 2, color=LINE, linewidth=1.4)
+    _arrow(ax, (DECODER_X, bottom.y), (DECODER_X, decoder[-1].bottom))
+    _connect(ax, *reversed(decoder), _output(ax, size))
     return encoder, decoder
 
 
-def _level(
-    ax: Axes,
-    x: float,
-    level: int,
-    channels: int,
-    size: Sequence[int],
-    *,
-    scale: int | None = None,
-    extra: str = "",
-) -> Box:
-    """The box of a level: channels, grid at its scale (the level's own), and what else it has."""
-    text = f"{channels} channels\n{_grid(size, level if scale is None else scale)}"
-    place = Box(x, -STEP * level)
+def _level(ax: Axes, x: float, level: int, channels: int, grid: str, extra: str = "") -> Box:
+    """The box of a level: channels, grid, and what else it has."""
+    text = f"{channels} channels\n{grid}"
     if not extra:
-        return _box(ax, place, text, "kidney")
+        return _box(ax, Box(x, -STEP * level), text, "kidney")
     place = Box(x, -STEP * level, height=HIGH + 0.16)
     return _box(ax, place, f"{text}\n{extra}", "kidney", SMALL)
 
@@ -222,18 +179,15 @@ def _image(ax: Axes, options: Mapping[str, Any], size: Sequence[int], level: int
     return _box(ax, Box(IMAGE_X, -STEP * level, width=1.0, height=0.52), text, color, SMALL)
 
 
-def _output(ax: Axes, last: Box, size: Sequence[int]) -> None:
-    text = f"tumour logits\n{_grid(size, 0)}"
-    logits = _box(ax, Box(DECODER_X, TOP, height=0.48), text, "tumor", SMALL)
-    _arrow(ax, last.top, logits.bottom)
+def _output(ax: Axes, size: Sequence[int]) -> Box:
+    place = Box(DECODER_X, TOP, height=0.48)
+    return _box(ax, place, f"tumour logits\n{_grid(size, 0)}", "tumor", SMALL)
 
 
 def _gate(ax: Axes, skip: Box, up: Box, below: Box) -> None:
     """A gate on the skip to the level `up`, steered by what comes up from `below`."""
-    x = (skip.right[0] + up.left[0]) / 2
-    corner = up.bottom[1] - (STEP - HIGH) / 2
-    if below.x == up.x:
-        corner = _between(up, below)
+    x = (skip.x + skip.width / 2 + up.x - up.width / 2) / 2
+    corner = _between(up, below) if below.x == up.x else up.bottom - (STEP - HIGH) / 2
     style = {"color": MARKS["attention"], "linewidth": 1.4, "marker": "o", "markersize": 4}
     ax.plot([up.x, x], [corner, corner], markevery=[0], **style)
     _arrow(ax, (x, corner), (x, skip.y - 0.13), MARKS["attention"])
@@ -241,7 +195,7 @@ def _gate(ax: Axes, skip: Box, up: Box, below: Box) -> None:
 
 
 def _between(above: Box, below: Box) -> float:
-    return (above.bottom[1] + below.top[1]) / 2
+    return (above.bottom + below.y + below.height / 2) / 2
 
 
 def _grid(size: Sequence[int], scale: int) -> str:
@@ -250,7 +204,7 @@ def _grid(size: Sequence[int], scale: int) -> str:
 
 def _box(ax: Axes, box: Box, text: str, color: str, fontsize: float = SIZE) -> Box:
     edge = PALETTE.get(color, color)
-    corner, style = (box.left[0], box.bottom[1]), "round,pad=0,rounding_size=0.06"
+    corner, style = (box.x - box.width / 2, box.bottom), "round,pad=0,rounding_size=0.06"
     shape = FancyBboxPatch(corner, box.width, box.height, boxstyle=style, linewidth=1.3)
     shape.set(edgecolor=edge, facecolor=(*to_rgb(edge), 0.1), zorder=2)
     ax.add_patch(shape)
@@ -267,26 +221,28 @@ def _badge(ax: Axes, x: float, y: float, text: str, mechanism: str, *, width: fl
     ax.text(x, y - 0.01, text, color="white", zorder=6, **words)
 
 
-def _arrow(
-    ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str = LINE
-) -> None:
-    style = {
-        "arrowstyle": "-|>",
-        "linewidth": 1.4,
-        "mutation_scale": 11,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-    ax.annotate("", xy=end, xytext=start, arrowprops={"color": color, **style}, zorder=3)
+def _arrow(ax: Axes, start: Point, end: Point, color: str = LINE) -> None:
+    style = {"arrowstyle": "-|>", "linewidth": 1.4, "mutation_scale": 11, "color": color}
+    ax.annotate("", end, start, arrowprops={"shrinkA": 0, "shrinkB": 0, **style}, zorder=3)
 
 
-def _legend(ax: Axes, keys: Sequence[Key], top: float, x: float = 0.0) -> float:
-    """A line per key; returns the height where the lines end."""
-    for row, key in enumerate(keys):
+def _connect(ax: Axes, *boxes: Box) -> None:
+    """Arrows from box to box: upright between boxes in one column, else to the right."""
+    for start, end in pairwise(boxes):
+        if start.x == end.x:
+            up = 0.5 if end.y > start.y else -0.5
+            _arrow(ax, (start.x, start.y + up * start.height), (end.x, end.y - up * end.height))
+        else:
+            _arrow(ax, (start.x + start.width / 2, start.y), (end.x - end.width / 2, end.y))
+
+
+def _legend(ax: Axes, words: Legend, top: float, x: float = 0.0) -> float:
+    """A line of words each; returns the height where the lines end."""
+    for row, (text, mark) in enumerate(words.items()):
         y = top - 0.32 * row
-        if key.mark:
-            _badge(ax, x + 0.4, y, key.mark, key.mechanism, width=0.75)
-        ax.text(x + (0.9 if key.mark else 0.02), y, key.text, va="center", fontsize=SIZE)
+        if mark:
+            _badge(ax, x + 0.4, y, *mark, width=0.75)
+        ax.text(x + (0.9 if mark else 0.02), y, text, va="center", fontsize=SIZE)
     return y - 0.15
 
 
