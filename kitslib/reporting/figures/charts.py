@@ -17,6 +17,7 @@ from kitslib.reporting.figures.style import CYCLE, NAMES, PALETTE, WIDTH, WORDS,
 
 LINES = ("-", "--", ":")  # one after the other once all colours are used
 HU_LIMITS, HU_BINS = (-150.0, 350.0), 100
+BESIDE = {"xycoords": ("axes fraction", "data"), "va": "center"}  # words right of a chart's row
 
 
 def checked_table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
@@ -48,9 +49,8 @@ def learning_curves(histories: Mapping[str, Any]) -> Figure:
     `histories` maps a run to its table with `epoch` and where known `loss`, `dice` and `seed`.
     Raises FigureError when there is no history or one has no `epoch`.
     """
-    frames = {}
-    for name, table in histories.items():
-        frames[name] = checked_table(table, ["epoch"], f"history {name!r}")
+    tables = histories.items()
+    frames = {name: checked_table(one, ["epoch"], f"history {name!r}") for name, one in tables}
     if not frames:
         raise FigureError("learning curves: expected at least one history, got none")
     epochs = pd.concat(frames)["epoch"]
@@ -62,8 +62,7 @@ def learning_curves(histories: Mapping[str, Any]) -> Figure:
             style = {"color": CYCLE[place], "linestyle": LINES[turn % len(LINES)], "label": name}
             if column in frame:
                 _curve(ax, frame.dropna(subset=[column]), column, style)
-        limits = (epochs.min() - room, epochs.max() + room)
-        ax.set(xlabel="epoch", title=column, xlim=limits)
+        ax.set(xlabel="epoch", title=column, xlim=(epochs.min() - room, epochs.max() + room))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1].set_ylim(0, 1)
     if len(frames) > 5:
@@ -79,37 +78,31 @@ def _curve(ax: Axes, frame: pd.DataFrame, column: str, style: dict[str, str]) ->
         for _, one in frame.groupby("seed"):
             ax.plot(one["epoch"], one[column], **thin)
         frame = frame.groupby("epoch", as_index=False)[column].mean()
-    marker = "o" if len(frame) < 3 else None
-    ax.plot(frame["epoch"], frame[column], **style, marker=marker)
+    ax.plot(frame["epoch"], frame[column], **style, marker="o" if len(frame) < 3 else None)
 
 
 def dice_strip(
-    table: Any,
-    intervals: Mapping[str, Sequence[float]] | None = None,
-    *,
-    value: str = "dice",
-    by: str = "arm",
-    ax: Axes | None = None,
-) -> Axes:
+    table: Any, intervals: Mapping[str, Sequence[float]] | None = None,
+    *, value: str = "dice", by: str = "arm",
+) -> Axes:  # fmt: skip
     """A dot per case in one row per group, the mean as a diamond, the given interval around it.
 
     `table` has the columns `by` and `value`; `intervals` maps a group to (low, high) of its mean.
     """
     frame = checked_table(table, [by, value], "dice strip")
     groups, intervals = list(dict.fromkeys(frame[by])), intervals or {}
-    if ax is None:
-        ax = plt.subplots(figsize=(WIDTH, 0.55 * len(groups) + 0.9))[1]
+    ax = plt.subplots(figsize=(WIDTH, 0.55 * len(groups) + 0.9))[1]
+    dots = {"s": 20, "color": PALETTE["muted"], "alpha": 0.55, "linewidths": 0}
     mark = {"marker": "D", "s": 48, "edgecolor": "white", "zorder": 3}
     for row, group in enumerate(groups):
         points = np.sort(frame.loc[frame[by] == group, value].dropna().to_numpy(float))
         if not len(points):
             continue
-        dots = {"s": 20, "color": PALETTE["muted"], "alpha": 0.55, "linewidths": 0}
         ax.scatter(points, row + spread_out(len(points), 0.4), **dots)
         if group in intervals:
             _bar(ax, row, intervals[group], PALETTE["tumor"], 3.2)
         ax.scatter([points.mean()], [row], color=PALETTE["tumor"], **mark)
-        _beside(ax, row, f"{points.mean():.3f}", 9)
+        ax.annotate(f"{points.mean():.3f}", (1.01, row), fontsize=9, **BESIDE)
     name_rows(ax, groups)
     words = ", bar: its interval" if intervals else ""
     ax.set_xlabel(f"{value} (dots: cases, diamond: mean{words})")
@@ -120,12 +113,6 @@ def _bar(ax: Axes, row: int, ends: Sequence[float], color: str, width: float) ->
     ax.plot(ends, [row, row], color=color, linewidth=width, solid_capstyle="round")
 
 
-def _beside(ax: Axes, row: int, words: str, size: float) -> None:
-    """Write words to the right of a chart's row."""
-    place = {"xycoords": ("axes fraction", "data"), "va": "center"}
-    ax.annotate(words, (1.01, row), fontsize=size, **place)
-
-
 def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
     """Effects with their intervals: filled where the interval excludes zero, else hollow.
 
@@ -134,17 +121,17 @@ def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
     frame = checked_table(effects, ["label", "effect", "low", "high"], "forest")
     ax = plt.subplots(figsize=(WIDTH, 0.42 * len(frame) + 0.9))[1]
     ax.axvline(0, color=PALETTE["truth"], linewidth=1)
+    mark = {"s": 52, "marker": "s", "zorder": 3, "linewidths": 1.6}
     for row, one in enumerate(frame.to_dict("records")):
         color, face = PALETTE["muted"], "white"
         if one["low"] > 0 or one["high"] < 0:
             color = face = PALETTE["kidney" if one["effect"] > 0 else "tumor"]
         _bar(ax, row, (one["low"], one["high"]), color, 2.4)
-        mark = {"s": 52, "marker": "s", "zorder": 3, "linewidths": 1.6}
         ax.scatter([one["effect"]], [row], color=face, edgecolor=color, **mark)
         words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]"
         if pd.notna(one.get("n")):
             words += f"  n = {int(one['n'])}"
-        _beside(ax, row, words.replace("-", "−"), 8.5)
+        ax.annotate(words.replace("-", "−"), (1.01, row), fontsize=8.5, **BESIDE)
     name_rows(ax, frame["label"])
     ax.set_xlabel(xlabel)
     return ax
@@ -216,13 +203,12 @@ def _name_dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequen
         taken.append(box)
 
 
-def hu_distributions(samples: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
+def hu_distributions(samples: Mapping[str, np.ndarray]) -> Axes:
     """Density of HU per tissue, its median as a dashed line; values beyond the axis are not drawn.
 
     `samples` maps a tissue (kidney, tumor, cyst keep their colours) to HU of any shape.
     """
-    if ax is None:
-        ax = plt.subplots(figsize=(WIDTH, 3.4))[1]
+    ax = plt.subplots(figsize=(WIDTH, 3.4))[1]
     edges = np.linspace(*HU_LIMITS, HU_BINS + 1)
     words = {name: WORDS[value] for value, name in NAMES.items()}
     colors = {name: PALETTE[name] for name in words}
@@ -276,10 +262,9 @@ def false_positive_split(table: Any) -> Axes:
     inside = pd.to_numeric(frame["cyst_fp_ml"])
     known, inside = inside.notna(), inside.fillna(0)
     names, elsewhere = frame["case"].astype(str).str[-5:], frame["fp_ml"] - inside
+    style = {"left": inside, "color": PALETTE["tumor"], "label": "elsewhere"}
     ax.barh(names, inside, color=PALETTE["cyst"], label="inside cysts")
-    ax.barh(
-        names, elsewhere.where(known, 0), left=inside, color=PALETTE["tumor"], label="elsewhere"
-    )
+    ax.barh(names, elsewhere.where(known, 0), **style)
     if not known.all():
         ax.barh(names, elsewhere.mask(known, 0), color="grey", label="cysts not labelled")
     ax.set(xlabel="false-positive tumour volume, ml")
@@ -302,8 +287,7 @@ def reliability_diagram(counts: Any) -> Axes:
     ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
     shares = predicted[filled] / number[filled], true[filled] / number[filled]
     ax.plot(*shares, marker="o", color=CYCLE[0], label="measured")
-    limits = {"xlim": (0, 1), "ylim": (0, 1)}
-    ax.set(xlabel="predicted probability", ylabel="share that is tumour", **limits)
+    ax.set(xlabel="predicted probability", ylabel="share that is tumour", xlim=(0, 1), ylim=(0, 1))
     other, width = ax.twinx(), 1 / len(number)
     middles = (np.arange(len(number)) + 0.5) * width
     other.bar(middles, number, width=0.9 * width, color="grey", alpha=0.2)

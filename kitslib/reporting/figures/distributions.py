@@ -7,13 +7,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kitslib.reporting.figures.charts import name_rows, spread_out
+from kitslib.reporting.figures.charts import checked_table, name_rows, spread_out
 from kitslib.reporting.figures.style import PALETTE, WIDTH, FigureError
 
 GLANCE = {
@@ -32,12 +31,7 @@ def cohort_at_a_glance(table: Any) -> Figure:
     `table` has the columns of GLANCE; cases without tumour or cyst are only counted.
     Raises FigureError when a column is missing or there is no case.
     """
-    frame = pd.DataFrame(table)
-    missing = [name for name in GLANCE if name not in frame]
-    if missing or frame.empty:
-        raise FigureError(
-            f"cohort: expected cases with {', '.join(GLANCE)}, got {len(frame)} without {missing}"
-        )
+    frame = checked_table(table, list(GLANCE), "cohort")
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.6))
     for ax, (name, label) in zip(axes.flat, GLANCE.items(), strict=True):
         values = _finite(frame[name])
@@ -59,14 +53,10 @@ def cohort_at_a_glance(table: Any) -> Figure:
 
 
 def cohort_comparison(
-    cases: Sequence[Mapping[str, float]],
-    tissues: Sequence[Mapping[str, float]],
-    reference: Mapping[str, Sequence[float]],
-    scans: Sequence[Mapping[str, float]],
-    *,
-    labels: Mapping[str, str],
-    names: tuple[str, str] = ("this cohort", "KiTS19"),
-) -> Figure:
+    cases: Sequence[Mapping[str, float]], tissues: Sequence[Mapping[str, float]],
+    reference: Mapping[str, Sequence[float]], scans: Sequence[Mapping[str, float]],
+    *, labels: Mapping[str, str], names: tuple[str, str] = ("this cohort", "KiTS19"),
+) -> Figure:  # fmt: skip
     """Cumulative distributions above, median HU of tissues below, each beside a reference.
 
     `labels` maps the keys of `cases` and `reference` to axis labels; values above 0 are drawn.
@@ -117,11 +107,9 @@ def _cumulative(
     ours, theirs = ours[ours > 0], theirs[theirs > 0]
     if not len(theirs):
         raise FigureError(f"{label}: expected positive values to compare with, got none")
-    for values, name, color, width in (
-        (theirs, names[1], PALETTE["truth"], 1.4),
-        (ours, names[0], PALETTE["prediction"], 2.2),
-    ):
-        style = {"color": color, "linewidth": width, "label": f"{name}, n = {len(values)}"}
+    curves = (theirs, names[1], "truth", 1.4), (ours, names[0], "prediction", 2.2)
+    for values, name, color, width in curves:
+        style = {"color": PALETTE[color], "linewidth": width, "label": f"{name}, n = {len(values)}"}
         sns.ecdfplot(x=values, ax=ax, log_scale=_spans(theirs), **style)
     ax.set(xlabel=label, ylabel="", ylim=(0, 1.02))
     _plain_ticks(ax)

@@ -12,19 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from kitslib.reporting.figures.panels import map_panel, overlay_panel, tallness
+from kitslib.reporting.figures.panels import check_shape, map_panel, overlay_panel, tallness
 from kitslib.reporting.figures.style import PALETTE, FigureError
 
 HOLE = to_rgba(PALETTE["tumor"], 0.85)
 
 
 def attention_maps(
-    image: np.ndarray,
-    maps: Mapping[int, np.ndarray],
-    labels: np.ndarray | None = None,
-    *,
-    spacing: tuple[float, float],
-) -> Figure:
+    image: np.ndarray, maps: Mapping[int, np.ndarray], labels: np.ndarray | None = None,
+    *, spacing: tuple[float, float],
+) -> Figure:  # fmt: skip
     """A CT slice (H, W) in HU beside the maps in [0, 1] that the gates multiply their skips by.
 
     `maps` maps how much coarser a gate's grid is (4, 2, 1) to its map (H, W), in the order drawn;
@@ -32,9 +29,7 @@ def attention_maps(
     Raises FigureError without maps and for one of another shape.
     """
     if not maps:
-        raise FigureError(
-            "attention maps: expected at least one map, got none; is attention on in this arm?"
-        )
+        raise FigureError("attention maps: expected one or more, got none; is attention on?")
     count = 1 + len(maps)
     columns = 2 if count <= 4 else 3
     rows = -(-count // columns)
@@ -42,9 +37,7 @@ def attention_maps(
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     overlay_panel(axes.flat[0], image, None, labels, spacing=spacing, title="CT")
     for ax, (factor, found) in zip(axes.flat[1:], maps.items(), strict=False):
-        if found.shape != image.shape:
-            expected = f"expected the image's shape {image.shape}, got {found.shape}"
-            raise FigureError(f"attention map {factor}: {expected}")
+        check_shape(f"attention map {factor}", found, image)
         where = "full resolution" if factor == 1 else f"1/{factor} resolution"
         title = f"{where}: {found.min():.2f} to {found.max():.2f}"
         picture = map_panel(ax, found, labels, spacing=spacing, title=title)
@@ -64,9 +57,7 @@ def coverage_panels(coverages: Mapping[str, np.ndarray]) -> Figure:
     """
     for title, paths in coverages.items():
         if paths.ndim != 2 or paths.shape[0] != paths.shape[1] or paths.shape[0] % 2 == 0:
-            raise FigureError(
-                f"coverage {title!r}: expected a square of odd size, got the shape {paths.shape}"
-            )
+            raise FigureError(f"coverage {title!r}: expected an odd square, got {paths.shape}")
     if not coverages:
         raise FigureError("coverage: expected at least one stack, got none")
     widest = max(map(len, coverages.values())) / 2

@@ -44,29 +44,27 @@ def tallness(image: np.ndarray, spacing: Sequence[float]) -> float:
     return image.shape[0] * spacing[0] / (image.shape[1] * spacing[1])
 
 
+def check_shape(name: str, array: np.ndarray, image: np.ndarray) -> None:
+    """Raise FigureError where what is drawn over an image has another shape."""
+    if array.shape != image.shape:
+        raise FigureError(f"{name}: expected the image's shape {image.shape}, got {array.shape}")
+
+
 def overlay_panel(
-    ax: Axes,
-    image: np.ndarray,
-    truth: np.ndarray | None = None,
+    ax: Axes, image: np.ndarray, truth: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
-    *,
-    spacing: Sequence[float],
-    plane: Plane = "axial",
-    title: str = "",
-) -> Axes:
+    *, spacing: Sequence[float], plane: Plane = "axial", title: str = "",
+) -> Axes:  # fmt: skip
     """Draw one CT slice (rows, columns) in HU, truth filled and prediction outlined.
 
     `spacing` is millimetres per row and per column; `plane` sets the orientation marks.
     Raises FigureError when a label slice has another shape than the image.
     """
     for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels is not None and labels.shape != image.shape:
-            raise FigureError(
-                f"{name}: expected the image's shape {image.shape}, got {labels.shape}"
-            )
-    grey = {"cmap": "gray", "vmin": ABDOMEN[0], "vmax": ABDOMEN[1], "interpolation": "bilinear"}
+        if labels is not None:
+            check_shape(name, labels, image)
     aspect = spacing[0] / spacing[1]
-    ax.imshow(image, aspect=aspect, **grey)
+    ax.imshow(image, "gray", aspect=aspect, interpolation="bilinear", clim=ABDOMEN)
     if truth is not None:
         picture = np.zeros((*truth.shape, 4), np.float32)
         for value, name in NAMES.items():
@@ -78,21 +76,16 @@ def overlay_panel(
         outline(ax, truth, width=0.8, halo=0)
     ax.set(xticks=[], yticks=[], facecolor="black", title=title)
     ax.grid(False)
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
     _marks(ax, MARKS[plane])
     _scale_bar(ax, image.shape, spacing)
     return ax
 
 
 def map_panel(
-    ax: Axes,
-    found: np.ndarray,
-    labels: np.ndarray | None,
-    *,
-    spacing: Sequence[float],
-    title: str = "",
-) -> AxesImage:
+    ax: Axes, found: np.ndarray, labels: np.ndarray | None,
+    *, spacing: Sequence[float], title: str = "",
+) -> AxesImage:  # fmt: skip
     """Draw a map (rows, columns) in [0, 1] with labels outlined; `spacing` as for a CT slice."""
     aspect = spacing[0] / spacing[1]
     picture = ax.imshow(found, cmap="cividis", vmin=0, vmax=1, aspect=aspect)
@@ -136,13 +129,9 @@ def _scale_bar(ax: Axes, shape: tuple[int, int], spacing: Sequence[float]) -> No
 
 
 def three_planes(
-    imaging: np.ndarray,
-    truth: np.ndarray | None = None,
-    prediction: np.ndarray | None = None,
-    *,
-    spacing: Sequence[float],
-    title: str = "",
-) -> Figure:
+    imaging: np.ndarray, truth: np.ndarray | None = None, prediction: np.ndarray | None = None,
+    *, spacing: Sequence[float], title: str = "",
+) -> Figure:  # fmt: skip
     """Axial, coronal and sagittal slice of a (D, H, W) volume at one scale, cranial up.
 
     They meet in the middle of the tumour, else of the kidney, else of the volume.
@@ -155,10 +144,8 @@ def three_planes(
     fig, axes = plt.subplots(1, 3, figsize=(WIDTH, tall), width_ratios=[width, width, height])
     for ax, (plane, axis) in zip(axes, AXES.items(), strict=True):
         index = focus[axis]
-        slices = [
-            None if part is None else plane_slice(part, plane, index)
-            for part in (imaging, truth, prediction)
-        ]
+        parts = imaging, truth, prediction
+        slices = [None if part is None else plane_slice(part, plane, index) for part in parts]
         words = f"{plane}, slice {index + 1} of {imaging.shape[axis]}"
         step = plane_spacing(spacing, plane)
         overlay_panel(ax, *slices, spacing=step, plane=plane, title=words)
@@ -195,30 +182,22 @@ class CaseView:
 
 
 def case_view(
-    title: str,
-    imaging: np.ndarray,
-    truth: np.ndarray | None = None,
+    title: str, imaging: np.ndarray, truth: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
-    *,
-    spacing: Sequence[float],
-) -> CaseView:
+    *, spacing: Sequence[float],
+) -> CaseView:  # fmt: skip
     """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm."""
     labels = truth if truth is not None else prediction
     z = focus_voxel(labels, imaging.shape)[0]
-    marked = np.zeros(imaging.shape[1:], bool)
-    for part in (truth, prediction):
-        if part is not None:
-            marked |= part[z] > 0
-    box = [slice(None), slice(None)]
-    for axis in (0, 1):
-        where = np.flatnonzero(marked.any(axis=1 - axis))
-        margin = round(MARGIN_MM / spacing[1 + axis])
-        if len(where):
-            box[axis] = slice(max(where[0] - margin, 0), where[-1] + margin + 1)
-    image, truth, prediction = (
-        None if part is None else part[z][tuple(box)] for part in (imaging, truth, prediction)
-    )
+    parts = [None if part is None else part[z] for part in (imaging, truth, prediction)]
+    where = np.argwhere(sum(part > 0 for part in parts[1:] if part is not None))
     step = (float(spacing[1]), float(spacing[2]))
+    if len(where):
+        margin = np.rint(np.divide(MARGIN_MM, step)).astype(int)
+        low, high = np.maximum(where.min(axis=0) - margin, 0), where.max(axis=0) + margin + 1
+        box = slice(low[0], high[0]), slice(low[1], high[1])
+        parts = [None if part is None else part[box] for part in parts]
+    image, truth, prediction = parts
     return CaseView(title=title, image=image, truth=truth, prediction=prediction, spacing=step)
 
 

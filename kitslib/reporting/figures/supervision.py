@@ -18,12 +18,9 @@ COARSER = ("1/8", "1/4", "1/2", "full")  # resolution of the decoder level behin
 
 
 def maps_over_training(
-    image: np.ndarray,
-    maps: Mapping[int, np.ndarray],
-    truth: np.ndarray,
-    *,
-    spacing: tuple[float, float],
-) -> Figure:
+    image: np.ndarray, maps: Mapping[int, np.ndarray], truth: np.ndarray,
+    *, spacing: tuple[float, float],
+) -> Figure:  # fmt: skip
     """A row per epoch: the CT slice (H, W) in HU, then the probabilities of the four maps.
 
     `maps` maps an epoch to (4, H, W), coarsest first; `truth` (H, W) is outlined in all panels;
@@ -57,9 +54,7 @@ def supervision_terms(history: Sequence[Mapping[str, Any]], p: Sequence[float]) 
     """
     watched = {entry["epoch"]: entry["maps"] for entry in history if "maps" in entry}
     if not watched:
-        raise FigureError(
-            "supervision terms: expected epochs with the losses of the four maps, got none"
-        )
+        raise FigureError("supervision terms: expected epochs with losses of four maps, got none")
     losses = pd.DataFrame(watched, index=COARSER).T
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
     for number, (scale, color) in enumerate(zip(COARSER, CYCLE, strict=False), start=1):
