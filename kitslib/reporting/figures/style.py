@@ -35,33 +35,16 @@ class FigureError(ValueError):
 
 def use_style() -> None:
     """Set matplotlib's defaults for every figure: white ground, thin axes, our colour cycle."""
-    mpl.rcParams.update(
-        {
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "axes.facecolor": "white",
-            "axes.edgecolor": "#8A93A1",
-            "axes.labelcolor": "#1C2430",
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.labelsize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=CYCLE),
-            "grid.color": "#E3E7ED",
-            "grid.linewidth": 0.8,
-            "font.family": "DejaVu Sans",
-            "font.size": 9.5,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "lines.linewidth": 1.8,
-            "xtick.color": "#566072",
-            "ytick.color": "#566072",
-        }
-    )
+    mpl.rc("figure", **{"facecolor": "white", "constrained_layout.use": True})
+    mpl.rc("axes", facecolor="white", edgecolor="#8A93A1", labelcolor="#1C2430", labelsize=10)
+    mpl.rc("axes", titlesize=11, titleweight="bold", titlelocation="left")
+    mpl.rc("axes", grid=True, axisbelow=True, prop_cycle=mpl.cycler(color=CYCLE))
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("grid", color="#E3E7ED", linewidth=0.8)
+    mpl.rc("font", family="DejaVu Sans", size=9.5)
+    mpl.rc("legend", frameon=False, fontsize=9)
+    mpl.rc("lines", linewidth=1.8)
+    mpl.rc(("xtick", "ytick"), color="#566072")
 
 
 def figure_html(
@@ -73,9 +56,7 @@ def figure_html(
     """
     for name, text in (("caption", caption), ("alt", alt)):
         if not text.strip():
-            raise FigureError(
-                f"figure: expected a {name}, got an empty text; say what the reader sees"
-            )
+            raise FigureError(f"figure: expected a {name}, got none; say what the reader sees")
     drawn, out = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.04)
     picture = Image.open(drawn).convert("RGB")

@@ -34,10 +34,8 @@ def remote_requests(html: str) -> list[str]:
 
     Links that a reader follows by hand (``<a href>``) are not requests.
     """
-    found = []
-    for tag in BeautifulSoup(html, "html.parser").find_all(True):
-        found += _requests_of(tag)
-    return found
+    tags = BeautifulSoup(html, "html.parser").find_all(True)
+    return [request for tag in tags for request in _requests_of(tag)]
 
 
 def _requests_of(tag: Tag) -> list[str]:

@@ -58,16 +58,22 @@ def answer_output(question: str, answer: str, numbers: Sequence[Mapping[str, Any
     items = plain(numbers)
     for item in items:
         if not item.get("label") or not set(item) <= NUMBER_KEYS:
-            known = sorted(NUMBER_KEYS)
-            raise ValueError(
-                f"answer: a number needs a label and may have {known}, got {sorted(item)}"
-            )
+            got = f"may have {sorted(NUMBER_KEYS)}, got {sorted(item)}"
+            raise ValueError(f"answer: a number needs a label and {got}")
     lines = [_line(item) for item in items]
     html = f"<p><b>{escape(question)}</b></p><p>{escape(answer)}</p>"
     if lines:
         html += "<ul><li>" + "</li><li>".join(map(escape, lines)) + "</li></ul>"
     content = {"question": question, "answer": answer, "numbers": items}
     return Output(ANSWER_MIME, content, html, "\n".join([question, answer, *lines]))
+
+
+def number_box(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A number as the pages' templates show it: label, value or reason, interval, n, meaning."""
+    digits, reason = item.get("digits"), item.get("reason") or "not available"
+    value = {"text": number(item.get("value"), digits), "reason": reason}
+    ci, n = interval(item.get("ci"), digits), number(item.get("n"))
+    return {"label": item["label"], "value": value, "ci": ci, "n": n, "about": item.get("about")}
 
 
 def _line(item: Mapping[str, Any]) -> str:

@@ -14,11 +14,10 @@ from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
-from traitlets.config import Config
 
 from kitslib.reporting.pages.offline import TEMPLATES, asset, require_offline
-from kitslib.reporting.pages.outputs import ANSWER_MIME, PROVENANCE_MIME
-from kitslib.reporting.pages.words import duration, interval, moment, number, setting, titled
+from kitslib.reporting.pages.outputs import ANSWER_MIME, PROVENANCE_MIME, number_box
+from kitslib.reporting.pages.words import duration, moment, setting, titled
 
 CHIPS = 14
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -46,7 +45,13 @@ def to_html(notebook: Path) -> str:
     context = _page_context(nb, provenance, answer, title)
     for index, cell in enumerate(nb.cells):
         cell.metadata["study"] = _cell_note(cell, index)
-    body, _ = _exporter().from_notebook_node(nb, resources={"study": context})
+    exporter = _Exporter(
+        template_name="study",
+        extra_template_basedirs=[str(TEMPLATES)],
+        preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"],
+        filters={"latex2math": _latex_output},
+    )
+    body, _ = exporter.from_notebook_node(nb, resources={"study": context})
     text = _finish(body)
     require_offline(text, notebook.name)
     return text
@@ -54,19 +59,14 @@ def to_html(notebook: Path) -> str:
 
 def _read(notebook: Path) -> NotebookNode:
     if not notebook.is_file():
-        raise ReportError(
-            f"{notebook}: expected an executed notebook, found no file; run it with papermill first"
-        )
+        raise ReportError(f"{notebook}: expected an executed notebook, found no file; run it first")
     try:
         nb = nbformat.read(notebook, as_version=4)
     except Exception as error:
-        raise ReportError(
-            f"{notebook}: expected a notebook of format 4, could not read it: {error}"
-        ) from error
+        raise ReportError(f"{notebook}: expected a notebook of format 4, got {error}") from error
     nb.metadata.pop("widgets", None)
-    for cell in list(nb.cells):
-        if "papermill-error-cell-tag" in cell.metadata.get("tags", []):
-            nb.cells.remove(cell)
+    tag = "papermill-error-cell-tag"
+    nb.cells = [cell for cell in nb.cells if tag not in cell.metadata.get("tags", [])]
     return nb
 
 
@@ -152,31 +152,20 @@ def _failure(nb: NotebookNode) -> dict[str, str] | None:
 def _answer(answer: dict[str, Any]) -> dict[str, Any] | None:
     if not answer:
         return None
-    numbers = []
-    for item in answer["numbers"]:
-        digits, reason = item.get("digits"), item.get("reason") or "not available"
-        numbers.append(
-            {
-                "label": item["label"],
-                "value": {"text": number(item.get("value"), digits), "reason": reason},
-                "ci": interval(item.get("ci"), digits),
-                "n": number(item.get("n")),
-                "about": item.get("about"),
-            }
-        )
     html = MarkdownWithMath(renderer=_Renderer(escape=True)).render(answer["answer"])
+    numbers = [number_box(item) for item in answer["numbers"]]
     return {"question": answer["question"], "html": html, "numbers": numbers}
 
 
 def _cell_note(cell: NotebookNode, index: int) -> dict[str, Any]:
     """A cell's anchor, and the line that stands for its code while that is folded."""
     tags = set(cell.metadata.get("tags", []))
-    failed, label = False, ""
-    if cell.cell_type == "code":
-        failed = any(output.output_type == "error" for output in cell.outputs)
-        label = _code_label(cell, tags)
-    anchor, visible = f"cell-{index + 1}", bool(tags & _VISIBLE_TAGS)
-    return {"anchor": anchor, "visible": visible, "failed": failed, "label": label}
+    return {
+        "anchor": f"cell-{index + 1}",
+        "visible": bool(tags & _VISIBLE_TAGS),
+        "failed": any(output.output_type == "error" for output in cell.get("outputs", [])),
+        "label": _code_label(cell, tags) if cell.cell_type == "code" else "",
+    }
 
 
 def _code_label(cell: NotebookNode, tags: set[str]) -> str:
@@ -185,9 +174,8 @@ def _code_label(cell: NotebookNode, tags: set[str]) -> str:
     if "parameters" in tags:
         return "Parameters and their defaults"
     first, *rest = cell.source.strip().split("\n")
-    parts = ["Code", f"{1 + len(rest)} lines" if rest else "1 line"]
-    if first.startswith("# "):
-        parts[0] = "Code: " + first.lstrip("# ").rstrip(". ")
+    name = "Code: " + first.lstrip("# ").rstrip(". ") if first.startswith("# ") else "Code"
+    parts = [name, f"{1 + len(rest)} lines" if rest else "1 line"]
     spent = duration(cell.metadata.get("papermill", {}).get("duration"))
     if cell.get("execution_count") is None:
         parts.append("not run")
@@ -234,18 +222,6 @@ class _Exporter(HTMLExporter):
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = _Renderer(escape=False, attachments=attachments, exclude_anchor_links=True)
         return MarkdownWithMath(renderer=renderer).render(source)
-
-
-def _exporter() -> HTMLExporter:
-    config = Config()
-    config.CoalesceStreamsPreprocessor.enabled = True
-    return _Exporter(
-        config=config,
-        template_name="study",
-        extra_template_basedirs=[str(TEMPLATES)],
-        preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"],
-        filters={"latex2math": _latex_output},
-    )
 
 
 def _finish(html: str) -> str:
@@ -310,16 +286,12 @@ def _order_headings(soup: BeautifulSoup) -> None:
             heading["id"] = _unused(heading.get_text().strip().replace(" ", "-"), used)
         if level > 3:
             continue
-        item, link = soup.new_tag("li"), soup.new_tag("a", href=f"#{heading['id']}")
-        link.string = heading.get_text().strip()
-        item.append(link)
-        place = contents
+        place, text = contents, heading.get_text().strip()
         if level == 3:
-            place = contents.contents[-1]
-            if place.ul is None:
-                place.append(soup.new_tag("ul"))
-            place = place.ul
-        place.append(item)
+            above = contents.contents[-1]
+            place = above.ul or above.append(soup.new_tag("ul"))
+        item = place.append(soup.new_tag("li"))
+        item.append(soup.new_tag("a", href=f"#{heading['id']}", string=text))
     if contents.contents:
         soup.select_one(".toc-body").append(contents)
     else:

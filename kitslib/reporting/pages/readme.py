@@ -10,6 +10,11 @@ from kitslib.reporting.pages.words import duration, interval, number, plain, qua
 
 BEGIN = "<!-- results: made by `python -m kitslib report --readme` -->"
 END = "<!-- end of results -->"
+CASCADE = {
+    "tk_dice": "kidney with tumour, cascade",
+    "tumor_dice": "tumour, cascade",
+    "composite": "KiTS19 composite, cascade",
+}
 CLAIMS = ["", "claim", "verdict", "measure", "our number", "95 %", "n"]
 
 
@@ -18,16 +23,10 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
     summary = plain(summary)
     kidney, cascade, claims = summary["kidney"], summary["cascade"], summary["claims"]
     scores = [["kidney, first stage alone", *_score(kidney, "dice")]]
-    for words, field in (
-        ("kidney with tumour, cascade", "tk_dice"),
-        ("tumour, cascade", "tumor_dice"),
-        ("KiTS19 composite, cascade", "composite"),
-    ):
-        scores.append([words, *_score(cascade, field)])
+    scores += [[words, *_score(cascade, field)] for field, words in CASCADE.items()]
     for row in summary["real"]:
-        scores.append(
-            [f"kidney of the real CT {row['case']}", number(row["dice"]) or "–", "–", "1"]
-        )
+        name = f"kidney of the real CT {row['case']}"
+        scores.append([name, number(row["dice"]) or "–", "–", "1"])
     arms = []
     for name, row in summary["tumor"].items():
         sizes = [str(len(row["seeds"])), number(row["parameters"])]
@@ -39,23 +38,19 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
         ledger.append([*row, value, interval(claim["ci"]) or "–", str(claim["n"])])
     tally = Counter(claim["verdict"] for claim in claims).most_common()
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in tally)
-    return "\n\n".join(
-        [
-            _head(summary),
-            _table(["", "Dice", "95 %", "n"], scores),
-            "Tumour Dice inside the true kidneys, arm by arm:",
-            _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
-            f"Of the paper's {len(claims)} claims: {verdicts}.",
-            _table(CLAIMS, ledger, words=4),
-        ]
-    )
+    parts = [
+        _head(summary),
+        _table(["", "Dice", "95 %", "n"], scores),
+        "Tumour Dice inside the true kidneys, arm by arm:",
+        _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
+        f"Of the paper's {len(claims)} claims: {verdicts}.",
+        _table(CLAIMS, ledger, words=4),
+    ]
+    return "\n\n".join(parts)
 
 
 def with_results(readme: str, summary: Mapping[str, Any]) -> str:
-    """Return the README's text with its results made anew.
-
-    Raises ValueError where their place is not marked.
-    """
+    """The README with its results made anew; raises ValueError where their place is not marked."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

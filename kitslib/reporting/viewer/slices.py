@@ -13,45 +13,24 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy import ndimage
 
-from kitslib.reporting.figures.panels import (
-    ABDOMEN,
-    AXES,
-    MARKS,
-    Plane,
-    plane_slice,
-    plane_spacing,
-    tallness,
-)
+from kitslib.reporting.figures.panels import ABDOMEN, AXES, MARKS, Plane, plane_slice, plane_spacing
 from kitslib.reporting.figures.style import NAMES, PALETTE, WORDS
 from kitslib.reporting.viewer.slider import Viewer, ViewerError, encoded
 
-HU_WINDOWS = {
-    "abdomen": ABDOMEN,
-    "kidney": (-20.0, 280.0),
-    "bone": (-450.0, 1050.0),
-    "lung": (-1350.0, 150.0),
-}
+HU_WINDOWS = {"abdomen": ABDOMEN, "kidney": (-20, 280), "bone": (-450, 1050), "lung": (-1350, 150)}
 STORED = ("abdomen", "bone")  # the HU windows of a viewer that lies in a page
 BUDGET = 1_700_000  # characters of all pictures of a viewer
 WIDTH, LIVE_WIDTH = 340, 480  # pixels
 MARGIN_MM = 15  # shown beyond the labels
-DRAWN = {  # per overlay: thickness of the edge in pixels, opacity inside, opacity of the edge
-    "labels": (1, 85, 190),
-    "truth": (1, 95, 95),
-    "prediction": (2, 0, 255),
-}
+# per overlay: thickness of the edge in pixels, opacity inside, opacity of the edge
+DRAWN = {"labels": (1, 85, 190), "truth": (1, 95, 95), "prediction": (2, 0, 255)}
 
 
 def slice_viewer(
-    imaging: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    spacing: Sequence[float],
-    title: str,
-    max_slices: int = 48,
-    prediction: np.ndarray | None = None,
-    plane: Plane = "axial",
-) -> Viewer:
+    imaging: np.ndarray, labels: np.ndarray | None = None,
+    *, spacing: Sequence[float], title: str, max_slices: int = 48,
+    prediction: np.ndarray | None = None, plane: Plane = "axial",
+) -> Viewer:  # fmt: skip
     """The slices of a CT (D, H, W) in HU, labels filled, a prediction outlined, each with a switch.
 
     `spacing` is (z, y, x) in mm. The bone HU window is left out where the pictures would weigh more
@@ -100,11 +79,9 @@ def slice_viewer(
 
 
 def _overlays(
-    imaging: np.ndarray,
-    labels: np.ndarray | None,
-    prediction: np.ndarray | None,
+    imaging: np.ndarray, labels: np.ndarray | None, prediction: np.ndarray | None,
     spacing: Sequence[float],
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray]:  # fmt: skip
     """What lies over the CT, by name; labels are the truth where there is a prediction."""
     if imaging.ndim != 3 or len(spacing) != 3:
         got = f"shape {imaging.shape}, spacing {spacing}"
@@ -113,9 +90,8 @@ def _overlays(
     overlays = {name: volume for name, volume in overlays.items() if volume is not None}
     for name, volume in overlays.items():
         if volume.shape != imaging.shape:
-            raise ViewerError(
-                f"viewer: {name} must have the imaging's shape {imaging.shape}, got {volume.shape}"
-            )
+            got = f"the imaging's shape {imaging.shape}, got {volume.shape}"
+            raise ViewerError(f"viewer: {name} must have {got}")
     return overlays
 
 
@@ -129,8 +105,7 @@ def _slices(
 ) -> list[int]:
     """Evenly spread slice numbers over the labelled part and its margin, or over all slices."""
     first, last = 0, count - 1
-    marked = sum(_areas(volume > 0, axis) for volume in overlays.values())
-    where = np.flatnonzero(marked)
+    where = np.flatnonzero(sum(_areas(volume > 0, axis) for volume in overlays.values()))
     if len(where):
         first, last = max(where[0] - margin, first), min(where[-1] + margin, last)
     shown = min(most, last - first + 1)
@@ -149,7 +124,8 @@ def _start(overlays: Mapping[str, np.ndarray], axis: int, indices: Sequence[int]
 
 def _size(image: np.ndarray, step: Sequence[float], width: int) -> tuple[int, int]:
     """Width and height in pixels of a slice at true aspect; `step` is mm per row and column."""
-    return width, max(1, round(width * tallness(image, step)))
+    tallness = image.shape[0] * step[0] / (image.shape[1] * step[1])
+    return width, max(1, round(width * tallness))
 
 
 def _grey(image: np.ndarray, size: tuple[int, int], hu_window: str) -> Image.Image:
@@ -165,32 +141,25 @@ def _layer(labels: np.ndarray, size: tuple[int, int], overlay: str) -> Image.Ima
     picture = Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     drawn, around = np.asarray(picture), 2 * thickness + 1
     inner = ndimage.minimum_filter(drawn, around) == ndimage.maximum_filter(drawn, around)
-    palette = [0, 0, 0]
-    for name in [*NAMES.values(), *NAMES.values()]:
-        palette += [round(255 * part) for part in to_rgb(PALETTE[name])]
+    colors = np.array([to_rgb(PALETTE[name]) for name in NAMES.values()])
     picture = Image.fromarray(drawn + (len(NAMES) * ((drawn > 0) & ~inner)).astype(np.uint8))
-    picture.putpalette(palette)
+    picture.putpalette([0, 0, 0, *np.rint(255 * colors).astype(int).flatten().tolist() * 2])
     picture.info["transparency"] = bytes([0, *[inside] * len(NAMES), *[edge] * len(NAMES)])
     return picture
 
 
 def live_viewer(
-    imaging: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    spacing: Sequence[float],
-    title: str,
-    prediction: np.ndarray | None = None,
-) -> Any:
+    imaging: np.ndarray, labels: np.ndarray | None = None,
+    *, spacing: Sequence[float], title: str, prediction: np.ndarray | None = None,
+) -> Any:  # fmt: skip
     """Every slice, plane and HU window of a CT (D, H, W), drawn by the kernel as the slider moves.
 
     Each plane opens at its slice with most tumour. It needs a running kernel: call it only where
     somebody watches, never in a headless run. Raises ViewerError when there is no kernel.
     """
     if getattr(get_ipython(), "kernel", None) is None:
-        raise ViewerError(
-            "live viewer: expected a running notebook kernel, found none; use slice_viewer instead"
-        )
+        fix = "use slice_viewer instead"
+        raise ViewerError(f"live viewer: expected a running notebook kernel, found none; {fix}")
     import ipywidgets
 
     overlays = _overlays(imaging, labels, prediction, spacing)

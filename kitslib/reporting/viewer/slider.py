@@ -79,9 +79,8 @@ class Viewer:
             f"<output>{escape(self.words[self.start])}</output>"
         )
         if len(self.frames) > 1:
-            choices = ""
-            for name in map(escape, self.frames):
-                choices += f'<option value="{name}">{name}</option>'
+            names = map(escape, self.frames)
+            choices = "".join(f'<option value="{name}">{name}</option>' for name in names)
             html += f"<label>HU window <select {_OWN_KEYS}>{choices}</select></label>"
         for name in map(escape, self.layers):
             box = f'<input {_OWN_KEYS} type="checkbox" name="{name}" checked>'

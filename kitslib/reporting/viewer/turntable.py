@@ -12,17 +12,13 @@ from scipy import ndimage
 from kitslib.reporting.figures.style import NAMES, PALETTE, WORDS
 from kitslib.reporting.viewer.slider import Viewer, ViewerError, encoded
 
-VIEWS, WIDTH = 24, 340  # pixels
+WIDTH = 340  # pixels
 GROUND = (17.0, 20.0, 26.0)  # RGB
 Surface = tuple[np.ndarray, np.ndarray]  # points (n, 3) in mm about the centre, outward normals
 
 
 def turntable(
-    labels: np.ndarray,
-    *,
-    spacing: Sequence[float],
-    views: int = VIEWS,
-    title: str = "Kidneys in 3D",
+    labels: np.ndarray, *, spacing: Sequence[float], views: int = 24, title: str = "Kidneys in 3D"
 ) -> Viewer:
     """Kidney, tumour and cysts of a label map (D, H, W) as shaded surfaces that turn upright.
 
@@ -30,25 +26,20 @@ def turntable(
     Raises ViewerError when there is nothing to show.
     """
     if not (labels > 0).any():
-        raise ViewerError(
-            "turntable: expected a label map with kidney, tumour or cyst, got only background"
-        )
+        raise ViewerError("turntable: expected kidney, tumour or cyst, got only background")
     surfaces, (tall, wide) = _surfaces(labels, spacing)
     scale = WIDTH / wide
     size = (WIDTH, max(1, round(tall * scale)))
-    pictures, words = [], []
-    for angle in np.arange(views) * 360 / views:
-        picture = _render(surfaces, angle, scale, size)
-        pictures.append(encoded(picture, "JPEG", quality=80, optimize=True))
-        words.append(f"{angle:.0f}°")
+    angles = np.arange(views) * 360 / views
+    pictures = [_render(surfaces, angle, scale, size) for angle in angles]
     parts = [WORDS[value] for value in surfaces]
     return Viewer(
         title=title,
         alt=f"{title}: shaded surfaces of {', '.join(parts)}, turning",
         caption=f"{title}. Seen from the front at 0°; drag the slider to turn.",
-        frames={"surface": pictures},
+        frames={"surface": [encoded(one, "JPEG", quality=80, optimize=True) for one in pictures]},
         layers={},
-        words=words,
+        words=[f"{angle:.0f}°" for angle in angles],
         start=0,
         size=size,
         marks=(),
@@ -66,12 +57,9 @@ def _surfaces(
     factors = np.asarray(spacing, float) / step
     surfaces, reach, tall = {}, 0.0, 0.0
     for value in NAMES:
-        mask = cut == value
-        if not mask.any():
+        if not (cut == value).any():
             continue
-        if value == 1:
-            mask = cut > 0
-        soft = mask.astype(np.float32)
+        soft = (cut > 0 if value == 1 else cut == value).astype(np.float32)
         soft = ndimage.zoom(soft, factors, order=1, grid_mode=True, mode="nearest")
         soft = ndimage.gaussian_filter(soft, 1.2)
         solid = soft > min(0.5, 0.6 * float(soft.max()))
@@ -106,13 +94,9 @@ def _render(
 
 
 def _draw(
-    points: np.ndarray,
-    normals: np.ndarray,
-    angle: float,
-    scale: float,
-    shape: tuple[int, int],
+    points: np.ndarray, normals: np.ndarray, angle: float, scale: float, shape: tuple[int, int],
     color: str,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Shaded colours (H, W, 3) and depths (H, W) of a surface: larger nearer, -inf where empty."""
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     across = points[:, 2] * cos - points[:, 1] * sin
