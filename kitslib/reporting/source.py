@@ -10,10 +10,7 @@ from IPython.display import Markdown, display
 
 
 def show_source(thing: Any) -> None:
-    """Display the source of a function, class or (cached) property, highlighted.
-
-    Raises OSError where Python has no source for it.
-    """
+    """Display the source of a function, class or property; raises OSError where there is none."""
     thing = getattr(thing, "func", getattr(thing, "fget", thing))
     source = textwrap.dedent(inspect.getsource(thing)).strip()
     display(Markdown(f"````python\n{source}\n````"))

@@ -11,25 +11,17 @@ from IPython.display import display
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
 EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.arm_effects`
-    "reference": "against",
-    "difference": "difference in Dice",
-    "interval": "95 % interval",
-    "p": "p",
-    "p_holm": "p, Holm",
-    "effect": "rank effect",
-    "effect_lo": "effect from",
-    "effect_hi": "effect to",
-    "n": "n",
-    "seeds": "seeds",
-}
+    "reference": "against", "difference": "difference in Dice", "interval": "95 % interval",
+    "p": "p", "p_holm": "p, Holm",
+    "effect": "rank effect", "effect_lo": "effect from", "effect_hi": "effect to",
+    "n": "n", "seeds": "seeds",
+}  # fmt: skip
 
 
 def show(
-    frame: pd.DataFrame,
-    columns: dict[str, str] | None = None,
-    digits: int | dict[str, int] = 3,
-    index: str | None = None,
-) -> None:
+    frame: pd.DataFrame, columns: dict[str, str] | None = None,
+    digits: int | dict[str, int] = 3, index: str | None = None,
+) -> None:  # fmt: skip
     """Display a table once: numbers rounded, whole numbers without decimals, missing values as –.
 
     `columns` maps a column to the name that is shown, in the order shown; without it all columns

@@ -43,9 +43,8 @@ class Box:
 def tumor_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
     """A tumour network as it is wired: a box per level, with channels and grid, and the mechanisms.
 
-    `options` are the keyword arguments of `networks.build`; `size` is the input's, (H, W) or
-    (D, H, W), each axis a multiple of the network's divisor. Raises FigureError for another
-    network.
+    `options` are the keyword arguments of `networks.build`; `size` is (H, W) or (D, H, W),
+    multiples of the network's divisor. Raises FigureError for another network.
     """
     drawers = {"vnet": _vnet, "unet": _unet, "deeplab": _deeplab}
     name, dims = options["name"], options.get("dims", "2.5d")
@@ -62,8 +61,7 @@ def tumor_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
 def kidney_network(options: Mapping[str, Any], size: Sequence[int]) -> Figure:
     """The 3D ResUNet as it is wired: its encoder and decoder levels, and the supervised maps.
 
-    `options` are the keyword arguments of `networks.build`; `size` is the input's (D, H, W),
-    multiples of 8.
+    `options` are the keyword arguments of `networks.build`; `size` is (D, H, W), multiples of 8.
     """
     widths = options.get("widths", (16, 32, 64, 128, 256))
     supervised = options.get("deep_supervision", True)

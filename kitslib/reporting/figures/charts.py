@@ -17,14 +17,12 @@ from kitslib.reporting.figures.style import CYCLE, NAMES, PALETTE, WIDTH, WORDS,
 
 LINES = ("-", "--", ":")  # one after the other once all colours are used
 HU_LIMITS, HU_BINS = (-150.0, 350.0), 100
+ROUND = {"solid_capstyle": "round"}
 BESIDE = {"xycoords": ("axes fraction", "data"), "va": "center"}  # words right of a chart's row
 
 
 def checked_table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
-    """A table (frame, mapping of lists, rows) as a frame that has rows and the needed columns.
-
-    Raises FigureError, naming the figure (`what`) and what came instead.
-    """
+    """A table as a frame; raises FigureError, naming the figure, without rows or needed columns."""
     frame = pd.DataFrame(table)
     if frame.empty or not set(needed) <= set(frame):
         got = f"{len(frame)} rows with {', '.join(map(str, frame)) or 'no columns'}"
@@ -100,17 +98,13 @@ def dice_strip(
             continue
         ax.scatter(points, row + spread_out(len(points), 0.4), **dots)
         if group in intervals:
-            _bar(ax, row, intervals[group], PALETTE["tumor"], 3.2)
+            ax.plot(intervals[group], [row] * 2, color=PALETTE["tumor"], linewidth=3.2, **ROUND)
         ax.scatter([points.mean()], [row], color=PALETTE["tumor"], **mark)
         ax.annotate(f"{points.mean():.3f}", (1.01, row), fontsize=9, **BESIDE)
     name_rows(ax, groups)
     words = ", bar: its interval" if intervals else ""
     ax.set_xlabel(f"{value} (dots: cases, diamond: mean{words})")
     return ax
-
-
-def _bar(ax: Axes, row: int, ends: Sequence[float], color: str, width: float) -> None:
-    ax.plot(ends, [row, row], color=color, linewidth=width, solid_capstyle="round")
 
 
 def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
@@ -126,7 +120,7 @@ def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
         color, face = PALETTE["muted"], "white"
         if one["low"] > 0 or one["high"] < 0:
             color = face = PALETTE["kidney" if one["effect"] > 0 else "tumor"]
-        _bar(ax, row, (one["low"], one["high"]), color, 2.4)
+        ax.plot((one["low"], one["high"]), [row] * 2, color=color, linewidth=2.4, **ROUND)
         ax.scatter([one["effect"]], [row], color=face, edgecolor=color, **mark)
         words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]"
         if pd.notna(one.get("n")):
@@ -164,8 +158,8 @@ def dice_against_volume(table: Any) -> Axes:
 def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
     """Mean Dice of each arm over its costs, one panel per cost on a logarithmic axis.
 
-    `table` has the columns arm, dice, low, high (an interval) and those of `costs`, which maps a
-    column to the words on its axis. Arms are named at their dots.
+    `table` has arm (written at its dot), dice, low, high (an interval) and the columns of `costs`,
+    which maps them to the words on their axes.
     """
     frame = checked_table(table, ["arm", "dice", "low", "high", *costs], "dice against cost")
     size = (4.6 * len(costs), 3.8)

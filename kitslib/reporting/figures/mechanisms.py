@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from kitslib.reporting.figures.panels import check_shape, map_panel, overlay_panel, tallness
@@ -51,9 +49,8 @@ def attention_maps(
 def coverage_panels(coverages: Mapping[str, np.ndarray]) -> Figure:
     """How many paths lead from each input offset to the output voxel; holes are filled.
 
-    `coverages` maps a title to a square (n, n) of odd n as `networks.hdc_coverage` makes it. All
-    panels have the same scale; beyond a stack's field nothing is drawn. Raises FigureError for
-    anything that is no such square.
+    `coverages` maps a title to (n, n), n odd, of `networks.hdc_coverage`; one scale for all panels,
+    nothing beyond a stack's field. Raises FigureError for another shape.
     """
     for title, paths in coverages.items():
         if paths.ndim != 2 or paths.shape[0] != paths.shape[1] or paths.shape[0] % 2 == 0:
@@ -62,10 +59,19 @@ def coverage_panels(coverages: Mapping[str, np.ndarray]) -> Figure:
         raise FigureError("coverage: expected at least one stack, got none")
     widest = max(map(len, coverages.values())) / 2
     most = max(int(paths.max()) for paths in coverages.values())
+    blues = ListedColormap(plt.get_cmap("Blues")(np.linspace(0.25, 1, 256)))
+    style = {"cmap": blues.with_extremes(bad=HOLE), "norm": LogNorm(1, max(most, 2))}
     size = (5.8, 5.8 / len(coverages) + 0.9)
     fig, axes = plt.subplots(1, len(coverages), figsize=size, squeeze=False)
     for ax, (title, paths) in zip(axes[0], coverages.items(), strict=True):
-        picture = _coverage(ax, paths, most)
+        edges = np.arange(len(paths) + 1) - len(paths) / 2
+        extent = (edges[0], edges[-1], edges[-1], edges[0])
+        shown = np.ma.masked_equal(paths, 0)
+        picture = ax.imshow(shown, extent=extent, interpolation="nearest", **style)
+        ax.scatter([0], [0], marker="+", s=60, color="white", linewidths=2.2)
+        ax.hlines(edges, edges[0], edges[-1], color="white", linewidth=0.6)
+        ax.vlines(edges, edges[0], edges[-1], color="white", linewidth=0.6)
+        ax.grid(False)
         title += f"\n{np.count_nonzero(paths)} of {paths.size} voxels reached"
         ax.set(title=title, xlabel="offset, voxels", xlim=(-widest, widest), ylim=(widest, -widest))
         for axis in (ax.xaxis, ax.yaxis):
@@ -75,17 +81,3 @@ def coverage_panels(coverages: Mapping[str, np.ndarray]) -> Figure:
     bar.set_label("paths to the output voxel (orange: none)")
     bar.ax.xaxis.set(major_formatter=lambda x, _: f"{x:g}", minor_locator=NullLocator())
     return fig
-
-
-def _coverage(ax: Axes, paths: np.ndarray, most: int) -> AxesImage:
-    edges = np.arange(len(paths) + 1) - len(paths) / 2
-    extent = (edges[0], edges[-1], edges[-1], edges[0])
-    blues = ListedColormap(plt.get_cmap("Blues")(np.linspace(0.25, 1, 256)))
-    style = {"cmap": blues.with_extremes(bad=HOLE), "norm": LogNorm(1, max(most, 2))}
-    shown = np.ma.masked_equal(paths, 0)
-    picture = ax.imshow(shown, extent=extent, interpolation="nearest", **style)
-    ax.scatter([0], [0], marker="+", s=60, color="white", linewidths=2.2)
-    ax.hlines(edges, edges[0], edges[-1], color="white", linewidth=0.6)
-    ax.vlines(edges, edges[0], edges[-1], color="white", linewidth=0.6)
-    ax.grid(False)
-    return picture

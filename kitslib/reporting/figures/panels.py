@@ -21,11 +21,8 @@ FILL = 0.3  # opacity of a filled label
 MARGIN_MM = 25.0  # around the labels of a case view
 Plane = Literal["axial", "coronal", "sagittal"]
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
-MARKS = {  # at the left, right, top and bottom
-    "axial": ("R", "L", "A", "P"),
-    "coronal": ("R", "L", "H", "F"),
-    "sagittal": ("A", "P", "H", "F"),
-}
+# letters at the left, right, top and bottom
+MARKS = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
 
 
 def plane_slice(volume: np.ndarray, plane: Plane, index: int) -> np.ndarray:
@@ -35,8 +32,7 @@ def plane_slice(volume: np.ndarray, plane: Plane, index: int) -> np.ndarray:
 
 def plane_spacing(spacing: Sequence[float], plane: Plane) -> tuple[float, float]:
     """Millimetres per row and per column of a slice in this plane, from a (z, y, x) spacing."""
-    rows, columns = np.delete(np.asarray(spacing, float), AXES[plane]).tolist()
-    return rows, columns
+    return tuple(np.delete(np.asarray(spacing, float), AXES[plane]).tolist())
 
 
 def tallness(image: np.ndarray, spacing: Sequence[float]) -> float:
@@ -44,9 +40,9 @@ def tallness(image: np.ndarray, spacing: Sequence[float]) -> float:
     return image.shape[0] * spacing[0] / (image.shape[1] * spacing[1])
 
 
-def check_shape(name: str, array: np.ndarray, image: np.ndarray) -> None:
-    """Raise FigureError where what is drawn over an image has another shape."""
-    if array.shape != image.shape:
+def check_shape(name: str, array: np.ndarray | None, image: np.ndarray) -> None:
+    """Raise FigureError where what is drawn over an image, if anything, has another shape."""
+    if array is not None and array.shape != image.shape:
         raise FigureError(f"{name}: expected the image's shape {image.shape}, got {array.shape}")
 
 
@@ -60,9 +56,8 @@ def overlay_panel(
     `spacing` is millimetres per row and per column; `plane` sets the orientation marks.
     Raises FigureError when a label slice has another shape than the image.
     """
-    for name, labels in (("truth", truth), ("prediction", prediction)):
-        if labels is not None:
-            check_shape(name, labels, image)
+    check_shape("truth", truth, image)
+    check_shape("prediction", prediction, image)
     aspect = spacing[0] / spacing[1]
     ax.imshow(image, "gray", aspect=aspect, interpolation="bilinear", clim=ABDOMEN)
     if truth is not None:
@@ -77,8 +72,7 @@ def overlay_panel(
     ax.set(xticks=[], yticks=[], facecolor="black", title=title)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    _marks(ax, MARKS[plane])
-    _scale_bar(ax, image.shape, spacing)
+    _marks(ax, image.shape, spacing, MARKS[plane])
     return ax
 
 
@@ -109,17 +103,14 @@ def outline(ax: Axes, labels: np.ndarray, *, width: float, halo: float = 1.1) ->
     ax.set(xlim=(-0.5, labels.shape[1] - 0.5), ylim=(labels.shape[0] - 0.5, -0.5))
 
 
-def _marks(ax: Axes, marks: tuple[str, str, str, str]) -> None:
+def _marks(ax: Axes, shape: Sequence[int], spacing: Sequence[float], marks: str) -> None:
+    """Orientation letters, and a white bar of 5 cm, or 1 cm where the slice is small."""
     style = {"transform": ax.transAxes, "color": "white", "fontsize": 9, "fontweight": "bold"}
     stroke = [withStroke(linewidth=1.8, foreground="black")]
     places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))
     places += ((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
     for mark, (x, y, across, down) in zip(marks, places, strict=True):
         ax.text(x, y, mark, ha=across, va=down, path_effects=stroke, **style)
-
-
-def _scale_bar(ax: Axes, shape: tuple[int, int], spacing: Sequence[float]) -> None:
-    """A white bar of 5 cm, or 1 cm where the slice is small, at the lower right."""
     length = 50 if shape[1] * spacing[1] > 120 else 10
     right, bottom = 0.96 * shape[1], 0.95 * shape[0]
     left = right - length / spacing[1]
@@ -136,8 +127,7 @@ def three_planes(
 
     They meet in the middle of the tumour, else of the kidney, else of the volume.
     """
-    labels = truth if truth is not None else prediction
-    focus = focus_voxel(labels, imaging.shape)
+    focus = focus_voxel(prediction if truth is None else truth, imaging.shape)
     depth, height, width = np.array(imaging.shape) * spacing
     room = 0.75 if title else 0.45
     tall = min(WIDTH * max(height, depth) / (2 * width + height) + room, 8.5)
@@ -156,10 +146,7 @@ def three_planes(
 
 
 def focus_voxel(labels: np.ndarray | None, shape: Sequence[int]) -> tuple[int, int, int]:
-    """The voxel (z, y, x) to show: in the slice with most tumour, else cyst, else kidney.
-
-    Without labels it is the central one.
-    """
+    """The voxel (z, y, x) in the slice of most tumour, else cyst, else kidney, else the centre."""
     for wanted in (2, 3, 1) if labels is not None else ():
         mask = labels == wanted
         if mask.any():
@@ -187,8 +174,7 @@ def case_view(
     *, spacing: Sequence[float],
 ) -> CaseView:  # fmt: skip
     """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm."""
-    labels = truth if truth is not None else prediction
-    z = focus_voxel(labels, imaging.shape)[0]
+    z = focus_voxel(prediction if truth is None else truth, imaging.shape)[0]
     parts = [None if part is None else part[z] for part in (imaging, truth, prediction)]
     where = np.argwhere(sum(part > 0 for part in parts[1:] if part is not None))
     step = (float(spacing[1]), float(spacing[2]))
@@ -202,10 +188,7 @@ def case_view(
 
 
 def case_grid(views: Sequence[CaseView], *, columns: int = 3) -> Figure:
-    """Panels side by side (worst, median, best, say): truth filled, prediction outlined.
-
-    Raises FigureError when there is nothing to show.
-    """
+    """Panels side by side: truth filled, prediction outlined; raises FigureError without a view."""
     if not views:
         raise FigureError("case grid: expected at least one case, got none")
     columns = min(columns, len(views))

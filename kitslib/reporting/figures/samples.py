@@ -21,10 +21,8 @@ def sample_view(
     title: str, hu: np.ndarray, labels: np.ndarray, spacing: Sequence[float], share: float = 0.5
 ) -> CaseView:
     """Return one slice of a sample, HU and labels (…, H, W), as a panel; spacing (z, y, x) mm."""
-    truth = center(labels, share).astype(np.uint8)
-    return CaseView(
-        title=title, image=center(hu, share), truth=truth, prediction=None, spacing=spacing[1:]
-    )
+    image, truth = center(hu, share), center(labels, share).astype(np.uint8)
+    return CaseView(title=title, image=image, truth=truth, prediction=None, spacing=spacing[1:])
 
 
 def sample_grid(

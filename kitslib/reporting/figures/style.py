@@ -14,13 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 PALETTE = {
-    "kidney": "#1280CC",
-    "tumor": "#D9480F",
-    "cyst": "#009E73",
-    "truth": "#3B4252",
-    "prediction": "#9C36A8",
-    "muted": "#7A8494",
-}
+    "kidney": "#1280CC", "tumor": "#D9480F", "cyst": "#009E73",
+    "truth": "#3B4252", "prediction": "#9C36A8", "muted": "#7A8494",
+}  # fmt: skip
 NAMES = {1: "kidney", 2: "tumor", 3: "cyst"}
 WORDS = {1: "kidney", 2: "tumour", 3: "cyst"}
 CYCLE = ("#1280CC", "#D9480F", "#009E73", "#9C36A8", "#B08400", "#3B4252", "#C2478A", "#5B8C2A")

@@ -15,12 +15,8 @@ from kitslib.reporting.pages.outputs import number_box
 from kitslib.reporting.pages.words import duration, interval, number, plain, quantity
 
 NEEDED = ("profile", "synthetic", "commit", "wall_s", "kidney", "tumor", "cascade", "claims")
-VERDICTS = {  # each with its mark and its class in the style sheet
-    "reproduced": ("✓", "reproduced"),
-    "not reproduced": ("✗", "not-reproduced"),
-    "undecided": ("?", "undecided"),
-    "not testable here": ("○", "not-testable"),
-}
+# each with its mark
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", "not testable here": "○"}
 REASONS = {  # why a number is missing; "not recorded" for all others
     "dice": "no test case was scored",
     "composite": "the cascade was not scored",
@@ -51,10 +47,9 @@ def index_html(
     """The index page of a study as HTML, every statement on it computed from the summary.
 
     `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
-    (real CT that the kidney network was tried on: case, dice), its `device`, its kidney's `worst`
-    and a claim's `measure` and `unit` are shown where they are there. `data` says in one sentence
-    which cases were used. Raises ValueError when a key is missing, a verdict unknown, a link
-    absolute or a picture without alternative text or caption.
+    (real CT: case, kidney `dice`), its `device`, its kidney's `worst` and a claim's `measure` and
+    `unit` are optional. `data` says in one sentence which cases were used. Raises ValueError for a
+    missing key, an unknown verdict, an absolute link, a picture without `picture_alt` or caption.
     """
     summary = plain(summary)
     _check(summary, pages)
@@ -176,7 +171,15 @@ def _certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any], synthetic: b
         end = ": smaller differences between arms may be chance." * (widths[widest] > TIGHT) or "."
         words = f"95 % bootstrap intervals over cases; the widest, {widest}, spans"
         sentences.append(f"{words} {number(widths[widest])} Dice{end}")
-    sentences += _overlap(tumor)
+    arms = {arm: row for arm, row in tumor.items() if interval(row.get("dice_ci"))}
+    if len(arms) > 1:
+        scored = _scored(arms)
+        best = max(scored, key=scored.get)
+        low = arms.pop(best)["dice_ci"][0]
+        touching = sum(row["dice_ci"][1] >= low for row in arms.values())
+        overlaps = f"overlaps with that of {touching} of {len(arms)} other arms."
+        clear = "is clear of every other arm's."
+        sentences.append(f"The interval of “{best}” {overlaps if touching else clear}")
     if counts and min(counts) < FEW:
         cases = "1 case" if min(counts) == 1 else f"{min(counts)} cases"
         sentences.append(f"The smallest test set has {cases}, which is few.")
@@ -184,21 +187,6 @@ def _certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any], synthetic: b
         words = "The CT is computer-generated: differences between arms may carry over to patients"
         sentences.append(f"{words}, levels not.")
     return sentences or ["No interval has been computed yet."]
-
-
-def _overlap(tumor: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Whether the best arm's interval is clear of the others'."""
-    bounded = {arm: row for arm, row in tumor.items() if interval(row.get("dice_ci"))}
-    if len(bounded) < 2:
-        return []
-    scored = _scored(bounded)
-    best = max(scored, key=scored.get)
-    low = bounded.pop(best)["dice_ci"][0]
-    touching = sum(row["dice_ci"][1] >= low for row in bounded.values())
-    if not touching:
-        return [f"The interval of “{best}” is clear of every other arm's."]
-    words = f"The interval of “{best}” overlaps with that of"
-    return [f"{words} {touching} of {len(bounded)} other arms."]
 
 
 def _arm(name: str, row: Mapping[str, Any], notes: Notes) -> dict[str, Any]:

@@ -65,10 +65,7 @@ def _requests_of(tag: Tag) -> list[str]:
 
 
 def require_offline(html: str, name: str) -> None:
-    """Refuse a page that would load anything from outside itself.
-
-    Raises RemoteRequestError with the page's name and what it would load.
-    """
+    """Raise RemoteRequestError, with the page's name, where it would load what is not in it."""
     found = remote_requests(html)
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -58,12 +58,11 @@ def to_html(notebook: Path) -> str:
 
 
 def _read(notebook: Path) -> NotebookNode:
-    if not notebook.is_file():
-        raise ReportError(f"{notebook}: expected an executed notebook, found no file; run it first")
     try:
         nb = nbformat.read(notebook, as_version=4)
     except Exception as error:
-        raise ReportError(f"{notebook}: expected a notebook of format 4, got {error}") from error
+        expected = "expected an executed notebook of format 4"
+        raise ReportError(f"{notebook}: {expected}, got {error}; run it first") from error
     nb.metadata.pop("widgets", None)
     tag = "papermill-error-cell-tag"
     nb.cells = [cell for cell in nb.cells if tag not in cell.metadata.get("tags", [])]
@@ -105,28 +104,20 @@ def _page_context(
     nb: NotebookNode, provenance: dict[str, Any], answer: dict[str, Any], title: str
 ) -> dict[str, Any]:
     """What the page's template shows besides the cells."""
-    papermill = nb.metadata.get("papermill", {})
-    found = {
-        "title": title,
-        "date": papermill.get("end_time") or papermill.get("start_time"),
-        "duration_s": papermill.get("duration"),
-        "parameters": papermill.get("parameters", {}),
-        "commit": None,
-        "data": None,
-        **provenance,
-    }
+    found, papermill = dict(provenance), nb.metadata.get("papermill", {})
+    ended = papermill.get("end_time") or papermill.get("start_time")
     facts = {
-        "Date": moment(found.pop("date")),
-        "Duration": duration(found.pop("duration_s")),
-        "Commit": found.pop("commit"),
-        "Data": found.pop("data"),
+        "Date": moment(found.pop("date", ended)),
+        "Duration": duration(found.pop("duration_s", papermill.get("duration"))),
+        "Commit": found.pop("commit", None),
+        "Data": found.pop("data", None),
     }
-    parameters = found.pop("parameters").items()
+    parameters = found.pop("parameters", papermill.get("parameters", {})).items()
     chips = [(name, setting(value)) for name, value in parameters if value not in (None, "")]
     details = [(f"Parameter {name}", text) for name, text in chips[CHIPS:]]
     code = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
     return {
-        "title": str(found.pop("title")),
+        "title": str(found.pop("title", title)),
         "css": asset("page.css"),
         "js": asset("page.js"),
         "synthetic": found.get("synthetic") is True,
@@ -283,7 +274,13 @@ def _order_headings(soup: BeautifulSoup) -> None:
         level = min(max(int(heading.name[1]), 2), level + 1)
         heading.name = f"h{level}"
         if not heading.get("id"):
-            heading["id"] = _unused(heading.get_text().strip().replace(" ", "-"), used)
+            anchor = name = heading.get_text().strip().replace(" ", "-") or "section"
+            count = 1
+            while anchor in used:
+                count += 1
+                anchor = f"{name}-{count}"
+            used.add(anchor)
+            heading["id"] = anchor
         if level > 3:
             continue
         place, text = contents, heading.get_text().strip()
@@ -296,13 +293,3 @@ def _order_headings(soup: BeautifulSoup) -> None:
         soup.select_one(".toc-body").append(contents)
     else:
         soup.select_one(".toc").decompose()
-
-
-def _unused(name: str, used: set[str]) -> str:
-    """The name, with a number after it where the page has it already."""
-    candidate, count = name or "section", 1
-    while candidate in used:
-        count += 1
-        candidate = f"{name}-{count}"
-    used.add(candidate)
-    return candidate

@@ -35,10 +35,8 @@ def number(value: Any, digits: int | None = None) -> str | None:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if digits is None and abs(value) < 10:
-        digits = 3
-    elif digits is None:
-        digits = int(abs(value) < 1000)
+    if digits is None:
+        digits = 3 if abs(value) < 10 else int(abs(value) < 1000)
     return f"{value:,.{digits}f}".replace("-", "−")
 
 

@@ -54,11 +54,9 @@ class Viewer:
 
     def _repr_html_(self) -> str:
         parts = f"<style>{_asset('slider.css')}</style>{self._pictures()}{self._controls()}"
+        parts += f"{self._caption()}{self._script()}"
         style = f"width:{self.size[0]}px"
-        return (
-            f'<figure class="kits-viewer" id="{self.id}" style="{style}">{parts}'
-            f"{self._caption()}{self._script()}</figure>"
-        )
+        return f'<figure class="kits-viewer" id="{self.id}" style="{style}">{parts}</figure>'
 
     def _pictures(self) -> str:
         width, height = self.size

@@ -32,10 +32,9 @@ def turntable(
     size = (WIDTH, max(1, round(tall * scale)))
     angles = np.arange(views) * 360 / views
     pictures = [_render(surfaces, angle, scale, size) for angle in angles]
-    parts = [WORDS[value] for value in surfaces]
     return Viewer(
         title=title,
-        alt=f"{title}: shaded surfaces of {', '.join(parts)}, turning",
+        alt=f"{title}: shaded surfaces of {', '.join(map(WORDS.get, surfaces))}, turning",
         caption=f"{title}. Seen from the front at 0°; drag the slider to turn.",
         frames={"surface": [encoded(one, "JPEG", quality=80, optimize=True) for one in pictures]},
         layers={},
