@@ -13,6 +13,8 @@ from kitslib.networks.cpu import Conv3d, InstanceNorm, PReLU
 
 CONV = {2: nn.Conv2d, 3: Conv3d}
 UP_CONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+TRANSPOSED = tuple(UP_CONV.values())
+WEIGHTED = (nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 LEAK = 0.1  # below zero, so that none of the few hidden units of a mechanism can die
 
@@ -240,7 +242,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 def initialise(network: nn.Module) -> None:
     """Kaiming-normal convolution and linear weights for a PReLU slope of 0.25, zero biases."""
     for module in network.modules():
-        if isinstance(module, (*CONV.values(), *UP_CONV.values(), nn.Linear)):
+        if isinstance(module, WEIGHTED):
             nn.init.kaiming_normal_(module.weight, a=0.25)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.blocks import CONV, UP_CONV, AdditiveGate, ConcatGate, crop_to
+from kitslib.networks.blocks import TRANSPOSED, WEIGHTED, AdditiveGate, ConcatGate, crop_to
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -20,16 +20,16 @@ def count_parameters(network: nn.Module) -> int:
 
 def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds of convolutions and linear layers in evaluation, for an input (B, C, ...)."""
-    total, transposed = 0, tuple(UP_CONV.values())
+    total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        sites = inputs[0] if isinstance(module, transposed) else output
+        sites = inputs[0] if isinstance(module, TRANSPOSED) else output
         total += sites.numel() * module.weight[0].numel()  # [0]: what one site is multiplied with
 
     twin = _twin(network).eval()
     for module in twin.modules():
-        if isinstance(module, (*CONV.values(), *transposed, nn.Linear)):
+        if isinstance(module, WEIGHTED):
             module.register_forward_hook(count)
     twin(torch.empty(tuple(shape), device="meta"))
     return total
