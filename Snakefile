@@ -1,32 +1,22 @@
-# The stages of the study and what each depends on. Called by run_all.sh; for a cluster, call snakemake with this file
-# and --config profile=… data=… out=… and a profile of your scheduler.
+# The stages of the study and what each depends on. Called by run_all.sh with the study.json that
+# `python -m kitslib study` writes; for a cluster, add a profile of your scheduler.
 import sys
 from pathlib import Path
 from shlex import quote
+
+import yaml
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from kitslib.config import arm, as_dict, code_key, configure, key, kidney_arm, notebook_key
 
-study = configure(
-    profile=config.get("profile", "demo"), data=str(config.get("data") or ""), out=str(config.get("out") or "")
-)
-values = as_dict(study)
+study = configure(**config)
+SETTINGS = {name: value for name, value in as_dict(study).items() if name not in ("out", "seed")}
 PAGES, WORK = study.reports, study.work
 TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
 KIDNEY = [f"02_kidney-{arm}" for arm in study.kidney_arms]
 STAGES = ["01_data", "02_kidney", *KIDNEY, *TUMOR, "04_ablations", "05_evaluation"]
-
-# The sections of the configuration that each notebook reads: only a change in these runs it again.
-COHORT = ("data", "cohort", "kidney_grid", "tumor_grid")
-READS = {
-    "01_data": COHORT,
-    "02_kidney": (*COHORT, "kidney", "device", "precision", "threads"),
-    "03_tumor": (*COHORT, "tumor", "device", "precision", "threads"),
-    "04_ablations": (*COHORT, "arms", "seeds", "single_seed_arms", "kidney_arms"),
-    "05_evaluation": (*COHORT, "kidney", "tumor", "arms", "seeds", "single_seed_arms", "kidney_arms", "device", "precision", "threads"),
-}
 
 
 def listing(folder):
@@ -40,14 +30,15 @@ CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a 
 
 
 def identity(notebook):
-    """Changes with the data, the notebook, the code it uses and the settings it reads."""
-    settings = {name: values[name] for name in READS[notebook]}
-    return key(DATA, settings, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    """Changes with the data, the settings, the notebook and the code it uses."""
+    return key(DATA, SETTINGS, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
 
 
 def execute(notebook, name, more=""):
     """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
-    given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} {more}"
+    options = yaml.safe_dump({"options": dict(config["options"])}, default_flow_style=True, width=10**6)
+    options = quote(options.strip().replace("{", "{{").replace("}", "}}"))
+    given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
         f"echo '{name}: running (log: '{{log.text:q}}')'; SECONDS=0;"
@@ -102,7 +93,7 @@ rule kidney_arm:
     input: stage("01_data")
     output: stage("02_kidney-{arm}")
     log: **logs("02_kidney-{arm}")
-    params: identity=lambda wildcards: key(identity("02_kidney"), as_dict(kidney_arm(wildcards.arm)))
+    params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
     resources: gpu=1
     shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")

@@ -4,7 +4,8 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N] [--anyway]
+usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N]
+                    [--set NAME=VALUE]... [--anyway]
        ./run_all.sh lab     JupyterLab in the study's environment
        ./run_all.sh test    set-up, then the tests (further words go to pytest)
 
@@ -13,6 +14,8 @@ usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
   --jobs     stages run at a time (default: the number of cores)
+  --set      any setting of kitslib/config/sections.py, such as kidney.epochs=3; repeatable;
+             such a study has a folder of its own, named after what differs
   --anyway   start even where preflight finds that disk or memory will not do
 
 Run inside an active virtual environment to use that one; otherwise .venv is made here.
@@ -20,12 +23,13 @@ TEXT
 }
 
 fail() { echo "run_all.sh: $1 (see ./run_all.sh --help)" >&2; exit 2; }
+refuse() { echo "run_all.sh: $1" >&2; exit 1; }
 
 started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=()
+command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=() settings=()
 case "${1:-}" in
   lab|test) command=$1; shift; rest=("$@"); set -- ;;
 esac
@@ -33,7 +37,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) usage; exit 0 ;;
     --anyway) anyway=yes; shift; continue ;;
-    --profile|--data|--out|--jobs) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
+    --profile|--data|--out|--jobs|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
     *) fail "unknown argument '$1'" ;;
   esac
   case "$1" in
@@ -41,6 +45,7 @@ while [ $# -gt 0 ]; do
     --data) data=$2 ;;
     --out) out=$2 ;;
     --jobs) jobs=$2 ;;
+    --set) settings+=(--set "$2") ;;
   esac
   shift 2
 done
@@ -52,6 +57,16 @@ if [ -n "$data" ]; then
   [ -d "$data" ] || fail "--data: $data is not a folder"
 fi
 out=$(absolute "$out")
+
+# What the study cannot run on is refused before anything is written.
+case "$(uname -sm)" in
+  MSYS*|MINGW*|CYGWIN*) refuse "the study does not run on native Windows; run it in WSL (Windows Subsystem for Linux)" ;;
+  "Darwin x86_64") refuse "PyTorch has no build for Intel Macs any more; use a Mac with Apple silicon, or Linux" ;;
+  Darwin*) echo "macOS: computed on the CPU in float32; the Mac's GPU (mps) and bf16 are not used" >&2 ;;
+esac
+command -v python3 >/dev/null || refuse "python3 is not on the PATH; install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  refuse "$(python3 --version 2>&1) is too old; this study needs Python 3.11 or newer"
 
 # Holds a lock on a file while a command runs: a second call waits instead of writing into the first one's files.
 with_lock() {
@@ -73,31 +88,26 @@ PYTHON
 }
 
 install() {
-  local stamp
-  command -v python3 >/dev/null || { echo "run_all.sh: python3 is not on the PATH; install Python 3.11 or newer" >&2; exit 1; }
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    { echo "run_all.sh: $(python3 --version) is too old; this study needs Python 3.11 or newer" >&2; exit 1; }
+  local stamp log
   if [ -z "${VIRTUAL_ENV:-}" ]; then
     export VIRTUAL_ENV="$root/.venv"
     if [ ! -x "$VIRTUAL_ENV/bin/python" ]; then
       echo "making the virtual environment .venv"
-      python3 -m venv "$VIRTUAL_ENV" ||
-        { echo "run_all.sh: python3 -m venv failed; install the venv module of your Python" >&2; exit 1; }
+      python3 -m venv "$VIRTUAL_ENV" || refuse "python3 -m venv failed; install the venv module of your Python"
     fi
   fi
-  stamp="$VIRTUAL_ENV/.kitslib-stamp"
+  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
-    echo "installing requirements.txt into $VIRTUAL_ENV (log: $VIRTUAL_ENV/kitslib-install.log)"
-    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt \
-      >"$VIRTUAL_ENV/kitslib-install.log" 2>&1 ||
-      { tail -n 5 "$VIRTUAL_ENV/kitslib-install.log" >&2; echo "run_all.sh: the installation failed" >&2; exit 1; }
+    echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
+    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
+      >"$log" 2>&1 || { tail -n 5 "$log" >&2; refuse "the installation failed"; }
     wanted >"$stamp"
   fi
 }
-wanted() { cat requirements.txt pyproject.toml | cksum; echo "$root"; }
+wanted() { cat requirements.txt constraints.txt pyproject.toml | cksum; echo "$root"; }
 
 export root
-export -f install wanted
+export -f refuse install wanted
 with_lock "$root/.install.lock" bash -euc install
 export VIRTUAL_ENV="${VIRTUAL_ENV:-$root/.venv}"
 unset PYTHONDONTWRITEBYTECODE  # dozens of processes import the same modules: compiled by the first, not by each
@@ -108,21 +118,24 @@ case "$command" in
   test) exec python -m pytest ${rest[@]+"${rest[@]}"} ;;
 esac
 
-work="$out/$profile/work"
-mkdir -p "$work"
-if [ ! -f "$out/$profile/index.html" ]; then  # before anything long starts
-  python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} ||
+study=$(python -m kitslib study --profile "$profile" ${data:+--data "$data"} --out "$out" \
+  ${settings[@]+"${settings[@]}"}) || exit 2
+work="$study/work"
+if [ ! -f "$study/index.html" ]; then  # before anything long starts
+  python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} \
+    ${settings[@]+"${settings[@]}"} ||
     [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
 fi
 gpus=()
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
 status=0
-with_lock "$work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
-  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 --quiet all \
-  --rerun-triggers mtime params input code \
-  --config "profile=$profile" "data=$data" "out=$out" || status=1
+# studies of one folder share cohorts, cache and runs: one at a time
+mkdir -p "$out/work"
+with_lock "$out/work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
+  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 \
+  --quiet all --rerun-triggers mtime params input code --configfile "$work/study.json" || status=1
 if [ "$status" -eq 0 ]; then
-  echo "reports: $out/$profile/index.html"
+  echo "reports: $study/index.html"
 else
   echo "some stages failed: their executed notebooks and logs are in $work/notebooks and $work/logs" >&2
 fi

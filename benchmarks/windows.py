@@ -40,7 +40,7 @@ from benchmarks._measure import (
     spread,
     timed,
 )
-from kitslib.evaluation import Reading, slab_probability, windows
+from kitslib.evaluation import Reading, predict_slabs, windows
 from kitslib.networks import Level, ResUNet3D, initialise
 from kitslib.training import start
 from kitslib.transforms import HU_WINDOWS
@@ -85,7 +85,9 @@ def networks() -> dict[str, nn.Module]:
 
 def ours(network: nn.Module, hu: np.ndarray, setting: Setting) -> Predict:
     """Our inference in one setting; gives (D, H, W) float32."""
-    return lambda: slab_probability(network, hu, HU, size=setting.size, reading=setting.reading)
+    return lambda: predict_slabs(
+        network, hu, HU, size=setting.size, reading=setting.reading, dtype=np.float32
+    )
 
 
 def monai(network: nn.Module, hu: np.ndarray, reading: Reading) -> Predict:

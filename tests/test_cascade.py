@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.evaluation import KidneyStage, TumorStage, compose, segment
+from kitslib.networks import build, ready
+from kitslib.training import WEIGHTS
 from kitslib.transforms import HU_WINDOWS
 
 SPACING = (4.0, 2.0, 2.0)
@@ -36,19 +39,20 @@ def level(hu: float, reading: str) -> float:
 @pytest.fixture
 def stages() -> tuple[KidneyStage, TumorStage]:
     kidney = KidneyStage(
-        network=Above(level(60.0, "soft_tissue")), grid=KidneyGrid(spacing_z=4.0, matrix=40), hu="soft_tissue",
-        window="padded", window_slices=16, components=2,
+        network=Above(level(60.0, "soft_tissue")), grid=KidneyGrid(spacing_z=4.0, matrix=40),
+        hu="soft_tissue", window="padded", window_slices=16, components=2,
     )  # fmt: skip
     tumor = TumorStage(
-        network=Above(level(180.0, "foreground")), grid=TumorGrid(spacing_z=4.0, spacing_xy=2.0, region="box"),
-        hu="foreground", dims="2.5d", patch=(24, 24), slices=3, slab=8,
+        network=Above(level(180.0, "foreground")),
+        grid=TumorGrid(spacing_z=4.0, spacing_xy=2.0, region="box"), hu="foreground",
+        dims="2.5d", patch=(24, 24), slices=3, slab=8,
     )  # fmt: skip
     return kidney, tumor
 
 
 @pytest.fixture
 def scan() -> np.ndarray:
-    """Two kidneys of 120 HU, in one a tumour of 240 HU and a smaller bright spot, and a bright speck elsewhere."""
+    """Two kidneys of 120 HU, a tumour of 240 HU and a smaller bright spot; a speck elsewhere."""
     imaging = np.full((24, 40, 40), -50, np.int16)
     imaging[4:20, 10:24, 4:14] = 120
     imaging[4:20, 10:24, 26:36] = 120
@@ -106,11 +110,25 @@ def test_a_stage_is_rebuilt_from_the_settings_of_its_run() -> None:
             "mask_dilation_mm": 5.0,
         },
         "arm": {"dims": "3d"},
-        "training": {"hu": "literal", "patch": [64, 48], "slices": 5, "slab": 16, "lr": 1.0},
-    }
+        "training": {
+            "hu": "literal", "patch": [64, 48], "slices": 5, "slab": 16, "lr": 1.0,
+            "test_time_mirroring": True,
+        },
+    }  # fmt: skip
     stage = TumorStage.of(nn.Identity(), settings)
     assert (stage.dims, stage.hu, stage.slab, stage.patch) == ("3d", "literal", 16, (64, 48))
-    assert stage.grid.region == "slice"
+    assert stage.grid.region == "slice" and stage.test_time_mirroring
+    del settings["training"]["test_time_mirroring"]
+    with pytest.raises(KeyError, match="test_time_mirroring"):
+        TumorStage.of(nn.Identity(), settings)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("kidney", KidneyStage), ("tumor", TumorStage)])
+def test_the_packaged_settings_make_a_stage(name: str, kind: type) -> None:
+    settings = json.loads((WEIGHTS / name / "settings.json").read_text())
+    stage = kind.of(nn.Identity(), settings)
+    assert stage.hu == settings["training"]["hu"]
+    assert stage.test_time_mirroring is settings["training"]["test_time_mirroring"]
 
 
 class Ramp(nn.Module):
@@ -134,7 +152,10 @@ def alike(answers: dict[bool, np.ndarray]) -> bool:
 
 
 def test_a_mirrored_kidney_stage_answers_alike_for_both_sides() -> None:
-    training = {"hu": "soft_tissue", "window": "padded", "window_slices": 16, "components": 9}
+    training = {
+        "hu": "soft_tissue", "window": "padded", "window_slices": 16, "components": 9,
+        "components_by": "volume",
+    }  # fmt: skip
     volume = np.full((8, 16, 16), 50, np.int16)
     found = {}
     for mirrored in (False, True):
@@ -165,16 +186,16 @@ def test_components_are_kept_by_volume_or_by_certainty() -> None:
     doubtful, sure = round(window.shift + 0.2 * window.scale), round(window.high)
     volume[:, 2:10, 2:6] = doubtful
     volume[:, 2:6, 10:14] = sure
-    training = {"hu": "soft_tissue", "window": "padded", "window_slices": 16, "components": 1}
     kept = {}
-    for by in (None, "volume", "certainty"):
-        settings = {
-            "grid": {"spacing_z": 3.0, "matrix": 16}, "training": training | ({"components_by": by} if by else {})
-        }  # fmt: skip
-        found = KidneyStage.of(Shown().eval(), settings).probability(volume, contextlib.nullcontext)
+    for by in ("volume", "certainty"):
+        stage = KidneyStage(
+            network=Shown().eval(), grid=KidneyGrid(spacing_z=3.0, matrix=16), hu="soft_tissue",
+            window="padded", window_slices=16, components=1, components_by=by,
+        )  # fmt: skip
+        found = stage.probability(volume, contextlib.nullcontext)
         assert (found > 0.5).any()
         kept[by] = int(volume[found > 0.5].max())
-    assert kept == {None: doubtful, "volume": doubtful, "certainty": sure}
+    assert kept == {"volume": doubtful, "certainty": sure}
 
 
 @pytest.mark.parametrize("dims", ["2.5d", "3d"])
@@ -192,3 +213,30 @@ def test_a_mirrored_tumour_stage_answers_alike_for_both_sides(dims: str) -> None
             volume, mask, contextlib.nullcontext
         )
     assert alike(found)
+
+
+def test_each_nth_slice_is_predicted_and_the_others_interpolated() -> None:
+    stage = TumorStage(
+        network=Shown().eval(), grid=TumorGrid(), hu="foreground", dims="2d", patch=(16, 16),
+        slices=1, slab=4,
+    )  # fmt: skip
+    depth = np.linspace(60, 140, 9, dtype=np.int16)[:, None, None]
+    volume, mask = depth * np.ones((1, 16, 16), np.int16), np.ones((9, 16, 16), np.uint8)
+    exact = stage.probability(volume, mask, contextlib.nullcontext)
+    rough = stage.probability(volume, mask, contextlib.nullcontext, every=4)
+    np.testing.assert_array_equal(rough[::4], exact[::4])
+    np.testing.assert_allclose(rough, exact, atol=0.02)
+    assert (rough != exact).any()
+
+
+@pytest.mark.parametrize("options", [
+    {"name": "vnet", "dims": "2.5d", "slices": 3, "widths": (4, 8, 8)},
+    {"name": "resunet3d", "widths": (2, 2, 4, 4, 4)},
+])  # fmt: skip
+def test_a_loaded_network_lies_in_memory_as_a_trained_one(options: dict) -> None:
+    network = ready(build(**options).train(), "cpu")
+    assert not network.training
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    weights = [weight for weight in network.parameters() if weight.ndim in layouts]
+    assert weights
+    assert all(w.is_contiguous(memory_format=layouts[w.ndim]) for w in weights)

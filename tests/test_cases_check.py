@@ -1,4 +1,4 @@
-"""The check of a cohort: many kinds of damage, each with its one right answer, and the rules on their own."""
+"""The check of a cohort: many kinds of damage, each with its one right answer."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from kitslib.data import (
     check_cohort,
     defect_of,
     find_cases,
+    finding_rows,
     format_reports,
     reports_to_json,
     write_imaging,
@@ -31,7 +32,7 @@ Damage = Callable[[Path, np.ndarray, np.ndarray], None]
 
 
 def healthy(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A body of 40 HU in air, a kidney of 384 voxels, 64 of them tumour; one voxel moves with the seed."""
+    """A body in air, a kidney of 384 voxels, 64 of them tumour; one voxel moves with the seed."""
     rng = np.random.default_rng(seed)
     imaging = np.full((24, 20, 18), -1000, dtype=np.int16)
     imaging[:, 3:17, 3:15] = 40
@@ -242,7 +243,7 @@ DAMAGE: tuple[tuple[Damage, str, str], ...] = (
     (no_imaging, "unusable", "imaging_missing"),
     (no_files, "unusable", "empty_case"),
     (nothing_labelled, "unusable", "empty_labels"),
-    (kidney_only, "warning", "no_tumour"),
+    (kidney_only, "warning", "no_tumor"),
     (tumour_only, "warning", "no_kidney"),
     (bright_metal, "warning", "hu_range"),
     (mirrored_labels, "warning", "labels_off_organ"),
@@ -291,9 +292,9 @@ def test_healthy_cases_beside_damaged_ones_are_reported_in_full(damaged: list[Ca
             ("I", "P", "L"),
         )
         assert report.label_values == (0, 1, 2)
-        assert report.volumes_ml == pytest.approx({"kidney": 320 * 0.08, "tumour": 64 * 0.08})
+        assert report.volumes_ml == pytest.approx({"kidney": 320 * 0.08, "tumor": 64 * 0.08})
         assert report.kidney_slices == (8, 15)
-        assert (report.kidney_hu, report.tumour_hu) == (
+        assert (report.kidney_hu, report.tumor_hu) == (
             pytest.approx(150, abs=2),
             pytest.approx(90, abs=2),
         )
@@ -302,7 +303,7 @@ def test_healthy_cases_beside_damaged_ones_are_reported_in_full(damaged: list[Ca
 
 def test_a_broken_imaging_does_not_hide_its_labels(damaged: list[CaseReport]) -> None:
     report = damaged[1 + [damage for damage, _, _ in DAMAGE].index(truncated)]
-    assert report.volumes_ml == pytest.approx({"kidney": 320 * 0.08, "tumour": 64 * 0.08})
+    assert report.volumes_ml == pytest.approx({"kidney": 320 * 0.08, "tumor": 64 * 0.08})
     assert report.imaging_key is None and not report.trainable
 
 
@@ -331,7 +332,10 @@ def test_json_has_what_the_table_has(damaged: list[CaseReport]) -> None:
     assert [row["case_id"] for row in rows] == [report.case_id for report in damaged]
     assert [row["level"] for row in rows] == [report.level for report in damaged]
     assert rows[1]["findings"][0]["code"] == "truncated" and rows[1]["unusable"] is True
-    assert rows[0]["volumes_ml"]["tumour"] == pytest.approx(5.12)
+    assert rows[0]["volumes_ml"]["tumor"] == pytest.approx(5.12)
+    found = finding_rows(damaged)
+    assert (found[0]["case"], found[0]["code"]) == ("case_00071", "truncated")
+    assert len(found) == sum(len(report.findings) for report in damaged)
 
 
 def test_duplicates_point_at_each_other_even_when_compressed_differently(tmp_path: Path) -> None:

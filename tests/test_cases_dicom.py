@@ -1,4 +1,4 @@
-"""A DICOM series becomes the volume that the NIfTI file of the same scan gives, or is refused by name."""
+"""A DICOM series becomes the volume of the same scan's NIfTI file, or is refused by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scan(depth: int = 7) -> np.ndarray:
 def datasets(
     volume: np.ndarray, to_ras: np.ndarray, *, series: int = 1, study: str = "1.2.3"
 ) -> list[Dataset]:
-    """The slices of a volume (z, y, x) as CT datasets, stored as unsigned values with an intercept of -1024."""
+    """The slices of a volume (z, y, x) as CT datasets: unsigned values, intercept -1024."""
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_ras
     rows, columns = (to_lps[:3, axis] / np.linalg.norm(to_lps[:3, axis]) for axis in (2, 1))
     made, uid = [], f"{study}.{series}"

@@ -1,4 +1,4 @@
-"""The real label files and the real CT beside the project: all load, and say what was measured before."""
+"""The real label files and real CT beside the project load with the values measured before."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_label_file_has_the_published_geometry_and_volumes(
         assert report.volumes_ml["kidney"] == pytest.approx(
             float(row[f"{release}_kidney_ml"]), rel=1e-3
         )
-        assert report.volumes_ml["tumour"] == pytest.approx(
+        assert report.volumes_ml["tumor"] == pytest.approx(
             float(row[f"{release}_tumor_ml"]), abs=0.02
         )
         assert {finding.code for finding in report.findings if finding.level != "note"} == {

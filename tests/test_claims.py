@@ -1,4 +1,4 @@
-"""Every verdict follows from the data: each claim is tried with evidence for it, against it, between and without."""
+"""Every verdict follows from the data: evidence for a claim, against it, between and without."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kitslib.evaluation import (
@@ -19,7 +20,8 @@ from kitslib.evaluation import (
     CaseValues,
     Evidence,
     Verdict,
-    judge,
+    assemble,
+    beside_published,
     ledger,
 )
 
@@ -30,7 +32,7 @@ NOISE = np.tile([0.01, -0.01], N // 2)  # averages to zero over cases
 
 
 def arm(shift: float, spread: float = 1.0) -> ArmScores:
-    """Two seeds of an arm that lies `shift` above BASE, give or take `spread` hundredths by case."""
+    """Two seeds of an arm that lies `shift` above BASE, ± `spread` hundredths by case."""
     return ArmScores(cases=CASES, values=np.stack([BASE + shift + spread * NOISE] * 2))
 
 
@@ -46,13 +48,21 @@ def near(mean: float, spread: float = 1.0) -> CaseValues:
     return values(*(mean + spread * NOISE))
 
 
+def level(mean: float, spread: float = 1.0) -> ArmScores:
+    return ArmScores(cases=CASES, values=(mean + spread * NOISE)[None])
+
+
+def components(**largest: ArmScores) -> Evidence:
+    return with_arms("component_dice", **{"largest component": largest["largest"]})
+
+
 # every claim reproduced
 STRONG = Evidence(
     synthetic=False,
     cysts=share(84, 210),
     kidney_cyst_overlap=near(0.7),
     cyst_tumor_overlap=near(0.8),
-    kidney_slices=near(0.3),
+    empty_slices=near(0.7),
     literal_window_loss=values(*[0.0] * N),
     kidney_dice={
         "standard": arm(0.2),
@@ -81,8 +91,7 @@ STRONG = Evidence(
         "level 2": arm(0.05, spread=2),
     },
     hdc_coverage={"hdc": True, "plain_dilation": False},
-    component_before=near(0.6),
-    component_after=near(0.65, spread=2),
+    component_dice={"all components": level(0.6), "largest component": level(0.65, spread=2)},
 )
 
 
@@ -96,18 +105,19 @@ def without(field: str, *names: str) -> Evidence:
 
 
 def verdict(number: int, evidence: Evidence) -> Verdict:
-    return judge(CLAIMS[number - 1], evidence)
+    return CLAIMS[number - 1].rule(evidence)
 
 
 def test_strong_evidence_reproduces_all_fourteen():
-    assert {v.claim.number: v.verdict for v in ledger(STRONG)} == dict.fromkeys(
-        range(1, 15), "reproduced"
-    )
+    found = {row["number"]: row["verdict"] for row in ledger(STRONG)}
+    assert found == dict.fromkeys(range(1, 15), "reproduced")
 
 
 def test_no_evidence_tests_none_and_says_what_is_missing():
-    for found in ledger(Evidence(synthetic=True)):
+    for number in range(1, 15):
+        found = verdict(number, Evidence(synthetic=True))
         assert found.verdict == "not testable here"
+        assert found.measure
         assert "not measured: " in found.reason
         assert math.isnan(found.value)
         assert found.n == 0
@@ -119,7 +129,7 @@ AGAINST = {
         replace(STRONG, cyst_tumor_overlap=near(0.2)),
         replace(STRONG, kidney_cyst_overlap=near(0.3)),
     ],
-    3: [replace(STRONG, kidney_slices=near(0.8))],
+    3: [replace(STRONG, empty_slices=near(0.2))],
     4: [
         replace(STRONG, literal_window_loss=values(*[0.0] * (N - 1), 0.4)),
         with_arms("kidney_dice", no_residual=arm(0.3, spread=2)),
@@ -149,7 +159,7 @@ AGAINST = {
         with_arms("tumor_dice", full=arm(0.3)),  # a lift of 0.1 is not one from 0.45 to 0.70
         with_arms("cyst_fp_ml", full=arm(12.0, spread=20)),
     ],
-    14: [replace(STRONG, component_after=near(0.5, spread=2))],
+    14: [components(largest=level(0.5, spread=2))],
 }
 
 WIDE = 30.0  # hundredths by case: an interval of about ± 0.2
@@ -159,7 +169,7 @@ BETWEEN = {
         replace(STRONG, cyst_tumor_overlap=near(0.5, spread=WIDE)),
         replace(STRONG, kidney_cyst_overlap=near(0.5)),
     ],
-    3: [replace(STRONG, kidney_slices=near(0.5))],
+    3: [replace(STRONG, empty_slices=near(0.5))],
     4: [
         with_arms("kidney_dice", no_residual=arm(0.2, spread=WIDE)),
         with_arms("kidney_dice", no_deep_supervision=arm(0.2, spread=WIDE)),
@@ -184,13 +194,13 @@ BETWEEN = {
         with_arms("tumor_dice", full=arm(0.2, spread=WIDE)),
         with_arms("cyst_fp_ml", full=arm(8.0, spread=WIDE)),
     ],
-    14: [replace(STRONG, component_after=near(0.6, spread=WIDE))],
+    14: [components(largest=level(0.6, spread=WIDE))],
 }
 
 MISSING = {
     1: [replace(STRONG, cysts=None)],
     2: [replace(STRONG, cyst_tumor_overlap=None), replace(STRONG, kidney_cyst_overlap=None)],
-    3: [replace(STRONG, kidney_slices=None)],
+    3: [replace(STRONG, empty_slices=None)],
     4: [
         replace(STRONG, literal_window_loss=None),
         without("kidney_dice", "no_residual"),
@@ -214,7 +224,7 @@ MISSING = {
     ],
     12: [without("tumor_dice", "focal_dice")],
     13: [without("tumor_dice", "full"), without("cyst_fp_ml", "focal_dice")],
-    14: [replace(STRONG, component_after=None), replace(STRONG, component_before=None)],
+    14: [without("component_dice", name) for name in ("all components", "largest component")],
 }
 
 
@@ -284,7 +294,7 @@ def test_a_mechanism_alone_stands_in_for_the_paper_s_order():
     alone = {"baseline": arm(0.0), "only_se": arm(-0.2, spread=2)}
     found = verdict(9, replace(STRONG, tumor_dice=alone))
     assert found.verdict == "not reproduced"
-    assert found.measure == "tumour Dice, only_se minus baseline"
+    assert found.measure == "difference in tumour Dice, only_se minus baseline"
     assert verdict(9, with_arms("tumor_dice", only_se=arm(-0.2))).verdict == "reproduced"
     assert {pair[0][0] for pair in STEPS.values()} <= {"baseline", *STEPS}
 
@@ -315,7 +325,7 @@ def test_an_interval_that_all_but_touches_zero_says_so(side: str, sign: int, end
 
 
 def test_rows_of_the_summary_are_strict_json():
-    rows = [v.to_dict() for v in [*ledger(STRONG), *ledger(Evidence(synthetic=True))]]
+    rows = [*ledger(STRONG), *ledger(Evidence(synthetic=True))]
     read = json.loads(json.dumps(rows, allow_nan=False))
     assert (
         [row["number"] for row in read]
@@ -323,7 +333,9 @@ def test_rows_of_the_summary_are_strict_json():
         == [*range(1, 15)] * 2
     )
     assert read[0]["claim"] == CLAIMS[0].sentence
-    assert read[0].keys() >= {"claim", "verdict", "value", "ci", "n", "number", "reason"}
+    expected = {"claim", "verdict", "value", "ci", "n", "number", "reason", "measure", "unit"}
+    assert read[0].keys() == expected
+    assert all(row["measure"] for row in read)
     assert read[14]["value"] is None
     assert read[14]["ci"] == [None, None]
 
@@ -337,10 +349,85 @@ def test_arm_scores_bring_seeds_together():
         ArmScores(cases=("a", "b"), values=np.zeros((1, 3)))
 
 
-def test_published_scores_are_dice_and_means_of_their_parts():
-    for row in PUBLISHED:
-        given = [v for v in (row.kidney, row.tumor, row.mean, row.mean_surface) if v is not None]
-        assert given, row.system
-        assert all(0 < v < 1 for v in given), row.system
-        if None not in (row.kidney, row.tumor, row.mean):
-            assert row.mean == pytest.approx((row.kidney + row.tumor) / 2, abs=0.001), row.system
+def test_every_number_says_what_it_is_and_in_what_unit():
+    measures = {row["number"]: row["measure"] for row in ledger(STRONG)}
+    assert measures[1] == "share of cases with a cyst"
+    assert measures[9] == "difference in tumour Dice, se minus multi_scale"
+    lost = replace(STRONG, literal_window_loss=values(*[0.0] * (N - 1), 0.4))
+    assert verdict(4, lost).measure == "share of the kidney lost by the literal window"
+    assert {row["unit"] for row in ledger(STRONG)} == {""}
+    more = with_arms("cyst_fp_ml", full=arm(12.0, spread=20))
+    found = verdict(13, more)
+    assert found.measure.startswith("difference in false-positive tumour volume in cysts")
+    assert (
+        found.unit == "ml" and f"{found.value:.3f} [" in found.reason and "] ml, n" in found.reason
+    )
+    assert verdict(13, without("cyst_fp_ml", "focal_dice")).unit == "ml"
+
+
+CASE_ROWS = [
+    {"case": "a", "cysts_known": True, "cyst_ml": 0.5, "kidney_slices": 0.25,
+     "kidney_cyst_overlap": 0.75, "cyst_tumor_overlap": None},
+    {"case": "b", "cysts_known": False, "cyst_ml": 9.0, "kidney_slices": 0.5,
+     "kidney_cyst_overlap": None, "cyst_tumor_overlap": None},
+]  # fmt: skip
+
+
+def assembled(synthetic: bool) -> Evidence:
+    seed = [{"case": "a", "dice": 0.5, "cyst_fp_ml": None, "tumor_ml": 3.0}]
+    return assemble(
+        synthetic=synthetic,
+        data={"rows": CASE_ROWS, "ceilings": [{"case": "a", "literal_window_loss": 0.25}]},
+        kidney={"standard": seed},
+        tumor={"hdc": [seed, [{**seed[0], "dice": 0.75}]], "hdc_level_0": [seed]},
+        cascade=[{"case": "a", "tumor_dice": 0.5, "all components": 0.25}],
+        patients={"cyst_ml": np.array([0.0, 0.5, 2.0]), "kidney_slices": np.array([0.5] * 3)},
+    )
+
+
+def test_evidence_is_assembled_from_records():
+    found = assembled(synthetic=False)
+    assert found.cysts == CaseValues(values={"a": 1.0}, synthetic=False), "b's are not known"
+    assert found.empty_slices.values == {"a": 0.75, "b": 0.5}
+    assert found.kidney_cyst_overlap.values == {"a": 0.75} and found.cyst_tumor_overlap is None
+    assert found.literal_window_loss.values == {"a": 0.25}
+    np.testing.assert_array_equal(found.tumor_dice["hdc"].values, [[0.5], [0.75]])
+    assert found.cyst_fp_ml["hdc"].values.size == 0
+    assert found.tumor_ml == {"a": 3.0}
+    assert list(found.hdc_level_dice) == ["hdc_level_0", "bottom"]
+    assert found.hdc_coverage == {"hdc": True, "plain_dilation": False}
+    dice = {name: scores.by_case() for name, scores in found.component_dice.items()}
+    assert dice == {"all components": {"a": [0.25]}, "largest component": {"a": [0.5]}}
+
+
+def test_public_labels_stand_for_patients_where_the_cohort_is_synthetic():
+    found = assembled(synthetic=True)
+    expected = {"case_00000": 0.0, "case_00001": 1.0, "case_00002": 1.0}
+    assert found.cysts == CaseValues(values=expected, synthetic=False)
+    assert set(found.empty_slices.values.values()) == {0.5} and not found.empty_slices.synthetic
+    assert found.kidney_cyst_overlap.synthetic and found.literal_window_loss.synthetic
+
+
+def test_a_mean_of_kits23_does_not_stand_under_kits19_s_composite():
+    kits19, kits23 = ["tk_dice", "tumor_dice", "composite"], ["kits23_dice", "kits23_surface_dice"]
+    for _, row in PUBLISHED.iterrows():
+        given, other = kits19, kits23
+        if row["challenge"] == "KiTS23":
+            given, other = kits23, kits19
+        values = row[given].dropna()
+        assert len(values) and values.between(0, 1).all(), row["system"]
+        assert row[other].isna().all(), row["system"]
+        if row[kits19].notna().all():
+            mean = (row["tk_dice"] + row["tumor_dice"]) / 2
+            assert row["composite"] == pytest.approx(mean, abs=0.001), row["system"]
+
+
+def test_ours_stands_beside_the_published_in_the_columns_of_both_challenges():
+    ours = {"system": "ours", "composite": 0.5, "kits23_dice": 0.4, "kits23_surface_dice": 0.3}
+    table = beside_published(ours).set_index("system")
+    assert len(table) == len(PUBLISHED) + 1
+    winner = table.loc["winner (Auto3DSeg)"]
+    assert (winner["challenge"], winner["kits23_dice"]) == ("KiTS23", 0.835)
+    assert winner["kits23_surface_dice"] == 0.723 and pd.isna(winner["composite"])
+    assert table.loc["ours", "kits23_surface_dice"] == 0.3
+    assert table["note"].str.contains("15 cases").sum() == 2

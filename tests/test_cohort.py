@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kitslib
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import (
     CaseFiles,
@@ -37,7 +38,7 @@ TUMOR = TumorGrid(spacing_z=1.5, spacing_xy=2, margin_mm=6)
 
 
 def write_case(data: Path, case_id: str, shape: tuple[int, int, int] = (14, 32, 40)) -> None:
-    """Noise, and on slices 5 to 8 a kidney of 4 x 8 x 8 voxels with a tumour of 8 and a cyst of 4."""
+    """Noise, on slices 5 to 8 a kidney of 4 x 8 x 8 voxels with a tumour of 8, a cyst of 4."""
     rng = np.random.default_rng(int(case_id[-5:]))
     labels = np.zeros(shape, np.uint8)
     labels[5:9, 10:18, 20:28] = 1
@@ -144,6 +145,23 @@ def test_the_key_follows_parameters_labels_sources_and_code(
     keys.append(prepare(files, KIDNEY, cache).key)
     assert len(set(keys)) == 5
     assert KidneyGrid(spacing_z=3) == KidneyGrid(spacing_z=3.0)
+
+
+@pytest.mark.parametrize("stage", [KIDNEY, TUMOR])
+def test_the_key_covers_the_code_that_makes_an_entry(
+    files: list[CaseFiles], tmp_path: Path, stage: KidneyGrid | TumorGrid
+) -> None:
+    seen: set[str] = set()
+    sys.setprofile(lambda frame, event, arg: seen.add(frame.f_code.co_filename))
+    try:
+        arrays, meta = room._preprocess(room.load_case(files[0]), stage)
+        (tmp_path / "tumor").mkdir()
+        room._write_entry(tmp_path / "tumor" / "entry", arrays, meta)
+    finally:
+        sys.setprofile(None)
+    package = Path(kitslib.__file__).parent
+    code = {Path(file).relative_to(package).as_posix() for file in seen if str(package) in file}
+    assert {file for file in code if not file.endswith("__init__.py")} == set(room.ENTRY_CODE)
 
 
 def test_an_interrupted_write_leaves_nothing(

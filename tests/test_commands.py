@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kitslib.commands import main
-from kitslib.commands.report import _page, _place
-from kitslib.commands.scans import Outputs, Scan, find_scans, scan_name
+from kitslib.commands import COMMANDS, main
+from kitslib.commands.report import pages
+from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
 from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 
@@ -43,7 +43,7 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["check", "phantom", "preflight", "predict", "score", "report"])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     assert status(command, "--help") == 0
     assert "usage" in capsys.readouterr().out
@@ -63,25 +63,22 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
         assert len(lines) == 1 and lines[0].startswith(f"kitslib {words[0]}: "), lines
 
 
-def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names() -> None:
-    names = [
-        "05_evaluation",
-        "03_tumor-full-s1",
-        "03_tumor-baseline-s0",
-        "02_kidney-no_residual",
-        "02_kidney",
+def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names(tmp_path: Path) -> None:
+    for name in ("05_evaluation", "03_tumor-full-s1", "03_tumor-full-s0", "03_tumor-baseline-s0"):
+        (tmp_path / f"{name}.json").touch()
+    for name in ("02_kidney-no_residual", "02_kidney", "02_kidney-s1"):
+        (tmp_path / f"{name}.json").touch()
+    found = pages(tmp_path, ["baseline", "full"])
+    assert [page.title for page in found] == [
+        "02 Kidneys",
+        "02 Kidneys, seed 1",
+        "02 Kidneys: no_residual",
+        "03 Tumours: baseline, seed 0",
+        "03 Tumours: full, seed 0",
+        "03 Tumours: full, seed 1",
+        "05 Verdict",
     ]
-    found = sorted(names, key=lambda name: _place(name, ["baseline", "full"]))
-    assert found == [
-        "02_kidney",
-        "02_kidney-no_residual",
-        "03_tumor-baseline-s0",
-        "03_tumor-full-s1",
-        "05_evaluation",
-    ]
-    assert [_page(name).title for name in found[1:4]] == [
-        "02 Kidneys: no_residual", "03 Tumours: baseline, seed 0", "03 Tumours: full, seed 1",
-    ]  # fmt: skip
+    assert found[3].href == "03_tumor-baseline-s0.html"
 
 
 def test_phantom_then_check_then_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -140,22 +137,27 @@ def test_known_disagreement_of_the_two_label_versions(shared: Path, tmp_path: Pa
 
 
 def test_predictions_are_named_as_kits19_wants_them(tmp_path: Path) -> None:
-    def labels(path: Path, out: Path, *, several: bool = False) -> Path:
-        return Outputs.of(Scan(name=scan_name(path), path=path), out, several=several).labels
+    names = {
+        "case_00210/imaging.nii.gz": "prediction_00210.nii.gz",
+        "case_00210_0000.nii.gz": "prediction_00210.nii.gz",
+        "abdomen.nii": "prediction_abdomen.nii.gz",
+        "my_case_00210.nii.gz": "prediction_my_case_00210.nii.gz",
+    }
+    for scan, labels in names.items():
+        name = scan_name(tmp_path / scan)
+        assert output_files(name, tmp_path / "o")["labels"] == tmp_path / "o" / labels
+    one = output_files("00210", tmp_path / "prediction_mine.nii.gz")
+    assert one["labels"] == tmp_path / "prediction_mine.nii.gz"
+    assert [one[kind].name for kind in ("sidecar", "table", "tumor")] == [
+        "prediction_mine.json", "prediction_mine.csv", "probability_mine_tumor.nii.gz",
+    ]  # fmt: skip
 
-    scan = tmp_path / "case_00210" / "imaging.nii.gz"
-    assert labels(scan, tmp_path / "o") == tmp_path / "o" / "prediction_00210.nii.gz"
-    assert (
-        labels(tmp_path / "case_00210_0000.nii.gz", tmp_path / "o").name
-        == "prediction_00210.nii.gz"
-    )
-    assert (
-        labels(tmp_path / "abdomen.nii", tmp_path / "o", several=True).name
-        == "prediction_abdomen.nii.gz"
-    )
-    assert labels(scan, tmp_path / "mine.nii.gz") == tmp_path / "mine.nii.gz"
-    with pytest.raises(CaseError, match="folder"):
-        labels(scan, tmp_path / "mine.nii.gz", several=True)
+
+def test_several_scans_are_not_written_into_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert status("predict", "a.nii.gz", "b.nii.gz", "-o", tmp_path / "mine.nii.gz") == 1
+    assert "must be a folder" in capsys.readouterr().err
 
 
 def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
@@ -171,8 +173,8 @@ def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
     )
     (tmp_path / "empty").mkdir()
     scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
-    assert [scan.name for scan in scans] == ["00007", "00008", "abdomen"]
-    assert [path for path, _ in empty] == [tmp_path / "empty"]
+    assert list(scans) == ["00007", "00008", "abdomen"]
+    assert list(empty) == [tmp_path / "empty"]
     with pytest.raises(CaseError, match="both be called abdomen"):
         find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
 

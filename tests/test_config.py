@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,13 +12,22 @@ import pytest
 import torch
 
 from kitslib import config
-from kitslib.config import ARMS, MECHANISMS, PROFILES, ConfigError, arm, as_dict, configure, key
+from kitslib.config import (
+    ARMS,
+    MECHANISMS,
+    PROFILES,
+    ConfigError,
+    arm,
+    as_dict,
+    configure,
+    key,
+    parse_settings,
+)
 from kitslib.config.arms import (
     ARM_GROUPS,
     FORMS,
     KIDNEY_ARMS,
     Arm,
-    KidneyArm,
     by_name,
     compared_pairs,
     kidney_arm,
@@ -27,7 +37,7 @@ from kitslib.networks import build, count_parameters, multiply_adds
 PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
 
 
-def recipe(row: Arm | KidneyArm) -> dict:
+def recipe(row: Arm) -> dict:
     """What an arm trains, without what it is called."""
     return {
         f.name: getattr(row, f.name)
@@ -75,7 +85,46 @@ def test_options_reach_their_section_and_nothing_else() -> None:
         configure(profile="demo", options={"tumor.gamma": 1}),
     )
     assert changed.tumor.gamma == 1.0
-    assert replace(changed, tumor=plain.tumor) == plain
+    assert replace(changed, tumor=plain.tumor, changes=()) == plain
+    assert changed.study == "demo+tumor.gamma=1.0" and plain.study == "demo"
+
+
+def test_a_setting_that_is_the_profiles_own_changes_nothing() -> None:
+    same = configure(profile="demo", options={"tumor.gamma": 2, "kidney.epochs": 20})
+    assert same == configure(profile="demo")
+
+
+def test_a_study_with_many_changes_has_a_short_name_of_its_own() -> None:
+    names = set()
+    for epochs in (3, 4):
+        options = {f"tumor.{n}": 0.5 for n in ("gamma", "alpha", "lam", "lr", "clip")}
+        options |= {"kidney.epochs": epochs, "arms": ["baseline", "multi_scale", "attention"]}
+        names.add(configure(profile="demo", options=options).study)
+    assert len(names) == 2 and all(len(name) < 120 and "/" not in name for name in names)
+
+
+def test_the_command_makes_the_study_again(tmp_path: Path) -> None:
+    options = {"seeds": [0, 1], "tumor.lr": 1e-5}
+    config = configure(profile="smoke", out=str(tmp_path / "a b"), options=options)
+    words = shlex.split(config.command)
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    out = words[words.index("--out") + 1]
+    again = configure(profile="smoke", out=out, options=parse_settings(settings))
+    assert again == config
+
+
+def test_settings_are_read_as_json_or_text() -> None:
+    found = parse_settings(["kidney.epochs=3", "seeds=[0, 1]", "tumor.hu=literal", "data=a=b"])
+    assert found == {"kidney.epochs": 3, "seeds": [0, 1], "tumor.hu": "literal", "data": "a=b"}
+    for word in ("kidney.epochs", "=3"):
+        with pytest.raises(ConfigError, match="expected NAME=VALUE"):
+            parse_settings([word])
+
+
+@pytest.mark.parametrize("name", ["profile", "data", "out", "seed", "changes"])
+def test_a_parameter_is_no_option(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.*parameter of its own"):
+        configure(profile="smoke", options={name: "x"})
 
 
 def test_relative_folders_count_from_the_project() -> None:
@@ -111,11 +160,12 @@ def test_the_groups_hold_every_arm() -> None:
     assert {row.network for row in map(arm, ARM_GROUPS["rivals"])} == {"vnet", "unet", "deeplab"}
 
 
-@pytest.mark.parametrize("table", [ARMS, KIDNEY_ARMS], ids=["tumour", "kidney"])
-def test_no_two_arms_train_the_same_thing(table: dict) -> None:
-    assert [row.name for row in table.values()] == list(table)
-    for one, other in itertools.combinations(table.values(), 2):
+def test_no_two_arms_train_the_same_thing() -> None:
+    assert [row.name for row in ARMS.values()] == list(ARMS)
+    for one, other in itertools.combinations(ARMS.values(), 2):
         assert recipe(one) != recipe(other), (one.name, other.name)
+    for first, second in itertools.combinations(KIDNEY_ARMS.values(), 2):
+        assert first.settings != second.settings
 
 
 def test_an_unknown_arm_lists_the_right_ones() -> None:
@@ -215,7 +265,6 @@ def test_a_kidney_arm_changes_its_section_and_nothing_else(name: str) -> None:
     plain = PROFILES["demo"].kidney
     changed = replace(plain, **kidney_arm(name).settings)
     assert replace(changed, residual=True, deep_supervision=True, mirror="sagittal") == plain
-    assert recipe(kidney_arm(name)) == {f: getattr(changed, f) for f in recipe(kidney_arm(name))}
     assert len(kidney_arm(name).settings) == (name != "standard")
     options = {"residual": changed.residual, "deep_supervision": changed.deep_supervision}
     outputs = build("resunet3d", widths=(2, 2, 2, 2, 2), **options).train()(

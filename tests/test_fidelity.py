@@ -1,4 +1,4 @@
-"""How near the phantom is to KiTS: regions found where tissue was put, figures with a source, bounds that can fail."""
+"""Fidelity: tissue is found where it was put, figures have sources, bounds can fail."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ def test_too_little_tissue_is_nan_and_not_a_number_from_nothing() -> None:
 
 def test_complex_cysts_are_told_from_simple_ones() -> None:
     options = {"seed": 3, "matrix": 96, "spacing_z": (5.0,)}
-    kinds = {i: {c.look.kind for c in draw_case(i, **options)[2].cysts} for i in (1, 2, 3, 5, 12)}
+    kinds = {
+        i: {c.appearance.kind for c in draw_case(i, **options)[2].cysts} for i in (1, 2, 3, 5, 12)
+    }
     assert {len(kind) for kind in kinds.values()} == {0, 1, 2}, (
         "cases without, of one kind, and of both"
     )

@@ -1,4 +1,4 @@
-"""Drawings of the networks agree with the networks; the mechanisms' pictures show what they are given."""
+"""Drawings agree with the networks; the mechanisms' pictures show what they are given."""
 
 from __future__ import annotations
 

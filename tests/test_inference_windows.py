@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kitslib.evaluation import predict_slabs, slab_probability, windows
+from kitslib.evaluation import predict_slabs, windows
 from kitslib.networks.blocks import Level
 from kitslib.transforms import HuWindow
 
@@ -62,19 +62,22 @@ def test_a_network_that_sees_no_further_than_the_halo_gives_the_same_whatever_th
         Level(3, 1, 4, dilations=(1, 2, 4, 9)), nn.Conv3d(4, 1, 1)
     )  # 16 slices to either side
     volume = np.random.default_rng(0).integers(-900, 900, (75, 6, 7)).astype(np.int16)
-    found = [slab_probability(network, volume, PLAIN, size=size) for size in (64, 80, 1000)]
+    found = [
+        predict_slabs(network, volume, PLAIN, size=size, dtype=np.float32)
+        for size in (64, 80, 1000)
+    ]
     assert found[0].std() > 0.01
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
-    assert (
-        np.abs(slab_probability(network, volume, PLAIN, size=32) - found[0]).max() > 1e-3
-    )  # its halo is 8
+    small = predict_slabs(network, volume, PLAIN, size=32, dtype=np.float32)
+    assert np.abs(small - found[0]).max() > 1e-3  # its halo is 8
 
 
 def test_predictions_are_rounded_to_half_precision_at_the_end() -> None:
     volume = np.random.default_rng(0).integers(-900, 900, (10, 3, 3)).astype(np.int16)
     network = nn.Conv3d(1, 1, 1)
-    exact = slab_probability(network, volume, PLAIN, size=8, reading="overlap_average")
+    how = {"size": 8, "reading": "overlap_average"}
+    exact = predict_slabs(network, volume, PLAIN, **how, dtype=np.float32)
     assert exact.dtype == np.float32
-    rounded = predict_slabs(network, volume, PLAIN, size=8, reading="overlap_average")
+    rounded = predict_slabs(network, volume, PLAIN, **how)
     np.testing.assert_array_equal(rounded, exact.astype(np.float16))

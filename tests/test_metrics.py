@@ -1,4 +1,4 @@
-"""Scores against direct statements of the official rules; statistics against numbers worked out on paper."""
+"""Scores against direct statements of the official rules; statistics against paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from scipy import stats
 
 from kitslib.evaluation import (
     KITS23_CLASSES,
-    KITS23_TOLERANCE_MM,
     ScoreError,
     bootstrap_interval,
     calibration_counts,
@@ -27,19 +26,14 @@ from kitslib.evaluation import (
     dice,
     estimate,
     false_positive_ml,
-    format_rows,
-    hd95_mm,
     holm,
     in_words,
-    kits19_scores,
-    kits23_scores,
     match_cases,
     paired_difference,
     rows_to_csv,
     rows_to_json,
     score_case,
     summarise,
-    surface_dice,
     surface_distances,
     tumor_losses,
     volumes_ml,
@@ -74,7 +68,7 @@ def official_kits19(pred: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def brute_distances(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """All distances in mm between the surface elements of two masks, (elements of one, elements of other)."""
+    """All distances in mm between the surface elements of two masks, (of one, of other)."""
     cells = []
     for mask in (one, other):
         padded = np.pad(mask, 1)
@@ -89,9 +83,9 @@ def test_dice_on_paper_and_with_empty_masks():
     nothing = np.zeros_like(a)
     assert dice(a, b) == pytest.approx(4 / 6)
     assert dice(a, nothing) == 0.0
-    assert dice(a, nothing, empty="one") == 0.0
+    assert dice(a, nothing, empty=1.0) == 0.0
     assert math.isnan(dice(nothing, nothing))
-    assert dice(nothing, nothing, empty="one") == 1.0
+    assert dice(nothing, nothing, empty=1.0) == 1.0
     with pytest.raises(ScoreError, match="shape"):
         dice(a, b[1:])
 
@@ -101,7 +95,8 @@ def test_kits19_equals_the_official_sums_on_200_pairs():
     for seed in range(200):
         pred, truth = random_pair(seed)
         kidney, tumor = official_kits19(pred, truth)
-        ours = kits19_scores(pred, truth)
+        row = score_case(pred, truth, SPACING)
+        ours = {name: row[name] for name in ("tk_dice", "tumor_dice", "composite")}
         expected = {"tk_dice": kidney, "tumor_dice": tumor, "composite": (kidney + tumor) / 2}
         assert ours == pytest.approx(expected, nan_ok=True), seed
         undefined += math.isnan(tumor)
@@ -111,25 +106,24 @@ def test_kits19_equals_the_official_sums_on_200_pairs():
 def test_kits23_dice_equals_its_nested_classes_on_200_pairs():
     for seed in range(200):
         pred, truth = random_pair(seed)
-        ours = kits23_scores(pred, truth, SPACING)
-        for name, labels in KITS23_CLASSES.items():
+        ours = score_case(pred, truth, SPACING)
+        for name, (labels, tolerance_mm) in KITS23_CLASSES.items():
             a, b = np.isin(pred, labels), np.isin(truth, labels)
-            assert ours[f"{name}_dice"] == pytest.approx(dice(a, b, empty="one")), (seed, name)
-            expected = surface_dice(
-                a, b, SPACING, tolerance_mm=KITS23_TOLERANCE_MM[name], empty="one"
-            )
-            assert ours[f"{name}_surface_dice"] == pytest.approx(expected), (seed, name)
+            expected = dice(a, b, empty=1.0)
+            assert ours[f"kits23_{name}_dice"] == pytest.approx(expected), (seed, name)
+            expected = surface_distances(a, b, SPACING).dice(tolerance_mm, empty=1.0)
+            assert ours[f"kits23_{name}_surface_dice"] == pytest.approx(expected), (seed, name)
 
 
 def test_kits23_counts_empty_against_empty_as_one():
     pred, truth = volume(1, 1, 0), volume(1, 1, 2)
-    scores = kits23_scores(pred, truth, SPACING)
-    assert scores["tumor_dice"] == scores["tumor_surface_dice"] == 0.0
-    scores = kits23_scores(pred, pred, SPACING)
-    assert scores["tumor_dice"] == scores["tumor_surface_dice"] == 1.0
-    assert scores["dice"] == scores["surface_dice"] == 1.0
+    scores = score_case(pred, truth, SPACING)
+    assert scores["kits23_tumor_dice"] == scores["kits23_tumor_surface_dice"] == 0.0
+    scores = score_case(pred, pred, SPACING)
+    assert scores["kits23_tumor_dice"] == scores["kits23_tumor_surface_dice"] == 1.0
+    assert scores["kits23_dice"] == scores["kits23_surface_dice"] == 1.0
     nothing = np.zeros_like(pred)
-    assert kits23_scores(nothing, nothing, SPACING)["surface_dice"] == 1.0
+    assert score_case(nothing, nothing, SPACING)["kits23_surface_dice"] == 1.0
 
 
 def test_surface_area_of_shapes_on_paper():
@@ -181,10 +175,9 @@ def test_surface_scores_equal_the_reference_library(seed: int, expected: float, 
     draws = np.random.default_rng(seed)
     truth, pred = (draws.random((6, 9, 8)) < 0.08 for _ in range(2))
     truth[4:] = False
-    assert surface_dice(pred, truth, SPACING, tolerance_mm=1.0) == pytest.approx(
-        expected, rel=1e-12
-    )
-    assert hd95_mm(pred, truth, SPACING) == pytest.approx(hd95, rel=1e-12)
+    found = surface_distances(pred, truth, SPACING)
+    assert found.dice(1.0) == pytest.approx(expected, rel=1e-12)
+    assert found.hd95_mm() == pytest.approx(hd95, rel=1e-12)
 
 
 def test_surface_scores_equal_the_reference_library_where_it_is_installed():
@@ -196,35 +189,38 @@ def test_surface_scores_equal_the_reference_library_where_it_is_installed():
         pred, truth = draws.random((2, *draws.integers(2, 12, 3))) < 0.4
         theirs = reference.compute_surface_distances(truth, pred, SPACING)
         expected = reference.compute_surface_dice_at_tolerance(theirs, 1.1)
-        assert surface_dice(pred, truth, SPACING, tolerance_mm=1.1) == pytest.approx(
-            expected, rel=1e-12
-        )
+        ours = surface_distances(pred, truth, SPACING).dice(1.1)
+        assert ours == pytest.approx(expected, rel=1e-12)
 
 
 def test_hd95_on_paper():
     one, other = volume(1, 0, 0, 0) > 0, volume(0, 0, 0, 1) > 0
     # surface elements at half-voxels: 0 and 1 against 3 and 4, so 3 and 2 steps of 2 mm
-    assert hd95_mm(one, other, (2.0, 1.0, 1.0)) == pytest.approx(6.0)
-    assert hd95_mm(one, one, (2.0, 1.0, 1.0)) == 0.0
-    assert math.isnan(hd95_mm(one, np.zeros_like(one), (2.0, 1.0, 1.0)))
+    spacing = (2.0, 1.0, 1.0)
+    assert surface_distances(one, other, spacing).hd95_mm() == pytest.approx(6.0)
+    assert surface_distances(one, one, spacing).hd95_mm() == 0.0
+    assert math.isnan(surface_distances(one, np.zeros_like(one), spacing).hd95_mm())
 
 
 def test_tolerance_counts_a_distance_that_equals_it():
     one, other = volume(1, 1, 1, 1, 0) > 0, volume(1, 1, 1, 1, 1) > 0
     spacing = (0.1, 1.0, 1.0)
-    assert surface_dice(one, other, spacing, tolerance_mm=0.1) == 1.0
-    assert surface_dice(one, other, spacing, tolerance_mm=0.0999) < 1.0
+    found = surface_distances(one, other, spacing)
+    assert found.dice(0.1) == 1.0
+    assert found.dice(0.0999) < 1.0
 
 
 def test_volumes_and_false_positives_on_paper():
     spacing = (10.0, 10.0, 5.0)  # half a millilitre a voxel
     pred, truth = volume(2, 2, 2, 2, 1, 0), volume(0, 3, 3, 2, 2, 1)
-    assert volumes_ml(truth, spacing) == {"kidney": 2.5, "tumor": 1.0, "cyst": 1.0}
+    expected = {"kidney": 0.5, "kidney_and_masses": 2.5, "tumor": 1.0, "cyst": 1.0}
+    assert volumes_ml(truth, spacing) == expected
     assert false_positive_ml(pred, truth, spacing) == pytest.approx(1.5)
     assert cyst_false_positive_ml(pred, truth, spacing) == pytest.approx(1.0)
     row = score_case(pred, truth, spacing, case_id="case_00000")
     assert (row["tumor_fp_ml"], row["cyst_fp_ml"]) == (1.5, 1.0)
-    assert (row["kidney_ml"], row["kidney_truth_ml"]) == (2.5, 2.5)
+    assert (row["kidney_ml"], row["kidney_truth_ml"]) == (0.5, 0.5)
+    assert (row["kidney_and_masses_ml"], row["kidney_and_masses_truth_ml"]) == (2.5, 2.5)
     assert (row["tumor_ml"], row["tumor_truth_ml"]) == (2.0, 1.0)
     assert (row["cyst_ml"], row["cyst_truth_ml"]) == (0.0, 1.0)
     assert row["tumor_dice"] == pytest.approx(2 * 1 / 6)
@@ -249,11 +245,11 @@ def test_what_cannot_be_scored_is_refused_with_the_case():
 
 def test_cases_on_one_side_only_are_named():
     assert match_cases(["b", "a"], ["a", "b"]) == ["a", "b"]
-    assert match_cases(["b"], ["a", "b"], subset="allow") == ["b"]
+    assert match_cases(["b"], ["a", "b"], subset=True) == ["b"]
     with pytest.raises(ScoreError, match="no truth for c; no prediction for b"):
         match_cases(["a", "c"], ["a", "b"])
     with pytest.raises(ScoreError, match=r"no truth for c$"):
-        match_cases(["a", "c"], ["a", "b"], subset="allow")
+        match_cases(["a", "c"], ["a", "b"], subset=True)
 
 
 def test_known_disagreement_of_two_label_versions(shared: Path):
@@ -292,10 +288,7 @@ def test_bootstrap_interval():
     lo, hi = bootstrap_interval(values)
     assert min(values) <= lo < np.mean(values) < hi <= max(values)
     assert (lo, hi) == bootstrap_interval(values)
-    assert (lo, hi) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval([*values, math.nan]) == (lo, hi)
-    narrow = bootstrap_interval(values, level=0.5)
-    assert lo < narrow[0] < narrow[1] < hi
     assert bootstrap_interval([0.5] * 6) == (0.5, 0.5)
     assert all(math.isnan(b) for b in bootstrap_interval([0.5]))
     assert all(math.isnan(b) for b in bootstrap_interval([]))
@@ -306,7 +299,7 @@ def test_bootstrap_interval_covers_the_mean_of_few_skewed_cases():
     draws = np.random.default_rng(0)
     inside = 0
     for _ in range(400):
-        lo, hi = bootstrap_interval(draws.beta(4, 1.2, 5), n=1000)
+        lo, hi = bootstrap_interval(draws.beta(4, 1.2, 5))
         inside += lo <= 4 / 5.2 <= hi
     assert inside / 400 > 0.85  # plain percentiles: 0.81
 
@@ -350,14 +343,10 @@ def test_wilcoxon_p_is_exact_with_and_without_ties():
     for cases in (5, 12, 40):
         b = draws.normal(0.3, 1, cases)
         expected = stats.wilcoxon(b, method="exact").pvalue
-        assert paired_difference(np.zeros(cases), b, n=10).p == pytest.approx(expected), cases
+        assert paired_difference(np.zeros(cases), b).p == pytest.approx(expected), cases
     # ranks 1.5, 1.5, 3: of 8 sign patterns only one lies as far from the middle on each side
-    assert paired_difference(np.zeros(4), np.array([1.0, 1.0, 2.0, 0.0]), n=10).p == pytest.approx(
-        2 / 8
-    )
-    assert paired_difference(np.zeros(3), np.array([1.0, -1.0, 2.0]), n=10).p == pytest.approx(
-        6 / 8
-    )
+    assert paired_difference(np.zeros(4), np.array([1.0, 1.0, 2.0, 0.0])).p == pytest.approx(2 / 8)
+    assert paired_difference(np.zeros(3), np.array([1.0, -1.0, 2.0])).p == pytest.approx(6 / 8)
 
 
 def test_paired_difference_is_narrower_than_its_arms():
@@ -383,7 +372,7 @@ def test_paired_difference_resamples_seeds_of_each_arm():
     cases = np.linspace(0.4, 0.6, 12)
     steady = paired_difference(np.stack([cases, cases]), np.stack([cases, cases, cases]) + 0.1)
     shaky = paired_difference(np.stack([cases, cases]), np.stack([cases, cases + 0.3, cases]))
-    assert steady.seeds == (2, 3)
+    assert steady.seeds == 2
     assert steady.value == pytest.approx(shaky.value) == pytest.approx(0.1)
     assert steady.ci == pytest.approx((0.1, 0.1))
     assert shaky.ci == pytest.approx((0.0, 0.3))
@@ -416,8 +405,7 @@ def test_wilson_interval_on_paper():
     assert wilson_interval(0, 10) == pytest.approx((0.0, z**2 / (10 + z**2)))
     lo, hi = wilson_interval(87, 210)
     assert (lo, hi) == pytest.approx((0.350, 0.482), abs=1e-3)
-    assert all(math.isnan(b) for b in wilson_interval(0, 0))
-    with pytest.raises(ValueError, match="hits"):
+    with pytest.raises(ValueError, match="not be greater than"):
         wilson_interval(3, 2)
 
 
@@ -438,11 +426,7 @@ def test_summary_and_formats_agree():
     assert data["cases"][1]["tumor_dice"] is None
     assert data["summary"]["metrics"]["tumor_dice"]["ci"] == [None, None]
     assert data["summary"]["n"] == 2
-    table = format_rows(rows)
-    lines = [line.split() for line in table.splitlines()]
-    assert lines[1][:3] == ["case_00001", "1.000", "0.667"]
-    assert lines[2][:3] == ["case_00002", "1.000", "–"]
-    assert "only 2 cases" in table
+    assert "only 2 cases" in summarise(rows)["warning"]
     with pytest.raises(ValueError, match="at least one"):
         summarise([])
 
@@ -477,11 +461,10 @@ def test_every_lost_voxel_of_a_tumour_has_its_one_cause() -> None:
     }
     said = in_words({"case": "case_00001", "tumor_dice": 0.5, "tumor_truth_ml": 5.0, **found})
     assert (
-        "Of 5.0 ml of tumour 20% lie outside" in said
-        and "1.0 ml were called tumour in vain" in said
+        "Of 5.0 ml of tumour 20% lie outside" in said and "1.0 ml are false-positive tumour" in said
     )
     none = tumor_losses(volume(0, 1), volume(0, 1), volume(0, 1), volume(0, 2), SPACING)
     assert math.isnan(none["found"]) and none["false_ml"] > 0
-    assert "no tumour is labelled" in in_words(
+    assert "no labelled tumour" in in_words(
         {"case": "a", "tumor_dice": 0.0, "tumor_truth_ml": 0.0, **none}
     )

@@ -1,4 +1,4 @@
-"""The synthetic cohort: geometry checkable on paper, labels, fidelity to KiTS, determinism, files."""
+"""The synthetic cohort: geometry checkable on paper, labels, likeness to KiTS, bits, files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kitslib.phantom import (
     write_cohort,
     write_rendered,
 )
-from kitslib.phantom.patient import draw_values
+from kitslib.phantom.patient import Values
 from kitslib.phantom.population import draw_ranks
 from kitslib.phantom.scanner import Detector
 from kitslib.phantom.scene import draw_case
@@ -37,17 +37,17 @@ SMALL = {"matrix": 64, "spacing_z": (5.0,)}
 
 
 def point(z: float, y: float, x: float):
-    """A window of one point at patient (z, y, x) mm."""
+    """A region of one point at patient (z, y, x) mm."""
     return lattice(np.array([z, y, x], float), np.zeros(3), 1e3)
 
 
 def test_distances_on_the_axes() -> None:
-    ball = Ellipsoid(centre=np.array([1.0, 2, 3]), radii=np.full(3, 10.0))
+    ball = Ellipsoid(center=np.array([1.0, 2, 3]), radii=np.full(3, 10.0))
     assert ball.distance(point(1, 2, 18)).flat[0] == pytest.approx(5, abs=1e-4)
-    egg = Ellipsoid(centre=np.zeros(3), radii=np.array([10.0, 20, 30]))
+    egg = Ellipsoid(center=np.zeros(3), radii=np.array([10.0, 20, 30]))
     assert egg.distance(point(15, 0, 0)).flat[0] == pytest.approx(5, abs=1e-4)
     turned = Ellipsoid(
-        centre=np.zeros(3), radii=np.array([10.0, 20, 30]), turn=rotation(x=np.pi / 2)
+        center=np.zeros(3), radii=np.array([10.0, 20, 30]), turn=rotation(x=np.pi / 2)
     )
     assert turned.distance(point(0, 15, 0)).flat[0] == pytest.approx(5, abs=1e-4)
     tube = Capsule(a=np.array([0.0, 0, 0]), b=np.array([10.0, 0, 0]), radius=(2, 4))
@@ -58,7 +58,7 @@ def test_distances_on_the_axes() -> None:
 
 
 def test_soft_edges_keep_the_volume() -> None:
-    ball = Ellipsoid(centre=np.array([0.2, 0.1, 0.4]), radii=np.full(3, 9.0))
+    ball = Ellipsoid(center=np.array([0.2, 0.1, 0.4]), radii=np.full(3, 9.0))
     share = cover(ball.distance(lattice(np.zeros(3), np.full(3, 12.0), 1.0)), 1.0)
     assert share.sum() == pytest.approx(4 / 3 * np.pi * 9**3, rel=0.01)
     assert cover(np.array([-0.5, -0.25, 0, 0.5], np.float32), 1.0).tolist() == [1, 0.75, 0.5, 0]
@@ -67,7 +67,7 @@ def test_soft_edges_keep_the_volume() -> None:
     assert canvas.tolist() == [-50, 100]
 
 
-def test_spline_reproduces_lines_and_does_not_depend_on_the_window() -> None:
+def test_spline_reproduces_lines_and_does_not_depend_on_the_region() -> None:
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None], (8, 8, 8)).copy()
     axes = (np.array([2.0, 3.25, 4.5]), np.array([3.0]), np.array([4.0]))
     values = spline(ramp, (0, 0, 0), (1, 1, 1), axes, periodic=False)
@@ -78,7 +78,7 @@ def test_spline_reproduces_lines_and_does_not_depend_on_the_window() -> None:
     assert np.array_equal(field(whole)[9:16, 5:16, :], field(part))
 
 
-def test_window_finds_a_turned_point() -> None:
+def test_region_finds_a_turned_point() -> None:
     grid = Grid(
         shape=(4, 40, 50), spacing=(5.0, 2.0, 2.0), origin=(1.0, 20.0, 25.0), angle=np.pi / 2
     )
@@ -87,22 +87,22 @@ def test_window_finds_a_turned_point() -> None:
     assert slab.depths[:4].tolist() == [-6.25, -3.75, -1.25, 1.25]
     y, x = grid.plane
     row, col = np.unravel_index(np.argmin(np.hypot(y - 10, x - 6)), y.shape)
-    window = slab.window(np.array([0.0, 10, 6]), np.full(3, 2.0))
-    assert window.index[1].start <= row < window.index[1].stop
-    assert window.index[2].start <= col < window.index[2].stop
-    assert slab.window(np.array([500.0, 0, 0]), np.ones(3)) is None
+    _, rows, cols = slab.around(np.array([0.0, 10, 6]), np.full(3, 2.0)).box
+    assert rows.start <= row < rows.stop
+    assert cols.start <= col < cols.stop
+    assert slab.around(np.array([500.0, 0, 0]), np.ones(3)) is None
 
 
 def test_ranks_cover_every_distribution_evenly() -> None:
     ranks = [draw_ranks(5, index) for index in range(100)]
-    for name in ("tumour", "kidney", "any_cyst", "slices"):
-        values = np.sort([getattr(r, name) for r in ranks])
+    for name in ("tumor", "kidney", "any_cyst", "slices"):
+        values = np.sort([r[name] for r in ranks])
         assert np.abs(values - (np.arange(100) + 0.5) / 100).max() < 0.08, name
     assert draw_ranks(5, 7) == ranks[7] != draw_ranks(6, 7)
 
 
 def test_contrast_phases() -> None:
-    kidney = np.array([draw_values(np.random.default_rng(k)).kidney for k in range(400)])
+    kidney = np.array([Values(np.random.default_rng(k)).kidney for k in range(400)])
     plain = kidney < 60
     assert 0.01 < plain.mean() < 0.06
     assert kidney[plain].min() >= 30
@@ -167,7 +167,7 @@ def test_matrix_keeps_the_field_of_view() -> None:
 def test_hard_cysts_are_complex_and_everywhere() -> None:
     for index in range(4):
         renal = draw_case(index, seed=0, cysts="hard", **SMALL)[2]
-        assert renal.cysts[0].look.kind == "complex cyst"
+        assert renal.cysts[0].appearance.kind == "complex cyst"
         labels, spacing = render_label_map(index, seed=0, cysts="hard", **SMALL)
         assert (labels == 3).sum() * np.prod(spacing) / 1000 >= 0.5
 
@@ -177,7 +177,7 @@ def test_cohort_resembles_kits(shared: Path) -> None:
         rows = [row for row in csv.DictReader(file) if row["kits19_kidney_ml"]]
     real = {
         "kidney": [float(r["kits19_kidney_ml"]) for r in rows],
-        "tumour": [float(r["kits19_tumor_ml"]) for r in rows],
+        "tumor": [float(r["kits19_tumor_ml"]) for r in rows],
         "extent": [
             (int(r["kidney_last_slice"]) - int(r["kidney_first_slice"]) + 1)
             * float(r["spacing_z_mm"])
@@ -190,7 +190,7 @@ def test_cohort_resembles_kits(shared: Path) -> None:
         labels, spacing = render_label_map(index, seed=3, matrix=96, spacing_z=(5.0,))
         ml = np.bincount(labels.ravel(), minlength=4) * np.prod(spacing) / 1000
         ours["kidney"].append(ml[1] + ml[3])
-        ours["tumour"].append(ml[2])
+        ours["tumor"].append(ml[2])
         ours["extent"].append(np.count_nonzero((labels > 0).any((1, 2))) * spacing[0])
         cysts.append(ml[3] >= 0.5)
     for name, values in real.items():
@@ -232,6 +232,11 @@ def test_ct_for_given_labels() -> None:
 def test_impossible_labels_are_refused(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render_labels(labels, (5.0, 2.0, 2.0), seed=0, index=0)
+
+
+def test_ct_for_labels_thinner_than_the_depths_grid() -> None:
+    labels = np.repeat(box_labels()[8:9], 3, axis=0)
+    assert render_labels(labels, (0.5, 5.0, 5.0), seed=4, index=0).shape == (3, 64, 64)
 
 
 def test_ct_for_a_real_wide_label_map(shared: Path) -> None:

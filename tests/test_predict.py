@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import pdist
 
 from kitslib.commands import main
-from kitslib.commands.findings import longest_diameter_mm
+from kitslib.commands.measurements import longest_diameter_mm
 from kitslib.commands.predict import write_submission
 from kitslib.config import PROFILES, arm, as_dict
 from kitslib.data import CaseError, canonical_affine, write_imaging
@@ -61,9 +61,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for stage, network_options in options.items():
         settings = {
-            "network": network_options, "grid": as_dict(getattr(config, f"{stage}_grid")), "seed": 0, "data": "none",
-            "training": as_dict(getattr(config, stage)), "arm": as_dict(chosen) if stage == "tumor" else {"name": ""},
-        }  # fmt: skip
+            "network": network_options,
+            "grid": as_dict(getattr(config, f"{stage}_grid")),
+            "training": as_dict(getattr(config, stage)),
+            "arm": as_dict(chosen) if stage == "tumor" else {"name": ""},
+            "seed": 0,
+            "data": "none",
+        }
         run = Run.open(folder / "runs", stage, settings)
         torch.manual_seed(0)
         run.finish(build(**network_options))
@@ -90,7 +94,7 @@ def test_a_scan_gets_labels_preview_record_and_row(models: Path, tmp_path: Path)
     labels = np.asarray(made.dataobj)
     assert set(np.unique(labels)) == {2}, "these networks call everything tumour"
     record = json.loads((out / "prediction_00211.json").read_text())
-    assert record["findings"]["tumor_ml"] == pytest.approx(labels.size * 5 * 3 * 3 / 1000)
+    assert record["measurements"]["tumor_ml"] == pytest.approx(labels.size * 5 * 3 * 3 / 1000)
     about = bytes(made.header["descrip"]).decode()
     for stage in ("kidney", "tumor"):
         assert record["models"][stage]["weights"][:8] in about

@@ -1,4 +1,4 @@
-"""The draw depends on (seed, epoch, step) alone; weights change what comes, and are never taken from elsewhere."""
+"""The draw depends on (seed, epoch, step) alone, and on weights of the cases trained on."""
 
 from __future__ import annotations
 

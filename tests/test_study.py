@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from kitslib.config import configure
-from kitslib.data import CaseFiles, apply_policy, case_list, split_rows, store_split, study_split
+from kitslib.data import (
+    CaseFiles,
+    apply_policy,
+    case_list,
+    drawn_with,
+    patient_rows,
+    split_rows,
+    split_text,
+    store_split,
+    study_split,
+)
 
 
 def numbered(tmp_path: Path, numbers: list[int]) -> list[CaseFiles]:
@@ -56,6 +67,9 @@ def test_too_few_cases_for_folds_are_said_and_the_unusable_are_named(tmp_path: P
     stored = store_split(configure(profile="smoke", out=str(tmp_path)), found, found[:4])
     assert stored["folds"] == [] and "use fewer folds" in stored["note"]
     assert stored["left_out"] == {"case_00009": "image or labels are missing or unusable"}
+    text = split_text(stored)
+    assert "**Used, 4:** 00000-00003." in text and "**Left out, 1:** case_00009: image" in text
+    assert text.endswith(f"No folds: {stored['note']}")
 
 
 def test_case_lists_are_short() -> None:
@@ -70,3 +84,24 @@ def test_case_lists_are_short() -> None:
     ]
     assert case_list(ids) == "00001-00003, 00007, ircad, 00009-00010"
     assert case_list([]) == ""
+
+
+def test_a_folder_of_cases_is_not_drawn(tmp_path: Path) -> None:
+    drawn = drawn_with(configure(profile="smoke", out=str(tmp_path)))
+    assert list(drawn) == ["seed", "matrix", "spacing_z", "cysts"]
+    assert drawn_with(configure(profile="smoke", out=str(tmp_path), data=str(tmp_path))) is None
+
+
+def test_patients_are_described_as_far_as_kits_json_does(tmp_path: Path) -> None:
+    records = [{"gender": "male", "bmi": 20}, {"gender": "female"}, {"gender": "male"}, None]
+    files = numbered(tmp_path, [0, 1, 2, 3])
+    files = [replace(f, record=r) for f, r in zip(files, records, strict=True)]
+    assert patient_rows(files) == [
+        {
+            "characteristic": "body mass index",
+            "cases": 1,
+            "values": "median 20.0, from 20.0 to 20.0 in nine of ten",
+        },
+        {"characteristic": "gender", "cases": 3, "values": "male 2, female 1"},
+    ]
+    assert patient_rows(files[3:]) == []

@@ -35,7 +35,7 @@ EPOCHS, STEPS, SIZE = 6, 4, 4
 
 
 class Noise:
-    """A sampler of random images whose label is where they are bright; its weight grows with every epoch."""
+    """Random images with their bright part as label; its weight grows with every epoch."""
 
     steps, size = STEPS, SIZE
 
@@ -64,13 +64,14 @@ def prepare(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def train(
-    folder: Path, *, dropout: float = 0.2, settings: dict[str, Any] | None = None, **changes: Any
-) -> tuple[Run, list[dict[str, Any]]]:
+    folder: Path, *, dropout: float = 0.2, settings: dict[str, Any] | None = None,
+    sampler: Noise | None = None, **changes: Any,
+) -> tuple[Run, list[dict[str, Any]]]:  # fmt: skip
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(dropout), nn.PReLU(), nn.Conv2d(8, 1, 1)
     )
-    sampler = Noise()
+    sampler = sampler or Noise()
     run = Run.open(folder, "noise", settings or {"epochs": EPOCHS})
 
     def after_epoch(net: nn.Module, epoch: int) -> dict[str, float]:
@@ -78,10 +79,11 @@ def train(
         return {"weight": sampler.weight}
 
     history = fit(
-        network, sampler, run, accelerator=start(device="cpu", precision="no"), epochs=EPOCHS, seed=7,
+        network, sampler, run, accelerator=start(device="cpu", precision="no"), epochs=EPOCHS,
+        seed=7,
         **{
-            "prepare": prepare, "loss": loss, "optimizer": "adamw", "schedule": "one_cycle", "lr": 1e-2, "clip": 1.0,
-            "after_epoch": after_epoch, **changes,
+            "prepare": prepare, "loss": loss, "optimizer": "adamw", "schedule": "one_cycle",
+            "lr": 1e-2, "clip": 1.0, "after_epoch": after_epoch, **changes,
         },
     )  # fmt: skip
     return run, history
@@ -107,7 +109,7 @@ def test_a_finished_run_is_loaded_and_not_trained_again(tmp_path: Path) -> None:
 
 
 def be_killed(folder: Path, call: int, *, writing: bool, optimizer: str) -> None:
-    """Train in a fork that gets SIGKILL in the step `call` counted from its start, or half-way in a later write."""
+    """Train in a fork that gets SIGKILL in its step `call`, or half-way in a later write."""
     child = os.fork()
     if child:
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -130,7 +132,7 @@ def be_killed(folder: Path, call: int, *, writing: bool, optimizer: str) -> None
 
 
 def rising(net: nn.Module) -> dict[str, float]:
-    """A score that is known from the weights alone, so that a resumed run finds the same best epoch."""
+    """A score that follows from the weights alone."""
     return {"dice": float(net[0].weight.detach().abs().sum())}
 
 
@@ -140,7 +142,8 @@ def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path, opti
     draw = random.Random(4)
     kills = [(draw.randrange(2 * STEPS), False) for _ in range(5)] + [(STEPS, True)]
     draw.shuffle(kills)
-    code = f"from pathlib import Path; from test_training import be_killed; folder = Path({str(tmp_path / 'killed')!r})"
+    code = "from pathlib import Path; from test_training import be_killed;"
+    code += f" folder = Path({str(tmp_path / 'killed')!r})"
     code += "".join(
         f"\nbe_killed(folder, {call}, writing={writing}, optimizer={optimizer!r})"
         for call, writing in kills
@@ -158,31 +161,6 @@ def test_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path: Path, opti
     assert timeless(again) == timeless(history) and len(history) == EPOCHS
     ours, theirs = ((r.folder / "weights.safetensors").read_bytes() for r in (whole, resumed))
     assert ours == theirs
-    bests = [load_file(str(r.folder / "best.safetensors")) for r in (whole, resumed)]
-    assert all(torch.equal(bests[0][name], bests[1][name]) for name in bests[0])
-
-
-def test_the_best_epoch_is_kept_and_restored_after_a_stop_between_two_writes(
-    tmp_path: Path,
-) -> None:
-    scores = iter([0.1, 0.6, 0.3, 0.6, 0.2, 0.5])
-    run, history = train(tmp_path, validate=lambda net: {"dice": next(scores)})
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(), nn.PReLU(), nn.Conv2d(8, 1, 1))
-    assert run.load_best(net) == history[1]
-    assert not torch.equal(net[0].weight, weights(run)["0.weight"])
-
-    def stop_after_one(net: nn.Module, epoch: int) -> dict[str, Any]:
-        if epoch:
-            (
-                Run.open(tmp_path / "cut", "noise", {"epochs": EPOCHS}).folder / "best.safetensors"
-            ).unlink()
-            raise KeyboardInterrupt
-        return {}
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", validate=lambda net: {"dice": 0.9}, after_epoch=stop_after_one)
-    cut, _ = train(tmp_path / "cut", validate=lambda net: {"dice": 0.1})
-    assert cut.load_best(net)["epoch"] == 1
 
 
 def test_parts_of_a_batch_give_the_weights_of_the_whole_within_rounding(tmp_path: Path) -> None:
@@ -195,9 +173,7 @@ def test_parts_of_a_batch_give_the_weights_of_the_whole_within_rounding(tmp_path
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"4 samples .* accumulate 3; use a batch that is a multiple of 3"
-    ):
+    with pytest.raises(ValueError, match=r"4 samples .* accumulate 3; use .* multiple of 3"):
         train(tmp_path, accumulate=3)
 
 
@@ -205,7 +181,7 @@ def test_a_compiled_training_gives_the_same_weights_within_rounding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = train(tmp_path / "plain", dropout=0.0)
-    torch.compiler.reset()  # traced as always, but run as it is: to generate code would take most of a minute
+    torch.compiler.reset()  # traced as always, run as it is: generating code would take a minute
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     compiled, _ = train(tmp_path / "compiled", dropout=0.0, compile=True)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
@@ -217,30 +193,28 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_cases(tmp_path: Path) ->
     def sometimes(output: Tensor, target: Tensor, epoch: int) -> Tensor:
         return loss(output, target, epoch) * (float("nan") if epoch == 2 else 1.0)
 
-    with pytest.raises(
-        TrainingError, match=r"nan in epoch 3, step 1 \(cases a, b, c, d\).*epoch 2 is untouched"
-    ):
+    with pytest.raises(TrainingError) as info:
         train(tmp_path, loss=sometimes)
+    place = "epoch 3, step 1 (cases a, b, c, d; shape (4, 1, 8, 8); lr 0.01); lower lr or check"
+    assert "the loss is nan in noise-" in str(info.value) and place in str(info.value)
     run = Run.open(tmp_path, "noise", {"epochs": EPOCHS})
     assert len(run.load_checkpoint()["history"]) == 2
     assert all(torch.isfinite(t).all() for t in run.load_checkpoint()["network"].values())
 
 
-def test_losses_looked_at_together_still_name_the_step() -> None:
-    def stop(number: float, step: int, case_ids: tuple[str, ...]) -> Exception:
-        return TrainingError(f"{number} at {step} of {case_ids[0]}")
-
-    losses = Losses(3, stop)
+def test_losses_read_together_still_name_the_step() -> None:
+    accelerator = start(device="cpu", precision="no")
+    losses = Losses(3)
     for step in range(5):
-        losses.add(torch.tensor(float(step)), step, ("a",))
+        losses.add(torch.tensor(float(step)), f"step {step}")
     assert (losses.count, losses.last) == (3, 2.0)
-    assert losses.mean(start(device="cpu", precision="no")) == 2.0
+    assert losses.mean(accelerator) == 2.0
 
-    late = Losses(3, stop)
-    late.add(torch.tensor(math.inf), 7, ("b",))
-    late.add(torch.tensor(1.0), 8, ("c",))
-    with pytest.raises(TrainingError, match="inf at 7 of b"):
-        late.mean(start(device="cpu", precision="no"))
+    late = Losses(3)
+    late.add(torch.tensor(math.inf), "step 7")
+    late.add(torch.tensor(1.0), "step 8")
+    with pytest.raises(TrainingError, match="inf in step 7; lower lr"):
+        late.mean(accelerator)
 
 
 SETTINGS = {"stage": "kidney", "training": {"batch": 4, "slab": 64, "widths": [16, 32]}}
@@ -251,6 +225,9 @@ SHORTAGES: dict[str, Callable[[], Any]] = {
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
     ),
 }
+
+
+ASKED = {"allocator": "281.5 TB", "numpy": "562.9 TB", "cuda": "2.1 GB"}
 
 
 def _raise(error: Exception) -> None:
@@ -264,23 +241,30 @@ def test_out_of_memory_says_where_and_what_to_lower(tmp_path: Path, kind: str) -
             SHORTAGES[kind]()
         return loss(output, target, epoch)
 
-    with pytest.raises(
-        TrainingError, match=r"out of memory in epoch 2, step 1, with samples of 4 × 1 × 8 × 8"
-    ) as info:
+    with pytest.raises(TrainingError) as info:
         train(tmp_path, loss=greedy, settings=SETTINGS)
-    assert "Lower kidney.batch from 4 to " in str(info.value) and "epoch 1 is untouched" in str(
-        info.value
-    )
+    text = str(info.value)
+    assert "epoch 2, step 1 (cases a, b, c, d; shape (4, 1, 8, 8); lr 0.01): " in text
+    assert f"{ASKED[kind]} asked for, " in text and " free. Lower kidney.batch from 4 to 2" in text
+    assert "checkpoint of the epoch before" in text
     assert len(Run.open(tmp_path, "noise", SETTINGS).load_checkpoint()["history"]) == 1
 
 
 def test_out_of_memory_in_a_validation_does_not_blame_the_batch(tmp_path: Path) -> None:
     settings = {"stage": "kidney", "training": {"batch": 4, "window_slices": 64}}
-    with pytest.raises(
-        TrainingError, match=r"epoch 1, validation \(.*Lower kidney\.window_slices from 64"
-    ) as info:
+    expected = r"epoch 1, validation: .*Lower kidney\.window_slices from 64 to 32"
+    with pytest.raises(TrainingError, match=expected) as info:
         train(tmp_path, validate=lambda net: SHORTAGES["allocator"](), settings=settings)
-    assert "batch" not in str(info.value) and "There is no checkpoint yet" in str(info.value)
+    assert "batch" not in str(info.value)
+
+
+def test_out_of_memory_in_a_sampler_after_a_validation_blames_the_batch(tmp_path: Path) -> None:
+    class Greedy(Noise):
+        def batch(self, epoch: int, step: int, **shares: int) -> Batch:
+            return super().batch(epoch, step, **shares) if epoch == 0 else np.empty(1 << 46)
+
+    with pytest.raises(TrainingError, match=r"epoch 2, step 1: .*Lower kidney\.batch from 4 to 2"):
+        train(tmp_path, sampler=Greedy(), settings=SETTINGS)
 
 
 def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:

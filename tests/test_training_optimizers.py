@@ -14,8 +14,8 @@ from kitslib.training.optimizers import SMALLEST, Muon, make_optimizer, orthogon
 def net(layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv3d(1, 8, 3), nn.PReLU(), nn.Conv3d(8, 16, 3), nn.Conv3d(16, 8, 1), nn.ConvTranspose3d(8, 12, 2, 2),
-        nn.Conv3d(12, 1, 1), nn.Linear(1, 1),
+        nn.Conv3d(1, 8, 3), nn.PReLU(), nn.Conv3d(8, 16, 3), nn.Conv3d(16, 8, 1),
+        nn.ConvTranspose3d(8, 12, 2, 2), nn.Conv3d(12, 1, 1), nn.Linear(1, 1),
     )  # fmt: skip
     return layers.to(memory_format=layout)
 
@@ -66,7 +66,8 @@ def test_convolutions_step_as_matrices_do_in_torch(layout: torch.memory_format) 
     }
     assert list(theirs) == ["0.weight", "2.weight", "3.weight", "4.weight"]
     began = {n: p.detach().clone() for n, p in theirs.items()}
-    mine = Muon(ours.parameters(), 0.01, momentum=0.9, weight_decay=0.1)
+    mine = Muon(ours.parameters(), 0.01)
+    mine.param_groups[0]["weight_decay"] = 0.1  # of the convolutions: enough to be seen
     torchs = torch.optim.Muon(
         theirs.values(), 0.01, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
     )  # fmt: skip
@@ -110,8 +111,8 @@ def test_its_state_goes_on_with_the_same_bits() -> None:
     resumed = copy.deepcopy(straight)
     again = Muon(resumed.parameters(), 0.5)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for network, optimiser in ((straight, optimizer), (resumed, again)):
-        take_steps(network, optimiser, 2, seed=5)
+    for network, stepping in ((straight, optimizer), (resumed, again)):
+        take_steps(network, stepping, 2, seed=5)
     assert all(
         torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
     )

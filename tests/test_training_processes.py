@@ -17,11 +17,15 @@ from test_training import EPOCHS, train
 from kitslib.training import Run
 
 PARTS = (1, 2)  # values of accumulate that are tried
-CODE = "from test_training_processes import train_and_tell; from pathlib import Path; train_and_tell(Path({!r}))"
+CODE = """
+from pathlib import Path
+from test_training_processes import train_and_tell
+train_and_tell(Path({!r}))
+"""
 
 
 def train_and_tell(folder: Path) -> None:
-    """Train as one of several processes; each notes what it took for the history, and scores otherwise."""
+    """Train as one of several processes that score differently; each notes its history."""
     rank = int(os.environ["RANK"])
     for parts in PARTS:
         _, history = train(

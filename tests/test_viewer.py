@@ -67,16 +67,16 @@ def test_overlays_lie_on_their_voxels_in_the_palette():
     truth, prediction = np.zeros((2, 1, 10, 10), np.uint8)
     truth[0, :5, :5], prediction[0, 5:, 5:] = 2, 1
     shown = reporting.slice_viewer(
-        imaging, truth, prediction=prediction, spacing=(1, 1, 1), title="t", width=100
+        imaging, truth, prediction=prediction, spacing=(1, 1, 1), title="t"
     )
     filled, outlined = (picture(shown.layers[name][0]) for name in ("truth", "prediction"))
     tumor, kidney = (
         [round(255 * part) for part in to_rgb(PALETTE[name])] for name in ("tumor", "kidney")
     )
-    assert filled[25, 25, :3].tolist() == tumor and 40 < filled[25, 25, 3] < 160
-    assert filled[75, 75, 3] == 0 and filled[25, 75, 3] == 0
-    assert outlined[75, 75, 3] == 0 and outlined[75, 50].tolist() == [*kidney, 255]
-    assert outlined[25, 25, 3] == 0
+    assert filled[85, 85, :3].tolist() == tumor and 40 < filled[85, 85, 3] < 160
+    assert filled[255, 255, 3] == 0 and filled[85, 255, 3] == 0
+    assert outlined[255, 255, 3] == 0 and outlined[255, 170].tolist() == [*kidney, 255]
+    assert outlined[85, 85, 3] == 0
     assert [name for name, _ in shown.legend] == ["kidney", "tumour"]
 
 
@@ -99,16 +99,16 @@ def test_slices_span_the_labels_and_start_at_the_largest_tumour():
 
 
 def test_a_window_that_would_make_the_page_large_is_left_out_and_named(monkeypatch):
-    both = small(windows=("abdomen", "bone"))
+    both = small()
     assert list(both.frames) == ["abdomen", "bone"]
     monkeypatch.setattr("kitslib.reporting.viewer.slices.BUDGET", 10)
-    one = small(windows=("abdomen", "bone"))
+    one = small()
     assert list(one.frames) == ["abdomen"] and "bone left out" in one.caption
 
 
 def test_ids_are_unique_and_the_same_every_time():
     assert small().id == small().id
-    others = [small(plane="coronal").id, small(windows=("bone",)).id]
+    others = [small(plane="coronal").id, small(labels=np.ones((6, 8, 10))).id]
     assert len({small().id, *others}) == 3
     assert small()._repr_html_() == small()._repr_html_()
 
@@ -133,8 +133,10 @@ def test_html_has_one_named_slider_and_no_markup_from_the_title():
             {"labels": np.zeros((6, 8, 9))},
             r"labels must have the imaging's shape \(6, 8, 10\), got \(6, 8, 9\)",
         ),
-        ({"windows": ("soft",)}, "windows must be some of abdomen, kidney, bone, lung, got soft"),
-        ({"windows": ()}, "got none"),
+        (
+            {"prediction": np.zeros((6, 8))},
+            r"prediction must have the imaging's shape \(6, 8, 10\), got \(6, 8\)",
+        ),
     ],
 )
 def test_wrong_input_is_named(change, message):
@@ -198,16 +200,16 @@ def test_the_live_viewer_draws_what_its_controls_say(monkeypatch):
     imaging = np.full((4, 6, 8), -1000, np.int16)
     imaging[3] = 1000
     box = reporting.live_viewer(
-        imaging, np.zeros(imaging.shape, np.uint8), spacing=(2, 1, 1), title="t", width=80
+        imaging, np.zeros(imaging.shape, np.uint8), spacing=(2, 1, 1), title="t"
     )
     _, controls, index, shown = box.children
     index.value = 3
     bright = np.asarray(Image.open(io.BytesIO(shown.value)))
     index.value = 0
     dark = np.asarray(Image.open(io.BytesIO(shown.value)))
-    assert bright.shape == (60, 80, 3) and bright.mean() > 240 and dark.mean() < 15
+    assert bright.shape == (360, 480, 3) and bright.mean() > 240 and dark.mean() < 15
     controls.children[0].value = "coronal"
-    assert np.asarray(Image.open(io.BytesIO(shown.value))).shape == (80, 80, 3) and index.max == 5
+    assert np.asarray(Image.open(io.BytesIO(shown.value))).shape == (480, 480, 3) and index.max == 5
 
 
 def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(monkeypatch):
@@ -218,7 +220,7 @@ def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(monkeypatch):
     labels = np.zeros((4, 6, 8), np.uint8)
     labels[3, 1, 6] = 3
     box = reporting.live_viewer(
-        np.zeros(labels.shape, np.int16), labels, spacing=(2, 1, 1), title="t", width=80
+        np.zeros(labels.shape, np.int16), labels, spacing=(2, 1, 1), title="t"
     )
     _, controls, index, shown = box.children
     assert index.value == 3, "no tumour: the largest cyst"
@@ -228,4 +230,4 @@ def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(monkeypatch):
     green = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
     controls.children[2].value = False
     plain = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
-    assert abs(green - plain)[10:20, 60:70].max() > 30 and abs(green - plain)[:, :40].max() < 12
+    assert abs(green - plain)[60:120, 360:420].max() > 30 and abs(green - plain)[:, :240].max() < 12

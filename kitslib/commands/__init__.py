@@ -1,32 +1,37 @@
-"""The commands: check, phantom, preflight, predict, score, report."""
+"""The commands of `python -m kitslib`, a module each with `add` (its arguments) and `run`."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
-from kitslib.commands import check, phantom, predict, report, score
 from kitslib.commands.line import Parser
-from kitslib.commands.preflight import command as preflight
 
-__all__ = ["main", "parser"]
-
-COMMANDS = (check, phantom, preflight, predict, score, report)
-
-
-def parser() -> Parser:
-    """Return the command line: each module of COMMANDS adds its own words."""
-    made = Parser(
-        prog="python -m kitslib", description="Kidney and kidney-tumour segmentation in CT."
-    )
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(commands)
-    return made
+COMMANDS = {
+    "check": "Read every file of a cohort once and report what is wrong with it.",
+    "phantom": "Write a synthetic cohort, or the CT for given label maps.",
+    "preflight": "Estimate the time, disk and memory that a study needs on this machine.",
+    "predict": "Segment scans into label maps, each with a preview, volumes and diameters.",
+    "score": "Compare label maps with the truth as KiTS does.",
+    "report": "Write the page of an executed notebook, a study's index page, or README's results.",
+    "study": "Check a study's settings, write them down, and print the folder of its pages.",
+}
 
 
 def main(words: list[str] | None = None) -> int:
     """Run a command and return its exit status; an error is one line and status 1."""
-    args = parser().parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    parser = Parser(
+        prog="python -m kitslib", description="Kidney and kidney-tumour segmentation in CT."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about)
+        if name in words[:1]:  # others are not imported: --help and check start at once
+            module = import_module(f"kitslib.commands.{name}")
+            module.add(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(words)
     try:
         return args.run(args)
     except (ValueError, OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What the commands share: the parser, numbers read from words, a line of progress, files written whole."""
+"""What the commands share: the parser, common arguments, a line of progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-
-Run = Callable[[argparse.Namespace], int]
+from collections.abc import Callable, Sequence
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,20 +17,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def command(
-    commands: argparse._SubParsersAction, name: str, run: Run, epilog: str = ""
-) -> argparse.ArgumentParser:
-    """Return the parser of a command, which `run` carries out; its docstring is the help."""
-    made = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=epilog)
-    made.set_defaults(run=run)
-    return made
-
-
-def add_jobs(made: argparse.ArgumentParser) -> None:
+def add_jobs(parser: argparse.ArgumentParser, what: str = "cases") -> None:
     """Let a command take --jobs."""
-    made.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, metavar="N", help="cases at a time"
-    )
+    cores, words = os.cpu_count() or 1, f"{what} at a time"
+    parser.add_argument("--jobs", type=positive, default=cores, metavar="N", help=words)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Let a command take --set NAME=VALUE, any number of times, for `config.parse_settings`."""
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        help="change a setting of the profile, such as kidney.epochs=3; may be repeated",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -45,16 +40,20 @@ def positive(text: str) -> int:
 
 
 def progress_line(what: str) -> Callable[[int, int], None]:
-    """Return a progress(done, total) that keeps one line in a terminal up to date, or prints a line at each tenth."""
+    """Return a progress(done, total) that updates a terminal's line, or prints one each tenth."""
     began = time.perf_counter()
     shown = -1
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
-        left = (time.perf_counter() - began) / max(done, 1) * (total - done)
-        text = f"{what}: {done} of {total}" + (f", {left:.0f} s left" if done else "")
+        text = f"{what}: {done} of {total}"
+        if done:
+            left = (time.perf_counter() - began) / done * (total - done)
+            text += f", {left:.0f} s left"
         if sys.stderr.isatty():
-            print(f"\r{text}\033[K", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            passing(text)
+            if done == total:
+                print(file=sys.stderr)
         elif done * 10 // max(total, 1) > shown:
             shown = done * 10 // max(total, 1)
             print(text, file=sys.stderr, flush=True)
@@ -63,14 +62,16 @@ def progress_line(what: str) -> Callable[[int, int], None]:
 
 
 def passing(text: str) -> None:
-    """Show in a terminal what is being done, until the next such line takes its place; "" clears it."""
+    """Show in a terminal what is being done, in place of the last such line; "" clears it."""
     if sys.stderr.isatty():
         print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    from kitslib.config import replacing
-
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+def text_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> str:
+    """Return rows of cells as aligned lines; columns are aligned right, those of `left` left."""
+    columns = []
+    for index, cells in enumerate(zip(*rows, strict=True)):
+        align = str.ljust if index in left else str.rjust
+        width = max(map(len, cells))
+        columns.append([align(cell, width) for cell in cells])
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

@@ -1,115 +1,91 @@
-"""`report`: pages of executed notebooks, and the index page of a profile."""
+"""`report`: pages of executed notebooks, and the index page of a study."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kitslib.commands.line import command, write_text
+from kitslib.config import ROOT, read_json, write_json, write_text
+from kitslib.data import CaseError
+from kitslib.reporting import Page, index_html, to_html, with_results
+from kitslib.training import summary
 
-if TYPE_CHECKING:
-    from kitslib.reporting import Page
-
-TITLES = {
-    "01_data": "01 Data",
-    "02_kidney": "02 Kidneys",
-    "03_tumor": "03 Tumours",
-    "04_ablations": "04 Ablations",
-    "05_evaluation": "05 Verdict",
+NOTEBOOKS = {  # title and question of each, as the index page shows them
+    "01_data": (
+        "01 Data",
+        "Is the data sound, and what does it cost to move it onto the networks' grids?",
+    ),
+    "02_kidney": ("02 Kidneys", "Does the 3D ResUNet find the kidneys, and in a real CT too?"),
+    "03_tumor": ("03 Tumours", "What does this arm find inside the kidneys?"),
+    "04_ablations": ("04 Ablations", "What is each mechanism worth?"),
+    "05_evaluation": ("05 Verdict", "What does the cascade score, and which claims hold?"),
 }
-
-ASKS = {  # what each notebook asks, as the index page says it
-    "01_data": "Is the data sound, and what does it cost to move it onto the networks' grids?",
-    "02_kidney": "Does the 3D ResUNet find the kidneys, and in a real CT too?",
-    "03_tumor": "What does this arm find inside the kidneys?",
-    "04_ablations": "What is each mechanism worth?",
-    "05_evaluation": "What does the cascade score, and which claims hold?",
-}
+RECORD = re.compile(r"([^-]+)(?:-(.+?))??(?:-s(\d+))?")  # notebook, arm, seed
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    """Declare the command's words."""
-    made = command(commands, "report", run)
-    made.add_argument(
-        "notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook"
-    )
-    made.add_argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
-    made.add_argument(
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    argument = parser.add_argument
+    argument("notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook")
+    argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
+    argument(
         "--index", type=Path, metavar="FOLDER", help="write the index page of reports/<profile>"
     )
-    made.add_argument(
-        "--readme",
-        type=Path,
-        metavar="SUMMARY",
-        help="write the findings of a summary.json into README",
+    argument(
+        "--readme", type=Path, metavar="SUMMARY", help="write a summary.json's results into README"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Turn an executed notebook into an offline page, a profile's records into its index page or the README's table."""
-    from kitslib.config import ROOT, read_json
-    from kitslib.data import CaseError
-    from kitslib.reporting import to_html, with_findings
-
+    """Write a notebook's page, a study's index page or README's table."""
+    readme = ROOT / "README.md"
     if args.index:
-        print(_index(args.index))
-        return 0
-    if args.readme:
-        text = with_findings(
-            (ROOT / "README.md").read_text(encoding="utf-8"), read_json(args.readme)
-        )
-        write_text(ROOT / "README.md", text)
-        return 0
-    if not (args.notebook and args.html):
+        print(index(args.index))
+    elif args.readme:
+        text = with_results(readme.read_text(encoding="utf-8"), read_json(args.readme))
+        write_text(readme, text)
+    elif args.notebook and args.html:
+        print(write_text(args.html, to_html(args.notebook)))
+    else:
         raise CaseError("report needs NOTEBOOK and HTML, --index FOLDER or --readme SUMMARY")
-    print(to_html(args.notebook, args.html))
     return 0
 
 
-def _index(folder: Path) -> Path:
-    from kitslib.config import write_json
-    from kitslib.reporting import write_index
-    from kitslib.training import summary
-
+def index(folder: Path) -> Path:
+    """Write summary.json and the index page of a study's folder; return the page."""
     found = summary(folder)
-    names = {path.stem for path in (folder / "work" / "records").glob("*.json")}
-    arms = list(found["tumor"])
-    pages = [_page(name) for name in sorted(names, key=lambda name: _place(name, arms))]
-    data = (
-        "Synthetic CT, rendered for this study"
-        if found["synthetic"]
-        else "The cases of the folder given"
-    )
     write_json(folder / "summary.json", found)
+    data = "The cases of the folder given"
+    if found["synthetic"]:
+        data = "Synthetic CT, rendered for this study"
+    data += f": {found['cases']} cases, {found['cascade']['n']} of them seen by neither network."
     picture = folder / "picture.jpg"
-    return write_index(
-        folder,
+    html = index_html(
         found,
-        pages,
-        data=f"{data}: {found['cases']} cases, {found['cascade']['n']} of them seen by neither network.",
+        pages(folder / "work" / "records", list(found["tumor"])),
+        data=data,
         picture=picture if picture.is_file() else None,
-        picture_alt="CT slices of the worst, median and best test case with labels and predictions.",
+        picture_alt="CT slices of the worst, median and best test case: labels and predictions.",
         picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
     )
+    return write_text(folder / "index.html", html)
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-    """Notebook, arm and seed of a page: `03_tumor-full-s1` is 03_tumor, full, 1; "" where there is none."""
-    notebook, _, rest = name.partition("-")
-    arm, dash, seed = rest.rpartition("-s")
-    return (notebook, arm, seed) if dash and seed.isdigit() else (notebook, rest, "")
+def pages(folder: Path, arms: list[str]) -> list[Page]:
+    """Return the pages of a folder of records: by notebook, arm in the order of `arms`, seed.
 
-
-def _place(name: str, arms: list[str]) -> tuple[str, int, str, str]:
-    """Sorts the pages by notebook, then by arm as the summary has them, then by seed."""
-    notebook, arm, seed = _parts(name)
-    return notebook, arms.index(arm) if arm in arms else -1, arm, seed
-
-
-def _page(name: str) -> Page:
-    from kitslib.reporting import Page
-
-    notebook, arm, seed = _parts(name)
-    title = TITLES[notebook] + (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")
-    return Page(title=title, href=f"{name}.html", about=ASKS[notebook])
+    `03_tumor-full-s1.json` is of notebook 03_tumor, arm full, seed 1.
+    """
+    found = []
+    for file in folder.glob("*.json"):
+        notebook, arm, seed = RECORD.fullmatch(file.stem).groups(default="")
+        title, about = NOTEBOOKS[notebook]
+        if arm:
+            title += f": {arm}"
+        if seed:
+            title += f", seed {seed}"
+        place = notebook, arms.index(arm) if arm in arms else -1, arm, seed
+        found.append((place, Page(title=title, href=f"{file.stem}.html", about=about)))
+    return [page for _, page in sorted(found, key=itemgetter(0))]

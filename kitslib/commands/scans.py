@@ -1,134 +1,107 @@
-"""Which scans the words of a command name, how each is read, and where what is found in it goes."""
+"""Which scans the arguments of a command name, how each is read, and which files are written."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kitslib.data import CaseError, Geometry, find_cases, holds_dicom, read_folder, read_imaging
 
-NOT_IMAGING = ("prediction_", "probability_", "segmentation")
-KITS_NAME = re.compile(r"case_(\d{5})(_0000)?")
+NIFTI = (".nii", ".nii.gz")
+KITS_NAME = re.compile(r"\Acase_(\d{5})(_0000)?\Z")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """A CT to segment: a NIfTI file or a folder of DICOM slices, and what its outputs are called after."""
-
-    name: str
-    path: Path
-
-    def read(self) -> tuple[np.ndarray, Geometry, str]:
-        """Return HU int16 (D, H, W), geometry, and a sentence on what was left aside ("" where there is none)."""
-        if self.path.is_dir():
-            return read_folder(self.path)
-        return *read_imaging(self.path), ""
+def scan_name(path: Path) -> str:
+    """Return what a scan's outputs are called after: a KiTS case's number, else file or folder."""
+    path = path.absolute()
+    name = path.name if path.is_dir() else stem(path)
+    if name == "imaging" and not path.is_dir():
+        name = path.parent.name
+    return KITS_NAME.sub(r"\1", name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """The files that are written for a scan."""
-
-    labels: Path
-    sidecar: Path
-    preview: Path
-    probabilities: dict[str, Path]
-
-    @classmethod
-    def of(cls, scan: Scan, out: Path, *, several: bool) -> Outputs:
-        """Return KiTS19's names in the folder `out`, or `out` itself and files beside it where it is a .nii.gz."""
-        if out.name.endswith((".nii", ".nii.gz")):
-            if several:
-                raise CaseError(f"-o {out}: with several scans this must be a folder, not a file")
-            labels = out
-        else:
-            labels = out / f"prediction_{scan.name}.nii.gz"
-        stem = _stem(labels)
-        plain = stem.removeprefix("prediction_")
-        return cls(
-            labels=labels,
-            sidecar=labels.with_name(f"{stem}.json"),
-            preview=labels.with_name(f"{stem}.jpg"),
-            probabilities={
-                stage: labels.with_name(f"probability_{plain}_{stage}.nii.gz")
-                for stage in ("kidney", "tumor")
-            },
-        )
-
-    def refuse_existing(self, *, probabilities: bool) -> None:
-        """Raise CaseError when one of the files is there already."""
-        files = [
-            self.labels,
-            self.sidecar,
-            self.preview,
-            *(self.probabilities.values() if probabilities else ()),
-        ]
-        for file in files:
-            if file.exists():
-                raise CaseError(f"{file} exists; --force overwrites it")
+def read_scan(path: Path) -> tuple[np.ndarray, Geometry, str]:
+    """Return HU int16 (D, H, W), geometry, and a sentence on what was left out, or ""."""
+    if path.is_dir():
+        return read_folder(path)
+    return *read_imaging(path), ""
 
 
-def find_scans(paths: Sequence[Path]) -> tuple[list[Scan], list[tuple[Path, CaseError]]]:
-    """Return the scans of files and folders in their order, and each path that holds none with the reason.
+def output_files(name: str, out: Path) -> dict[str, Path]:
+    """Return the files of a scan: KiTS19's names in the folder `out`, or `out` itself, a .nii.gz.
+
+    Keys: labels, sidecar, preview, kidney and tumor (the probabilities), and table, which all
+    scans of a folder share.
+    """
+    folder, start, table = out, f"prediction_{name}", "predictions"
+    labels = folder / f"{start}.nii.gz"
+    if out.name.endswith(NIFTI):
+        folder, start, table, labels = out.parent, stem(out), stem(out), out
+        name = start.removeprefix("prediction_")
+    return {
+        "labels": labels,
+        "sidecar": folder / f"{start}.json",
+        "preview": folder / f"{start}.jpg",
+        "kidney": folder / f"probability_{name}_kidney.nii.gz",
+        "tumor": folder / f"probability_{name}_tumor.nii.gz",
+        "table": folder / f"{table}.csv",
+    }
+
+
+def find_scans(paths: Sequence[Path]) -> tuple[dict[str, Path], dict[Path, CaseError]]:
+    """Return the scans of files and folders by name, and the paths without any with the reason.
 
     Raises CaseError where two scans would get one name.
     """
-    scans: list[Scan] = []
-    empty: list[tuple[Path, CaseError]] = []
+    scans: dict[str, Path] = {}
+    empty: dict[Path, CaseError] = {}
     for path in paths:
         try:
-            scans += _scans_of(path)
+            found = _paths_of(path)
         except CaseError as error:
-            empty.append((path, error))
-    taken: dict[str, Path] = {}
-    for scan in scans:
-        if scan.name in taken:
-            raise CaseError(
-                f"{taken[scan.name]} and {scan.path} would both be called {scan.name}; predict them into two folders"
-            )
-        taken[scan.name] = scan.path
+            empty[path] = error
+            continue
+        for scan in found:
+            name = scan_name(scan)
+            if name in scans:
+                raise CaseError(
+                    f"{scans[name]} and {scan} would both be called {name}; "
+                    "predict them into two folders"
+                )
+            scans[name] = scan
     return scans, empty
 
 
-def _scans_of(path: Path) -> list[Scan]:
+def _paths_of(path: Path) -> list[Path]:
+    """The scans of one argument: a file, NIfTI files of a folder, a cohort's, or DICOM slices."""
     if not path.is_dir():
-        return [Scan(name=scan_name(path), path=path)]
-    files = sorted([*path.glob("*.nii.gz"), *path.glob("*.nii")])
-    files = [file for file in files if not file.name.startswith((".", *NOT_IMAGING))]
-    if files:
-        return [Scan(name=scan_name(file), path=file) for file in files]
+        return [path]
+    if files := nifti_files(path, leave_out=("prediction_", "probability_", "segmentation")):
+        return files
     try:
         cases = find_cases(path)
     except CaseError:
         cases = []
     if imaging := [case.imaging for case in cases if case.imaging]:
-        return [Scan(name=scan_name(file), path=file) for file in imaging]
+        return imaging
     if cases:
-        raise CaseError(
-            f"{len(cases)} cases, none with imaging.nii.gz; fetch the imaging first", code="missing"
-        )
+        words = f"{len(cases)} cases, none with imaging.nii.gz; fetch the imaging first"
+        raise CaseError(words, code="missing")
     if holds_dicom(path):
-        return [Scan(name=_kits(path.absolute().name), path=path)]
-    raise CaseError(
-        "expected NIfTI files, KiTS cases or DICOM slices in this folder, found none",
-        code="no_cases",
-    )
+        return [path]
+    words = "expected NIfTI files, KiTS cases or DICOM slices in this folder, found none"
+    raise CaseError(words, code="no_cases")
 
 
-def scan_name(file: Path) -> str:
-    """Return what a NIfTI file's outputs are called after: the number of a KiTS case, else the name."""
-    stem = _stem(file)
-    return _kits(file.absolute().parent.name if stem == "imaging" else stem)
+def nifti_files(folder: Path, *, leave_out: tuple[str, ...]) -> list[Path]:
+    """Return a folder's NIfTI files, sorted, without hidden ones and those of these beginnings."""
+    files = sorted([*folder.glob("*.nii.gz"), *folder.glob("*.nii")])
+    return [file for file in files if not file.name.startswith((".", *leave_out))]
 
 
-def _kits(name: str) -> str:
-    found = KITS_NAME.fullmatch(name)
-    return found.group(1) if found else name
-
-
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """Return a file's name without .nii or .nii.gz."""
     return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ FORMS = {
 class Arm(Checked):
     """One row of the ablation: a network and the mechanisms of the paper that are switched on.
 
-    Raises ConfigError for a mechanism that the network does not have, and for a form of one that is off.
+    Raises ConfigError for a mechanism that the network lacks, and for a form of one that is off.
     """
 
     name: str
@@ -30,9 +30,7 @@ class Arm(Checked):
     reference: str = ""  # the arm it changes, with which it is compared
     network: Literal["vnet", "unet", "deeplab"] = "vnet"
     dims: Literal["2d", "2.5d", "3d"] = "2.5d"
-    width: float = number(
-        1.0, 0.1, 8
-    )  # of every level, as a multiple of the profile's channel counts
+    width: float = number(1.0, 0.1, 8)  # of every level, times the profile's channel counts
     multi_scale: bool = False
     se: bool = False
     attention: bool = False
@@ -68,14 +66,10 @@ class Arm(Checked):
         return replace(self, name=name, description=description, reference=self.name, **changes)
 
     def network_options(self, *, slices: int, widths: Sequence[int], norm: bool) -> dict[str, Any]:
-        """The keyword arguments of `networks.build` for this arm; `widths` are the profile's channel counts."""
-        options: dict[str, Any] = {
-            "name": self.network,
-            "dims": self.dims,
-            "slices": slices,
-            "norm": norm,
-        }
-        options["widths"] = tuple(max(round(self.width * channels), 1) for channels in widths)
+        """Return the keyword arguments of `networks.build`; `widths` are the profile's channels."""
+        widths = tuple(max(round(self.width * channels), 1) for channels in widths)
+        options: dict[str, Any] = {"name": self.network, "dims": self.dims, "slices": slices}
+        options |= {"norm": norm, "widths": widths}
         options |= {name: True for name in IN_THE_NETWORK if getattr(self, name)}
         if self.attention:
             options["attention_gate"] = self.attention_gate
@@ -85,21 +79,12 @@ class Arm(Checked):
         return options
 
 
-@dataclass(frozen=True, kw_only=True)
-class KidneyArm(Checked):
-    """One row of the kidney comparison: what it changes of the first stage."""
+@dataclass(frozen=True)
+class KidneyArm:
+    """One row of the kidney comparison: `replace(config.kidney, **settings)` is its section."""
 
-    name: str
     description: str
-    residual: bool = True
-    deep_supervision: bool = True
-    mirror: Literal["none", "sagittal", "central"] = "sagittal"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the arm changes in the configuration: its section is `replace(config.kidney, **settings)`."""
-        ours = [f for f in fields(self) if f.name not in ("name", "description")]
-        return {f.name: getattr(self, f.name) for f in ours if getattr(self, f.name) != f.default}
+    settings: Mapping[str, Any]
 
 
 def by_name(rows: Sequence[Any]) -> dict[str, Any]:
@@ -117,37 +102,29 @@ BASELINE = Arm(name="baseline", description="2.5D VNet with soft Dice loss and u
 MULTI_SCALE = BASELINE.variant(
     "multi_scale", "baseline with the image joined at every scale of the encoder", multi_scale=True
 )
-SE = MULTI_SCALE.variant(
-    "se", "multi_scale with squeeze-and-excitation after each down-sampling", se=True
-)
+SE = MULTI_SCALE.variant("se", "multi_scale with squeeze-and-excitation when pooling", se=True)
 ATTENTION = SE.variant("attention", "se with a gate on every skip", attention=True)
 HDC = ATTENTION.variant("hdc", "attention with hybrid dilated convolutions at the bottom", hdc=True)
 FOCAL_DICE = HDC.variant("focal_dice", "hdc with focal loss + weighted Dice", focal_dice=True)
 FULL = FOCAL_DICE.variant(
     "full", "focal_dice with hard slices drawn more often: all six mechanisms", oversample=True
 )
-
+_base = BASELINE.variant
 _GROUPS: dict[str, tuple[Arm, ...]] = {
     "cumulative": (BASELINE, MULTI_SCALE, SE, ATTENTION, HDC, FOCAL_DICE, FULL),
     "rivals": (
-        BASELINE.variant("unet", "2.5D U-Net, as large as the VNet", network="unet", width=2),
-        BASELINE.variant(
-            "deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2
-        ),
-        BASELINE.variant("vnet_2d", "VNet that sees one slice", dims="2d"),
-        BASELINE.variant("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", width=0.5),
+        _base("unet", "2.5D U-Net, as large as the VNet", network="unet", width=2),
+        _base("deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2),
+        _base("vnet_2d", "VNet that sees one slice", dims="2d"),
+        _base("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", width=0.5),
     ),
     "alone": (
         MULTI_SCALE,
-        BASELINE.variant("only_se", "baseline with squeeze-and-excitation alone", se=True),
-        BASELINE.variant("only_attention", "baseline with attention gates alone", attention=True),
-        BASELINE.variant("only_hdc", "baseline with hybrid dilated convolutions alone", hdc=True),
-        BASELINE.variant(
-            "only_focal_dice", "baseline with focal loss + weighted Dice alone", focal_dice=True
-        ),
-        BASELINE.variant(
-            "only_oversample", "baseline with hard slices drawn more often", oversample=True
-        ),
+        _base("only_se", "baseline with squeeze-and-excitation alone", se=True),
+        _base("only_attention", "baseline with attention gates alone", attention=True),
+        _base("only_hdc", "baseline with hybrid dilated convolutions alone", hdc=True),
+        _base("only_focal_dice", "baseline with focal loss + weighted Dice", focal_dice=True),
+        _base("only_oversample", "baseline with hard slices drawn more often", oversample=True),
     ),
     "levels": (
         HDC.variant("hdc_level_0", "hdc with the dilated layers at full resolution", hdc_level=0),
@@ -158,20 +135,10 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
     ),
     "variants": (
         ATTENTION.variant(
-            "additive_gate",
-            "attention with the gate of the Attention U-Net",
-            attention_gate="additive",
+            "additive_gate", "attention with additive gates", attention_gate="additive"
         ),
-        HDC.variant(
-            "plain_dilation",
-            "hdc with dilations 2, 2, 2, which leave holes",
-            hdc_dilations=(2, 2, 2),
-        ),
-        FULL.variant(
-            "oversample_cysts",
-            "full with slices that show a cyst drawn more often",
-            oversample_by="cysts",
-        ),
+        HDC.variant("plain_dilation", "hdc with dilations 2, 2, 2", hdc_dilations=(2, 2, 2)),
+        FULL.variant("oversample_cysts", "full with cysts drawn more often", oversample_by="cysts"),
     ),
 }
 ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])
@@ -181,9 +148,10 @@ ARM_GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The comparisons among the arms `names`, (reference, arm): each with the nearest one it builds on that is there.
+    """The comparisons among the arms `names` as (reference, arm).
 
-    The paper's whole, the last of the cumulative arms, is compared with the first as well.
+    Each is compared with the nearest arm it builds on that is there; the last of the cumulative
+    arms, the paper's whole, with the first as well.
     """
     first, *_, last = ARM_GROUPS["cumulative"]
     pairs = []
@@ -193,30 +161,20 @@ def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
             reference = ARMS[reference].reference
         if reference:
             pairs.append((reference, name))
-    if first in names and last in names and (first, last) not in pairs:
+    if {first, last} <= set(names) and (first, last) not in pairs:
         pairs.append((first, last))
     return pairs
 
 
-KIDNEY_ARMS: dict[str, KidneyArm] = by_name(
-    (
-        KidneyArm(
-            name="standard", description="residual sums, four supervised maps, left-right mirroring"
-        ),
-        KidneyArm(name="no_residual", description="without residual sums", residual=False),
-        KidneyArm(
-            name="no_deep_supervision",
-            description="the finest map alone supervised",
-            deep_supervision=False,
-        ),
-        KidneyArm(name="mirror_none", description="without mirroring", mirror="none"),
-        KidneyArm(
-            name="mirror_central",
-            description="mirrored through the centre, as printed",
-            mirror="central",
-        ),
-    )
-)
+KIDNEY_ARMS: dict[str, KidneyArm] = {
+    "standard": KidneyArm("residual sums, four supervised maps, left-right mirroring", {}),
+    "no_residual": KidneyArm("without residual sums", {"residual": False}),
+    "no_deep_supervision": KidneyArm(
+        "the finest map alone supervised", {"deep_supervision": False}
+    ),
+    "mirror_none": KidneyArm("without mirroring", {"mirror": "none"}),
+    "mirror_central": KidneyArm("mirrored through the centre, as printed", {"mirror": "central"}),
+}
 
 
 def arm(name: str) -> Arm:

@@ -14,6 +14,7 @@ class ConfigError(ValueError):
 
 
 def closest(name: str, allowed: Iterable[str]) -> str:
+    """Return what a message adds: the nearest allowed name, if any, and all of them."""
     allowed = list(allowed)
     near = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -21,7 +22,7 @@ def closest(name: str, allowed: Iterable[str]) -> str:
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`, or raise a ConfigError that names the field, the type and the value."""
+    """Return `value` as `kind`, or raise a ConfigError that names field, type and value."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
@@ -45,7 +46,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 
 
 class Checked:
-    """Checks the type of every field and its range (`low`/`high` in the field's metadata) on creation."""
+    """Checks type and range (`low`, `high` in the metadata) of every field when it is made."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -62,4 +63,5 @@ class Checked:
 
 
 def number(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """Return a dataclass field with bounds, both allowed."""
     return field(default=default, metadata={"low": low, "high": high})

@@ -21,7 +21,7 @@ def key(*parts: Any) -> str:
 
 
 def _without_prose(source: str) -> str:
-    """Python source without comments and docstrings, so that prose does not start a training anew."""
+    """Source without comments and docstrings: prose does not start a training anew."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, PROSE) and ast.get_docstring(node, clean=False) is not None:
@@ -30,7 +30,7 @@ def _without_prose(source: str) -> str:
 
 
 def code_key(*places: str) -> str:
-    """Return 16 hex digits that change with the code, not the prose, of files or folders of kitslib."""
+    """Return 16 hex digits that change with the code, not the prose, of files of kitslib."""
     texts = []
     for place in places:
         path = PACKAGE / place

@@ -6,12 +6,15 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from kitslib.config.checked import ConfigError, closest, typed
 from kitslib.config.code import ROOT
 from kitslib.config.profiles import PROFILES
 from kitslib.config.sections import RunConfig
+
+PARAMETERS = ("profile", "data", "out", "seed", "changes")
 
 
 def _set(config: Any, dotted: str, value: Any) -> Any:
@@ -27,25 +30,20 @@ def _set(config: Any, dotted: str, value: Any) -> Any:
             raise ConfigError(f"option {dotted!r}: {head} has no fields of its own")
         return replace(config, **{head: _set(inner, rest, value)})
     if is_dataclass(inner):
-        raise ConfigError(
-            f"option {head!r} is a section: name one of its fields, such as {head}.{fields(inner)[0].name}"
-        )
+        example = f"{head}.{fields(inner)[0].name}"
+        raise ConfigError(f"option {head!r} is a section: name one of its fields, as {example}")
     return replace(config, **{head: value})
 
 
 def configure(
-    *,
-    profile: str,
-    data: str = "",
-    out: str = "",
-    seed: int = 0,
+    *, profile: str, data: str = "", out: str = "", seed: int = 0,
     options: Mapping[str, Any] | None = None,
-) -> RunConfig:
+) -> RunConfig:  # fmt: skip
     """Build the one typed configuration of a notebook from its parameters.
 
-    `data` and `out` are folders (relative ones count from the project's root; empty: the synthetic cohort,
-    the folder `reports`). `options` sets any other field by its dotted name: `{"kidney.epochs": 3}`.
-    Raises ConfigError naming the field, the value and what is allowed.
+    `data` and `out` are folders, relative ones from the project's root; empty ones are the
+    synthetic cohort and `reports`. `options` sets any other field by its dotted name:
+    `{"kidney.epochs": 3}`. Raises ConfigError naming the field, the value and what is allowed.
     """
     if profile not in PROFILES:
         raise ConfigError(f"profile: {profile!r} is not a choice{closest(profile, PROFILES)}")
@@ -65,9 +63,14 @@ def configure(
         data=str(ROOT / data) if data else None,
         out=str(ROOT / (out or "reports")),
     )
-    for name, value in (options or {}).items():
-        config = _set(config, name, value)
-    return config
+    changes = []
+    for name, value in sorted((options or {}).items()):
+        if name in PARAMETERS:
+            raise ConfigError(f"option {name!r} is a parameter of its own: give it as {name}")
+        before, config = config, _set(config, name, value)
+        if config != before:
+            changes.append(f"{name}={json.dumps(attrgetter(name)(config), separators=(',', ':'))}")
+    return replace(config, changes=tuple(changes))
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -88,9 +91,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def check_parameters(cells: Sequence[str]) -> None:
-    """Refuse parameters that papermill put into a notebook which does not have them: it only warns of these.
+    """Refuse parameters that the notebook does not have: papermill only warns of these.
 
-    `cells` is IPython's `In`: the cell of annotated parameters first, papermill's `# Parameters` cell after it.
+    `cells` is IPython's `In`: the annotated parameters first, papermill's `# Parameters` after.
     """
     known: list[str] = []
     given: list[str] = []

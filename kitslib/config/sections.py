@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from kitslib.config.arms import KIDNEY_ARMS, arm, kidney_arm
 from kitslib.config.checked import Checked, ConfigError, number
-from kitslib.config.code import ROOT
+from kitslib.config.code import ROOT, key
 
+NAME_LENGTH = 100  # of a study's folder
 KidneyHu = Literal["soft_tissue", "ancestor"]
 TumorHu = Literal["foreground", "literal", "centre45_width350"]
 
@@ -19,9 +22,7 @@ class CohortConfig(Checked):
     """Which cases are used, and the synthetic ones where no data folder is given."""
 
     cases: int = number(210, 4)
-    seed: int = number(
-        19, 0
-    )  # of the synthetic cases; 2019 was the cohort that settings were chosen on
+    seed: int = number(19, 0)  # of the synthetic cases; settings were chosen on those of 2019
     matrix: int = number(512, 32)  # pixels in plane of a synthetic slice
     spacing_z: tuple[float, ...] | None = None  # mm; None: drawn as in KiTS19
     cysts: Literal["typical", "hard"] = "typical"
@@ -87,25 +88,17 @@ class KidneyConfig(Checked):
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
     samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch, on average
-    volume_power: float = number(
-        0.0, 0, 2
-    )  # a case is drawn in proportion to its organ volume to this power
-    foreground_oversampling: float = number(
-        0.0, 0, 1
-    )  # of the slabs that are centred on a kidney; the paper's are not
+    volume_power: float = number(0.0, 0, 2)  # cases are drawn as their kidney volume to this power
+    foreground_oversampling: float = number(0.0, 0, 1)  # share of slabs centred on a kidney
     arm_epochs: int = number(500, 1)  # of each arm that is compared with the others
     accumulate: int = number(1, 1)  # parts that a batch is taken in, one after the other
     compile: bool = False  # through torch.compile
     validate_every: int = number(10, 1)  # epochs
     window: Literal["padded", "literal", "overlap_average"] = "padded"
     window_slices: int = number(64, 4)
-    test_time_mirroring: bool = (
-        False  # at test the scan is also seen mirrored, and the mean probability taken
-    )
+    test_time_mirroring: bool = False  # mean probability of the scan and its mirror image
     components: int = number(2, 1)  # largest connected components kept
-    components_by: Literal["volume", "certainty"] = (
-        "volume"  # certainty: sum of 2 p - 1 over a component's voxels
-    )
+    components_by: Literal["volume", "certainty"] = "volume"  # certainty: sum of 2 p - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +126,13 @@ class TumorConfig(Checked):
     clip: float = number(1.0, 0)
     epochs: int = number(200, 1)
     steps: int = number(500, 1)  # optimiser steps in an epoch
-    foreground_oversampling: float = number(
-        0.5, 0, 1
-    )  # of the samples that are centred on a tumour
+    foreground_oversampling: float = number(0.5, 0, 1)  # share of samples centred on a tumour
     oversample_every: int = number(10, 1)  # epochs between measurements of the difficulty
-    oversample_stride: int = number(
-        1, 1
-    )  # each n-th slice is looked at for the difficulty, the others interpolated
+    oversample_stride: int = number(1, 1)  # difficulty is measured on each n-th slice
     oversample_gain: float = number(3.0, 0)
     oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
     validate_every: int = number(10, 1)
-    test_time_mirroring: bool = (
-        False  # at test the kidneys are also seen mirrored, and the mean probability taken
-    )
+    test_time_mirroring: bool = False  # mean probability of the kidneys and their mirror image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +140,7 @@ class RunConfig(Checked):
     """All that a notebook needs to know: the profile's numbers, the data, where results go."""
 
     profile: str
+    changes: tuple[str, ...] = ()  # what differs from the profile: "kidney.epochs=3"
     data: str | None = None  # folder of a KiTS cohort; None: the synthetic one
     out: str = str(ROOT / "reports")
     seed: int = number(0, 0)
@@ -186,11 +174,36 @@ class RunConfig(Checked):
         return self.data is None
 
     @property
+    def study(self) -> str:
+        """The study's name: its profile and what differs from it, as in `demo+kidney.epochs=3`."""
+        name = re.sub(r"[^\w.,=+-]", "", "+".join((self.profile, *self.changes)))
+        if len(name) > NAME_LENGTH:
+            name = f"{name[:NAME_LENGTH]}-{key(self.changes)[:8]}"
+        return name
+
+    @property
+    def command(self) -> str:
+        """The command that makes this study."""
+        words = ["./run_all.sh", "--profile", self.profile]
+        for change in self.changes:
+            words += ["--set", change]
+        if self.data:
+            words += ["--data", self.data]
+        if self.out != str(ROOT / "reports"):
+            words += ["--out", self.out]
+        return shlex.join(words)
+
+    @property
     def reports(self) -> Path:
-        """Folder of the profile's pages."""
-        return Path(self.out) / self.profile
+        """Folder of the study's pages."""
+        return Path(self.out) / self.study
 
     @property
     def work(self) -> Path:
-        """Folder of everything that is not a page: cohort, cache, runs, executed notebooks, records."""
+        """Folder of the study's records, executed notebooks and logs."""
         return self.reports / "work"
+
+    @property
+    def store(self) -> Path:
+        """Folder of what studies share, named by keys: synthetic cohorts, cache, runs."""
+        return Path(self.out) / "work"

@@ -27,6 +27,7 @@ from .cases.geometry import Geometry as Geometry
 from .cases.geometry import canonical_affine as canonical_affine
 from .cases.nifti import open_volume as open_volume
 from .cases.nifti import write_volume as write_volume
+from .cases.report import finding_rows as finding_rows
 from .cases.report import format_reports as format_reports
 from .cases.report import reports_to_json as reports_to_json
 from .cases.report import summary as summary
@@ -37,6 +38,7 @@ from .cases.splits import fold as fold
 from .cases.splits import split_cases as split_cases
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
+from .cohort import Entry as Entry
 from .cohort import prepare as prepare
 from .sampling import AIR as AIR
 from .sampling import Batch as Batch
@@ -51,7 +53,10 @@ from .stages import tumor_input as tumor_input
 from .stages import tumor_mapping as tumor_mapping
 from .study import case_list as case_list
 from .study import data_folder as data_folder
+from .study import drawn_with as drawn_with
+from .study import patient_rows as patient_rows
 from .study import split_rows as split_rows
+from .study import split_text as split_text
 from .study import store_split as store_split
 from .study import study_files as study_files
 from .study import study_split as study_split

@@ -1,9 +1,9 @@
 """Preprocessed cases in a content-keyed memory-mapped cache.
 
-A case of a stage is one folder `CACHE/<stage>/<case id>-<key>/` with imaging.npy (int16 HU), labels.npy
-(uint8 0..3), for the tumour stage mask.npy (uint8 0/1, the grown kidney mask), and meta.json. The key covers
-the source files' fingerprints, the parameters and the code: an entry is right or absent. HU are stored,
-not windowed values: all HU readings share one cache.
+A case of a stage is one folder `CACHE/<stage>/<case id>-<key>/` with imaging.npy (int16 HU),
+labels.npy (uint8 0..3), for the tumour stage mask.npy (uint8 0/1, the grown kidney mask), and
+meta.json. The key covers the source files' fingerprints, the parameters and the code: an entry is
+right or absent. HU are stored as they are, so all HU windows share one cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import time
-import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,24 +21,35 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 
-from kitslib.config import KidneyGrid, TumorGrid, code_key, key
+from kitslib.config import KidneyGrid, TumorGrid, code_key, key, read_json
 from kitslib.data.cases.discovery import CaseFiles
 from kitslib.data.cases.files import LABEL_VERSIONS, Case, LabelVersion, fingerprint, load_case
 from kitslib.data.stages import kidney_input, stage_labels, tumor_input
 from kitslib.transforms import Mapping, kidney_slices
 
-TRANSFORMS = tuple(
-    f"transforms/{name}.py" for name in ("grids", "intensity", "masks", "resampling")
+ENTRY_CODE = (  # the files whose code makes an entry
+    "data/cases/errors.py",
+    "data/cases/files.py",
+    "data/cases/geometry.py",
+    "data/cases/nifti.py",
+    "data/cohort.py",
+    "data/stages.py",
+    "transforms/grids.py",
+    "transforms/masks.py",
+    "transforms/resampling.py",
 )
-_PART = ".part"
+StageGrid = KidneyGrid | TumorGrid
+_PART = f".part-{socket.gethostname()}"
 _DAY = 86400  # seconds
 _DIED = (
-    "a worker died: perhaps for want of memory (use fewer jobs), or because a script calls this outside"
-    " if __name__ == '__main__'"
+    "a worker died: perhaps for want of memory (use fewer jobs), or because a script calls this "
+    "outside if __name__ == '__main__'"
 )
 
 
@@ -50,9 +61,9 @@ class CohortError(ValueError):
 class Entry:
     """One preprocessed case; its arrays (D, H, W) are read-only views of the cache's files.
 
-    imaging: int16 HU. labels: uint8 0..3. mask: uint8 0/1, the tumour stage's grown kidney mask, else None.
-    meta: `affine`, `labels` (version), `volumes_ml`, and half-open slice ranges: `kidney_range` holds kidney,
-    `train_range` is what training draws from.
+    imaging: int16 HU. labels: uint8 0..3. mask: uint8 0/1, the tumour stage's grown kidney mask,
+    else None. meta: `affine`, `labels` (version), `volumes_ml` (kidney is label 1 alone), and
+    half-open slice ranges: `kidney_range` holds kidney, training draws from `train_range`.
     """
 
     case_id: str
@@ -73,7 +84,7 @@ class Entry:
 
 
 class Cohort(MappingABC[str, Entry]):
-    """Preprocessed cases by id, opened on first use; it pickles as paths, so data loaders may copy it."""
+    """Preprocessed cases by id, opened on first use; it pickles as paths, for data loaders."""
 
     def __init__(self, folders: MappingABC[str, Path]) -> None:
         self._folders = dict(folders)
@@ -91,7 +102,17 @@ class Cohort(MappingABC[str, Entry]):
 
     def __getitem__(self, case_id: str) -> Entry:
         if case_id not in self._opened:
-            self._opened[case_id] = _open_entry(case_id, self._folder(case_id))
+            folder = self._folder(case_id)
+            try:
+                meta = read_json(folder / "meta.json")
+                arrays: dict[str, np.ndarray | None] = {"mask": None}
+                for name in meta["bytes"]:
+                    array = np.load(folder / name, mmap_mode="r")
+                    arrays[name.removesuffix(".npy")] = np.asarray(array)
+            except FileNotFoundError as error:
+                text = f"the cache entry {folder} is gone; prepare the cohort again"
+                raise CohortError(f"{case_id}: {text}") from error
+            self._opened[case_id] = Entry(case_id=case_id, meta=meta, **arrays)
         return self._opened[case_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -104,7 +125,7 @@ class Cohort(MappingABC[str, Entry]):
         return {"_folders": self._folders, "_opened": {}}
 
     def subset(self, case_ids: Iterable[str]) -> Cohort:
-        """The cohort of these cases, in this order; raises CohortError for one that is not here."""
+        """The cohort of these cases, in this order; raises CohortError for one not here."""
         return Cohort({case_id: self._folder(case_id) for case_id in case_ids})
 
     def _folder(self, case_id: str) -> Path:
@@ -116,19 +137,20 @@ class Cohort(MappingABC[str, Entry]):
 
 def prepare(
     files: list[CaseFiles],
-    stage: KidneyGrid | TumorGrid,
+    stage: StageGrid,
     cache: Path,
     *,
     labels: LabelVersion = "kits19",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
-    """Preprocess the cases for a stage, those that the cache does not have yet, and return them all.
+    """Preprocess the cases that the cache does not have for a stage, and return all of them.
 
-    jobs: processes; each needs about twice a scan's int16 size. progress(done, total) is called at the start
-    and after every case. Raises CohortError naming every case that failed; the others are then in the cache.
+    jobs: processes; each needs about twice a scan's int16 size. progress(done, total) is called at
+    the start and after every case. Raises CohortError naming the cases that failed, once the others
+    are in the cache.
     """
-    if not isinstance(stage, KidneyGrid | TumorGrid):
+    if not isinstance(stage, StageGrid):
         raise CohortError(f"stage must be a KidneyGrid or a TumorGrid, got {stage!r}")
     if labels not in LABEL_VERSIONS:
         raise CohortError(f"labels must be one of {', '.join(LABEL_VERSIONS)}, got {labels!r}")
@@ -138,27 +160,28 @@ def prepare(
     root = Path(cache) / _stage_name(stage)
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
-    code = code_key("data/cases", "data/cohort.py", "data/stages.py", *TRANSFORMS)
-    folders = {f.case_id: root / f"{f.case_id}-{_entry_key(f, stage, labels, code)}" for f in files}
-    todo = [f for f in files if not _is_whole(folders[f.case_id])]
+    code = code_key(*ENTRY_CODE)
+    folders, work = {}, []
+    for item in files:
+        folder = root / f"{item.case_id}-{_entry_key(item, stage, labels, code)}"
+        folders[item.case_id] = folder
+        if not _is_whole(folder):
+            work.append((item, stage, labels, folder))
+    ready = len(files) - len(work)
     report = progress or (lambda done, total: None)
-    report(len(files) - len(todo), len(files))
+    report(ready, len(files))
     failures: dict[str, str] = {}
-    work = [(f, stage, labels, folders[f.case_id]) for f in todo]
-    for done, (case_id, failure) in enumerate(_run(work, jobs), start=1):
+    for done, (case_id, failure) in enumerate(_run(work, jobs), start=ready + 1):
         if failure:
             failures[case_id] = failure
-        report(len(files) - len(todo) + done, len(files))
+        report(done, len(files))
     if failures:
         lines = "".join(f"\n  {case_id}: {text}" for case_id, text in sorted(failures.items()))
         raise CohortError(f"{len(failures)} of {len(files)} cases cannot be prepared:{lines}")
     return Cohort(folders)
 
 
-_Work = tuple[CaseFiles, KidneyGrid | TumorGrid, LabelVersion, Path]
-
-
-def _run(work: list[_Work], jobs: int) -> Iterator[tuple[str, str]]:
+def _run(work: list[tuple], jobs: int) -> Iterator[tuple[str, str]]:
     """(case id, what went wrong or "") of each piece of work as it is finished."""
     if min(jobs, len(work)) <= 1:
         yield from (_attempt(*piece) for piece in work)
@@ -176,30 +199,31 @@ def _run(work: list[_Work], jobs: int) -> Iterator[tuple[str, str]]:
 
 
 def _attempt(
-    files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, folder: Path
+    files: CaseFiles, stage: StageGrid, labels: LabelVersion, folder: Path
 ) -> tuple[str, str]:
+    """The case id, and what went wrong or ""."""
     try:
-        case = load_case(files, labels)
-        sources = {path.name: fingerprint(path) for path in _sources(files)}
-        _write_entry(folder, *_preprocess(case, stage), {"labels": labels, "sources": sources})
+        arrays, meta = _preprocess(load_case(files, labels), stage)
+        meta["labels"] = labels
+        meta["sources"] = {path.name: fingerprint(path) for path in files.paths if path}
+        _write_entry(folder, arrays, meta)
     except (ValueError, OSError, MemoryError) as error:
         return files.case_id, str(error) or type(error).__name__
     return files.case_id, ""
 
 
-def _preprocess(
-    case: Case, stage: KidneyGrid | TumorGrid
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of an entry by name, and its meta."""
+    arrays, margin = {}, 0
     if isinstance(stage, KidneyGrid):
-        imaging, mapping = kidney_input(case.imaging, case.spacing, stage)
-        arrays = {"imaging": imaging}
+        arrays["imaging"], mapping = kidney_input(case.imaging, case.spacing, stage)
         margin = round(stage.margin_mm / stage.spacing_z)
     else:
-        imaging, mask, mapping = tumor_input(case.imaging, case.labels, case.spacing, stage)
-        arrays = {"imaging": imaging, "mask": mask}
-        margin = 0
+        arrays["imaging"], arrays["mask"], mapping = tumor_input(
+            case.imaging, case.labels, case.spacing, stage
+        )
     arrays["labels"] = stage_labels(case.labels, mapping)
+    counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)
     meta = {
         "case_id": case.case_id,
         "stage": {"name": _stage_name(stage), **asdict(stage)},
@@ -207,57 +231,31 @@ def _preprocess(
         "affine": np.asarray(case.geometry.affine).tolist(),
         "kidney_range": list(kidney_slices(arrays["labels"])),
         "train_range": list(kidney_slices(arrays["labels"], margin)),
-        "volumes_ml": _volumes_ml(case),
+        "volumes_ml": case.geometry.volumes_ml(counts),
     }
     return arrays, meta
 
 
-def _volumes_ml(case: Case) -> dict[str, float]:
-    """Millilitres of each label on the native grid."""
-    first, last = kidney_slices(case.labels)
-    counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels[first:last])
-    voxel_ml = float(np.prod(case.spacing)) / 1000
-    names = ("kidney", "tumor", "cyst")
-    return {name: float(count) * voxel_ml for name, count in zip(names, counts[1:], strict=True)}
-
-
-# Files -----------------------------------------------------------------------------------------------------
-
-
-def _stage_name(stage: KidneyGrid | TumorGrid) -> str:
+def _stage_name(stage: StageGrid) -> str:
     return "kidney" if isinstance(stage, KidneyGrid) else "tumor"
-
-
-def _sources(files: CaseFiles) -> list[Path]:
-    """The files that an entry is made of, each once."""
-    return list(
-        dict.fromkeys(
-            p for p in (files.imaging, files.segmentation, files.segmentation_kits23) if p
-        )
-    )
 
 
 def _check_usable(files: list[CaseFiles]) -> None:
     if not files:
         raise CohortError("no cases to prepare")
-    seen: set[str] = set()
+    for case_id, count in Counter(item.case_id for item in files).items():
+        if count > 1:
+            raise CohortError(f"{case_id} is listed twice")
     for item in files:
-        if item.case_id in seen:
-            raise CohortError(f"{item.case_id} is listed twice")
-        seen.add(item.case_id)
         if item.imaging is None or (item.segmentation is None and item.segmentation_kits23 is None):
             missing = "imaging" if item.imaging is None else "segmentation"
-            raise CohortError(
-                f"{item.case_id} has no {missing}: only cases with both can be prepared; leave it out"
-            )
+            text = "only cases with both can be prepared; leave it out"
+            raise CohortError(f"{item.case_id} has no {missing}: {text}")
 
 
-def _entry_key(
-    files: CaseFiles, stage: KidneyGrid | TumorGrid, labels: LabelVersion, code: str
-) -> str:
-    roles = (files.imaging, files.segmentation, files.segmentation_kits23)
+def _entry_key(files: CaseFiles, stage: StageGrid, labels: LabelVersion, code: str) -> str:
     try:
-        prints = [path and fingerprint(path) for path in roles]
+        prints = [path and fingerprint(path) for path in files.paths]
     except OSError as error:
         raise CohortError(f"{files.case_id}: a source file cannot be read: {error}") from error
     return key(prints, _stage_name(stage), asdict(stage), labels, code)
@@ -266,23 +264,22 @@ def _entry_key(
 def _is_whole(folder: Path) -> bool:
     """Whether an entry is there with all its files at their full size."""
     try:
-        sizes = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["bytes"]
+        sizes = read_json(folder / "meta.json")["bytes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _write_entry(
-    folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], origin: dict[str, Any]
-) -> None:
-    """Write into a folder of another name beside it and rename: an interrupted write leaves no entry."""
-    part = folder.parent / f"{_PART}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    part.mkdir()
-    try:
+def _write_entry(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Write into a folder beside it and rename: an interrupted write leaves no entry."""
+    prefix = f"{_PART}-{os.getpid()}-"
+    with TemporaryDirectory(dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True) as place:
+        part = Path(place) / folder.name
+        part.mkdir()
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array)
         sizes = {path.name: path.stat().st_size for path in part.iterdir()}
-        text = json.dumps({**meta, **origin, "bytes": sizes}, indent=1)
+        text = json.dumps(meta | {"bytes": sizes}, indent=1)
         (part / "meta.json").write_text(text, encoding="utf-8")
         if folder.exists() and not _is_whole(folder):
             shutil.rmtree(folder)
@@ -291,43 +288,15 @@ def _write_entry(
         except OSError:
             if not _is_whole(folder):  # otherwise another process has just written the same entry
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _sweep(root: Path) -> None:
     """Remove what killed processes left unfinished."""
-    for part in root.glob(f"{_PART}-*"):
-        host, pid = part.name.removeprefix(f"{_PART}-").rsplit("-", 2)[:2]
+    for part in root.glob(".part-*"):
+        host, pid, _ = part.name.rsplit("-", 2)
         try:
             old = time.time() - part.stat().st_mtime > _DAY
-            if old or (host == socket.gethostname() and not _is_alive(int(pid))):
-                shutil.rmtree(part, ignore_errors=True)
         except FileNotFoundError:  # its owner has just finished
             continue
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _open_entry(case_id: str, folder: Path) -> Entry:
-    def array(name: str) -> np.ndarray:
-        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        mask = array("mask") if "mask.npy" in meta["bytes"] else None
-        return Entry(
-            case_id=case_id, imaging=array("imaging"), labels=array("labels"), mask=mask, meta=meta
-        )
-    except FileNotFoundError as error:
-        raise CohortError(
-            f"{case_id}: the cache entry {folder} is gone; prepare the cohort again"
-        ) from error
+        if old or (host == _PART and not psutil.pid_exists(int(pid))):
+            shutil.rmtree(part, ignore_errors=True)

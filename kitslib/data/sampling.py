@@ -1,7 +1,8 @@
-"""Which slab, stack or slice comes next, from (seed, epoch, step) alone; and which ones come more often."""
+"""Which slab, stack or slice comes next, from (seed, epoch, step) alone; and which more often."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,14 +12,13 @@ from torch import Tensor
 
 from kitslib.data.cohort import Cohort
 
-AIR = (
-    -1024
-)  # HU outside the kidney mask and beyond the edge; every window clips it to its lower end
+AIR = -1024  # HU outside the kidney mask; every HU window clips it to its lower end
+Sample = tuple[np.ndarray, np.ndarray, str]  # image (C, …), labels (1, …), case id
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as they lie in the cache: HU int16 (B, C, …), labels uint8 (B, 1, …), and where they come from."""
+    """Samples as they lie in the cache: HU int16 (B, C, …), labels uint8 (B, 1, …), and origin."""
 
     images: Tensor
     labels: Tensor
@@ -26,40 +26,59 @@ class Batch:
     seeds: tuple[int, ...]
 
 
-def _generator(*parts: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(parts))
-
-
-def _share(count: int, rank: int, world: int) -> range:
-    """The part of a batch that process `rank` of `world` takes."""
-    return range(rank * count // world, (rank + 1) * count // world)
+def _generator(*seeds: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seeds))
 
 
 def cut(
     volume: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...], fill: int | None
 ) -> np.ndarray:
-    """Cut a box out of a volume; beyond its edges stands `fill`, or the nearest voxel where that is None."""
-    inside = tuple(
-        slice(max(c, 0), max(min(c + n, s), 0))
-        for c, n, s in zip(corner, shape, volume.shape, strict=True)
-    )
-    part = np.asarray(volume[inside])
-    pad = [
-        (max(-c, 0), max(c + n - s, 0)) for c, n, s in zip(corner, shape, volume.shape, strict=True)
-    ]
-    if not any(map(any, pad)):
+    """Cut a box out of a volume; beyond its edges stands `fill`, or with None the nearest voxel."""
+    inside, pad = [], []
+    for start, size, whole in zip(corner, shape, volume.shape, strict=True):
+        inside.append(slice(max(start, 0), max(min(start + size, whole), 0)))
+        pad.append((max(-start, 0), max(start + size - whole, 0)))
+    part = np.asarray(volume[tuple(inside)])
+    if not np.any(pad):
         return part
-    return (
-        np.pad(part, pad, mode="edge") if fill is None else np.pad(part, pad, constant_values=fill)
-    )
+    if fill is None:
+        return np.pad(part, pad, mode="edge")
+    return np.pad(part, pad, constant_values=fill)
 
 
-class SlabSampler:
-    """Consecutive slices of random cases for the kidney network: every case `samples_per_case` times an epoch.
-    With `volume_power` above 0 a case comes in proportion to its kidney and tumour volume to that power instead.
+class _Sampler:
+    """Batches of samples; each depends on (seed, epoch, step, place in the batch) alone."""
 
-    A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random place.
-    `foreground_oversampling` of the slabs have a slice with kidney in their middle half, the others lie anywhere in the range.
+    size: int
+    seed: int
+    _sample: Callable[[int, int, int], Sample]  # of (epoch, step, place)
+
+    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """Return what process `rank` of `world` takes of a batch.
+
+        Images: (B, slices, rows, cols), in 3D (B, 1, slices, rows, cols); labels: (B, 1, …).
+        """
+        places = range(rank * self.size // world, (rank + 1) * self.size // world)
+        samples = [self._sample(epoch, step, place) for place in places]
+        images, labels, case_ids = zip(*samples, strict=True)
+        images, labels = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        return Batch(images, labels, case_ids, (self.seed, epoch, step, rank))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs besides (seed, epoch, step) to draw the same samples."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+
+
+class SlabSampler(_Sampler):
+    """Consecutive slices of random cases for the kidney network.
+
+    A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random
+    place. Every case comes `samples_per_case` times an epoch; with `volume_power` above 0 it comes
+    in proportion to its kidney and tumour volume to that power. `foreground_oversampling` of the
+    slabs have a slice with kidney in their middle half, the others lie anywhere in the range.
     """
 
     def __init__(
@@ -75,72 +94,47 @@ class SlabSampler:
         volume_power: float = 0.0,
     ) -> None:
         self.cohort, self.slab, self.patch, self.size, self.seed = cohort, slab, patch, batch, seed
-        self.samples_per_case, self.foreground_oversampling = (
-            samples_per_case,
-            foreground_oversampling,
-        )
-        self.steps = -(-len(cohort.case_ids) * samples_per_case // batch)
-        volumes = np.array(
-            [sum(cohort[name].meta["volumes_ml"].values()) for name in cohort.case_ids]
-        )
-        self.drawn_until = np.cumsum(volumes**volume_power) / np.sum(volumes**volume_power)
+        self.foreground_oversampling = foreground_oversampling
+        self.samples = len(cohort.case_ids) * samples_per_case  # of an epoch
+        self.steps = -(-self.samples // batch)
+        ml = [sum(cohort[name].meta["volumes_ml"].values()) for name in cohort.case_ids]
+        weights = np.array(ml) ** volume_power
+        self.drawn_until = np.cumsum(weights) / np.sum(weights)
 
-    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return images (B, 1, slab, patch, patch) and labels of the same shape."""
-        order = np.concatenate([self._turn(epoch, turn) for turn in range(self.samples_per_case)])
-        images, labels, names = [], [], []
-        for index in _share(self.size, rank, world):
-            position = step * self.size + index
-            case_id = self.cohort.case_ids[order[position % len(order)]]
-            image, label = self._slab(case_id, _generator(self.seed, epoch, position, 1))
-            images.append(image)
-            labels.append(label)
-            names.append(case_id)
-        key = (self.seed, epoch, step, rank)
-        return Batch(
-            torch.from_numpy(np.stack(images)[:, None]),
-            torch.from_numpy(np.stack(labels)[:, None]),
-            tuple(names),
-            key,
-        )
+    def _sample(self, epoch: int, step: int, place: int) -> Sample:
+        position, count = step * self.size + place, len(self.cohort.case_ids)
+        turn, turn_place = divmod(position % self.samples, count)
+        case_id = self.cohort.case_ids[self._turn(epoch, turn)[turn_place]]
+        entry, rng = self.cohort[case_id], _generator(self.seed, epoch, position, 1)
+        first, last = entry.meta["train_range"]  # half open
+        latest = max(last - self.slab, first)
+        if rng.random() < self.foreground_oversampling:
+            middle = int(rng.integers(*entry.meta["kidney_range"])) - self.slab // 2
+            start = middle + int(rng.integers(-(self.slab // 4), self.slab // 4 + 1))
+            start = min(max(start, first), latest)
+        else:
+            start = int(rng.integers(first, latest + 1))
+        corner = [start]
+        for whole in entry.imaging.shape[1:]:
+            room = whole - self.patch
+            corner.append(int(rng.integers(0, room + 1)) if room > 0 else room // 2)
+        shape = (self.slab, self.patch, self.patch)
+        image = cut(entry.imaging, tuple(corner), shape, None)
+        return image[None], cut(entry.labels, tuple(corner), shape, 0)[None], case_id
 
     def _turn(self, epoch: int, turn: int) -> np.ndarray:
-        """As many case indices as there are cases: each once, or a large one more often and a small one less."""
+        """As many case indices as cases: each once, or large ones more often than small ones."""
         rng, count = _generator(self.seed, epoch, turn), len(self.cohort.case_ids)
         places = (rng.permutation(count) + rng.uniform(0.01, 0.99)) / count
         return np.searchsorted(self.drawn_until, places)
 
-    def _slab(self, case_id: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        entry = self.cohort[case_id]
-        first, last = entry.meta["train_range"]  # half open
-        latest = max(last - self.slab, first)
-        if rng.random() < self.foreground_oversampling:
-            middle = int(rng.integers(*entry.meta["kidney_range"]))
-            start = (
-                middle - self.slab // 2 + int(rng.integers(-(self.slab // 4), self.slab // 4 + 1))
-            )
-            start = min(max(start, first), latest)
-        else:
-            start = int(rng.integers(first, latest + 1))
-        room = [size - self.patch for size in entry.imaging.shape[1:]]
-        corner = (start, *(int(rng.integers(0, n + 1)) if n > 0 else n // 2 for n in room))
-        shape = (self.slab, self.patch, self.patch)
-        return cut(entry.imaging, corner, shape, None), cut(entry.labels, corner, shape, 0)
 
-    def state(self) -> dict[str, Any]:
-        """Nothing: the draw depends on (seed, epoch, step) alone."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing to load."""
-
-
-class StackSampler:
+class StackSampler(_Sampler):
     """Slices with kidney, each with its neighbours, for the tumour network.
 
-    `foreground_oversampling` of the samples are centred on a tumour; the others anywhere on a kidney, the other one of a patient
-    with a tumour included. A slice is drawn in proportion to its weight: 1 everywhere until `set_difficulty`
-    changes it.
+    `foreground_oversampling` of the samples are centred on a tumour, the others anywhere on a
+    kidney, the other one of a patient with a tumour included. A slice is drawn in proportion to
+    its weight: 1 everywhere until `set_difficulty` changes it.
     """
 
     def __init__(
@@ -161,11 +155,10 @@ class StackSampler:
         cases, slices, tumor = [], [], []
         for index, case_id in enumerate(cohort.case_ids):
             labels = cohort[case_id].labels
-            flat = labels.reshape(len(labels), -1)
-            kept = np.flatnonzero((flat > 0).any(axis=1))
+            kept = np.flatnonzero((labels > 0).any(axis=(1, 2)))
             cases.append(np.full(len(kept), index))
             slices.append(kept)
-            tumor.append((flat[kept] == 2).any(axis=1))
+            tumor.append((labels[kept] == 2).any(axis=(1, 2)))
         self.case_index = np.concatenate(cases)
         self.slice_index = np.concatenate(slices)
         self.has_tumor = np.concatenate(tumor)
@@ -173,76 +166,53 @@ class StackSampler:
         self.version = 0  # counts the measurements of the difficulty
 
     def set_difficulty(self, difficulty: dict[str, np.ndarray], *, gain: float, cap: float) -> None:
-        """Weight each slice by 1 + gain × difficulty, at most `cap`; `difficulty[case]` is (D,) in [0, 1]."""
-        unknown = set(difficulty) - set(self.cohort.case_ids)
-        if unknown:
+        """Weight slices by 1 + gain × difficulty, at most `cap`; difficulty[case]: (D,) in [0, 1].
+
+        Raises ValueError for a case that is not in the cohort.
+        """
+        if unknown := sorted(set(difficulty) - set(self.cohort.case_ids)):
             raise ValueError(
-                f"difficulty was measured on cases that are not trained on: {', '.join(sorted(unknown))}"
+                f"difficulty was measured on cases that are not trained on: {', '.join(unknown)}"
             )
         for index, case_id in enumerate(self.cohort.case_ids):
             here = self.case_index == index
-            self.weights[here] = np.minimum(
-                1 + gain * difficulty[case_id][self.slice_index[here]], cap
-            )
+            raised = 1 + gain * difficulty[case_id][self.slice_index[here]]
+            self.weights[here] = np.minimum(raised, cap)
         self.version += 1
 
     def drawn_most(self, count: int) -> list[tuple[str, int, float]]:
-        """The heaviest slice of each of the `count` cases that have the heaviest: case id, slice, weight."""
-        found: dict[int, tuple[str, int, float]] = {}
-        for place in np.argsort(-self.weights, kind="stable"):
-            case = int(self.case_index[place])
-            found.setdefault(
-                case,
-                (
-                    self.cohort.case_ids[case],
-                    int(self.slice_index[place]),
-                    float(self.weights[place]),
-                ),
-            )
-            if len(found) == count:
-                break
-        return list(found.values())
+        """The heaviest slice of each of the `count` heaviest cases: case id, slice, weight."""
+        heaviest = np.argsort(-self.weights, kind="stable")
+        _, first = np.unique(self.case_index[heaviest], return_index=True)
+        found = []
+        for place in heaviest[np.sort(first)[:count]]:
+            case_id = self.cohort.case_ids[self.case_index[place]]
+            found.append((case_id, int(self.slice_index[place]), float(self.weights[place])))
+        return found
 
-    def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return images (B, depth, rows, cols), or (B, 1, depth, rows, cols) in 3D, and labels (B, 1, …)."""
-        images, labels, names = [], [], []
-        for index in _share(self.size, rank, world):
-            rng = _generator(self.seed, epoch, step, index)
-            on_tumor = bool(rng.random() < self.foreground_oversampling and self.has_tumor.any())
-            weights = np.cumsum(self.weights * self.has_tumor if on_tumor else self.weights)
-            chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
-            case_id = self.cohort.case_ids[self.case_index[chosen]]
-            image, label = self._stack(case_id, int(self.slice_index[chosen]), on_tumor, rng)
-            images.append(image)
-            labels.append(label)
-            names.append(case_id)
-        image, label = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-        if self.dims == "3d":
-            image, label = image[:, None], label[:, None]
-        return Batch(image, label, tuple(names), (self.seed, epoch, step, rank))
-
-    def _stack(
-        self, case_id: str, z: int, on_tumor: bool, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        entry = self.cohort[case_id]
+    def _sample(self, epoch: int, step: int, place: int) -> Sample:
+        rng = _generator(self.seed, epoch, step, place)
+        on_tumor = bool(rng.random() < self.foreground_oversampling and self.has_tumor.any())
+        weights = np.cumsum(self.weights * self.has_tumor if on_tumor else self.weights)
+        chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+        case_id = self.cohort.case_ids[self.case_index[chosen]]
+        entry, z = self.cohort[case_id], int(self.slice_index[chosen])
         labels = entry.labels[z]
-        rows, cols = np.nonzero(labels == 2 if on_tumor else labels > 0)
-        pick = int(rng.integers(len(rows)))
+        voxels = np.argwhere(labels == 2 if on_tumor else labels > 0)
+        centre = voxels[int(rng.integers(len(voxels)))]
         corner = [z - self.depth // 2]
-        for centre, size, whole in zip(
-            (rows[pick], cols[pick]), self.patch, labels.shape, strict=True
-        ):
+        for middle, size, whole in zip(centre, self.patch, labels.shape, strict=True):
             if whole <= size:  # anywhere, so long as the whole slice is seen
                 corner.append(int(rng.integers(whole - size, 1)))
             else:  # the picked voxel in the middle half
-                corner.append(int(centre - size // 2 + rng.integers(-(size // 4), size // 4 + 1)))
+                corner.append(int(middle - size // 2 + rng.integers(-(size // 4), size // 4 + 1)))
         shape = (self.depth, *self.patch)
-        image = cut(entry.imaging, tuple(corner), shape, None)
         mask = cut(entry.mask, tuple(corner), shape, 0)
+        image = np.where(mask > 0, cut(entry.imaging, tuple(corner), shape, None), np.int16(AIR))
         label = cut(entry.labels, tuple(corner), shape, 0)
-        if self.dims != "3d":
-            label = label[self.depth // 2][None]
-        return np.where(mask > 0, image, np.int16(AIR)), label
+        if self.dims == "3d":
+            return image[None], label[None], case_id
+        return image, label[self.depth // 2][None], case_id
 
     def state(self) -> dict[str, Any]:
         """Return the weights, so that a resumed run draws the same slices."""
@@ -258,8 +228,8 @@ def slice_difficulty(
 ) -> np.ndarray:
     """Return 1 − Dice of each slice, (D,) in [0, 1], from boolean volumes (D, H, W).
 
-    `soft_mm2` in numerator and denominator makes a slice without tumour as hard as its false-positive area
-    is large, and keeps a few wrong pixels from counting as much as a missed tumour.
+    `soft_mm2` in numerator and denominator makes a slice without tumour as hard as its
+    false-positive area is large, and keeps a few wrong pixels from counting as a missed tumour.
     """
     axes = (1, 2)
     both = (prediction & truth).sum(axes) * pixel_mm2

@@ -6,17 +6,9 @@ import math
 
 import numpy as np
 
+from kitslib import transforms
 from kitslib.config import KidneyGrid, TumorGrid
-from kitslib.transforms import (
-    SNAP,
-    Grid,
-    Mapping,
-    TransformError,
-    Triple,
-    bounding_box,
-    dilate,
-    resample,
-)
+from kitslib.transforms import SNAP, Grid, Mapping, Triple, bounding_box, resample
 
 
 def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
@@ -30,17 +22,19 @@ def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGri
 def kidney_input(
     imaging: np.ndarray, spacing: Triple, grid: KidneyGrid
 ) -> tuple[np.ndarray, Mapping]:
-    """What the kidney network sees of a scan: int16 HU (D, H, W) on the stage's grid, and the way back."""
+    """What the kidney network sees: int16 HU (D, H, W) on the stage's grid, and the way back."""
     mapping = kidney_mapping(imaging.shape, spacing, grid)
     return resample(imaging, mapping.native, mapping.stage), mapping
 
 
 def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
-    """The second stage's grid around the kidneys of a native mask (every value above 0 is kidney)."""
+    """The second stage's grid around the kidneys of a native mask (values above 0)."""
     native = Grid(shape=kidney_mask.shape, spacing=spacing)
-    box = bounding_box(kidney_mask)
-    pixel = native.spacing[1:] if grid.spacing_xy is None else (grid.spacing_xy, grid.spacing_xy)
+    pixel = native.spacing[1:]
+    if grid.spacing_xy is not None:
+        pixel = (grid.spacing_xy, grid.spacing_xy)
     whole = native.respaced((grid.spacing_z, *pixel))
+    box = bounding_box(kidney_mask)
     parts = []
     for n, fine, coarse, part in zip(whole.shape, whole.spacing, native.spacing, box, strict=True):
         start = math.floor((part.start * coarse - grid.margin_mm) / fine + SNAP)
@@ -54,18 +48,18 @@ def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> 
 def tumor_input(
     imaging: np.ndarray, kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid
 ) -> tuple[np.ndarray, np.ndarray, Mapping]:
-    """What the tumour network sees: int16 HU and the grown kidney mask (uint8 0/1) on the stage's grid.
+    """What the tumour network sees: int16 HU and the grown kidney mask (uint8 0/1), stage's grid.
 
-    imaging: (D, H, W) int16. kidney_mask: the same shape, native grid, true or predicted; values above 0 are
-    kidney. HU outside the mask are left as they are: `hide_outside` removes them once the window is known.
+    imaging: int16 (D, H, W). kidney_mask: the same shape, true or predicted; values above 0 are
+    kidney. HU outside the mask stay: `hide_outside` removes them once the HU window is known.
     """
     if imaging.shape != kidney_mask.shape:
-        raise TransformError(
+        raise transforms.TransformError(
             f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
         )
     mapping = tumor_mapping(kidney_mask, spacing, grid)
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
-    mask = dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
+    mask = transforms.dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
     return resample(imaging, mapping.native, mapping.stage), mask, mapping
 
 

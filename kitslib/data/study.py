@@ -1,15 +1,16 @@
-"""Which cases a study uses: their folder, what the policy keeps, the split, and both in words and on disk."""
+"""Which cases a study uses: their folder, what the policy keeps, and the split, also on disk."""
 
 from __future__ import annotations
 
-import json
-import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kitslib.config import RunConfig, key
+import pandas as pd
+
+from kitslib.config import RunConfig, key, write_json
 from kitslib.data.cases.defects import apply_policy, defect_of
 from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError
@@ -17,30 +18,31 @@ from kitslib.data.cases.files import available_labels
 from kitslib.data.cases.splits import Split, fold, split_cases
 
 FOLDS = 5
+PARTS = ("kidney_train", "kidney_held_out", "tumor_train", "tumor_held_out", "cascade_test")
+MEASURED = ("age_at_nephrectomy", "body_mass_index", "radiographic_size", "pathologic_size")
+NAMED = ("gender", "malignant", "tumor_histologic_subtype", "pathology_t_stage", "tumor_isup_grade")
 
 
 def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -> Path:
-    """Return the folder of the study's cases; `make` writes the synthetic cohort where it is not there yet."""
-    if not config.synthetic:
+    """Return the folder of the study's cases; `make` writes the synthetic cohort if need be."""
+    drawn = drawn_with(config)
+    if drawn is None:
         return Path(config.data)
-    wanted = config.cohort
-    folder = (
-        config.work / "cohort" / key(wanted.seed, wanted.matrix, wanted.spacing_z, wanted.cysts)
-    )
-    make(
-        folder,
-        cases=wanted.cases,
-        seed=wanted.seed,
-        matrix=wanted.matrix,
-        spacing_z=wanted.spacing_z,
-        cysts=wanted.cysts,
-        jobs=jobs,
-    )
+    folder = config.store / "cohorts" / key(*drawn.values())
+    make(folder, cases=config.cohort.cases, jobs=jobs, **drawn)
     return folder
 
 
+def drawn_with(config: RunConfig) -> dict[str, Any] | None:
+    """Return what decides each case of the synthetic cohort; None for a folder of cases."""
+    if not config.synthetic:
+        return None
+    names = ("seed", "matrix", "spacing_z", "cysts")
+    return {name: getattr(config.cohort, name) for name in names}
+
+
 def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
-    """Return the cases to train and score on: image and labels are there, and the policy keeps them."""
+    """Return the cases to train and score on: with image and labels, and kept by the policy."""
     wanted = config.cohort
     kept, _ = apply_policy(find_cases(folder), wanted.defects)
     return [f for f in kept if f.imaging is not None and wanted.labels in available_labels(f)]
@@ -48,87 +50,106 @@ def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
 
 def study_split(config: RunConfig, files: list[CaseFiles]) -> Split:
     """Return which cases train and which are held out, as the configuration says."""
+    return _split(config, [f.case_id for f in files], config.cohort.split)
+
+
+def _split(config: RunConfig, case_ids: list[str], rule: str) -> Split:
     wanted = config.cohort
-    return split_cases(
-        [f.case_id for f in files], seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out
-    )
+    return split_cases(case_ids, seed=wanted.seed, rule=rule, held_out=wanted.held_out)
 
 
 def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]) -> dict[str, Any]:
-    """Write which cases this run uses, leaves out and holds out to `split.json` in its work folder; return it.
+    """Write which cases this run uses, leaves out and holds out to `split.json`; return it.
 
-    found: the cases of the data folder. used: those that are trained and scored on. Keys: policy, labels, seed,
-    used, left_out (case id to reason), run and paper (the five lists of a `Split`), folds (train and held_out
-    of five), note ("" or why there are no folds). Raises CaseError when `used` cannot be split.
+    found: the cases of the data folder. used: those that are trained and scored on.
+    Keys: policy, labels, seed, used, left_out (case id to reason), run and paper (the five lists
+    of a `Split`), folds (train and held_out of five), note ("" or why there are no folds).
+    Raises CaseError when `used` cannot be split.
     """
     wanted, case_ids = config.cohort, [f.case_id for f in used]
     _, excluded = apply_policy(found, wanted.defects)
-    excluded = [f for f in excluded if f.case_id not in case_ids]
-    reasons = {
-        f.case_id: "image or labels are missing or unusable"
-        for f in found
-        if f.case_id not in case_ids
-    }
+    left_out = {}
+    for item in found:
+        if item.case_id not in case_ids:
+            left_out[item.case_id] = "image or labels are missing or unusable"
+            if item in excluded:
+                left_out[item.case_id] = f"policy exclude: {defect_of(item).reason}"
     folds, note = [], ""
     try:
         folds = [asdict(fold(case_ids, k, seed=wanted.seed, n_folds=FOLDS)) for k in range(FOLDS)]
     except CaseError as error:
         note = str(error)
-    record = {
+    stored = {
         "policy": wanted.defects,
         "labels": wanted.labels,
         "seed": wanted.seed,
         "used": case_ids,
-        "left_out": reasons
-        | {f.case_id: f"policy exclude: {defect_of(f).reason}" for f in excluded},
-        "run": asdict(study_split(config, used)),
-        "paper": asdict(
-            split_cases(case_ids, seed=wanted.seed, rule="paper", held_out=wanted.held_out)
-        ),
+        "left_out": left_out,
+        "run": asdict(_split(config, case_ids, wanted.split)),
+        "paper": asdict(_split(config, case_ids, "paper")),
         "folds": folds,
         "note": note,
     }
-    config.work.mkdir(parents=True, exist_ok=True)
-    part = config.work / f".split.json.{os.getpid()}"
-    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, config.work / "split.json")
-    return record
+    write_json(config.work / "split.json", stored)
+    return stored
 
 
 def case_list(case_ids: Iterable[str]) -> str:
-    """Return case ids in short: their numbers, runs of them as `00003-00007`; an id without a number as it is."""
-    parts: list[tuple[str, str]] = []
+    """Return case ids in short: numbers, runs of them as `00003-00007`; others as they are."""
+    parts: list[tuple[str, str]] = []  # first and last of each run
     for case_id in case_ids:
-        digits = case_id[len(case_id.rstrip("0123456789")) :]
+        digits = re.search(r"[0-9]*$", case_id).group()
         last = parts[-1][1] if parts else ""
         if digits and last.isdigit() and int(digits) == int(last) + 1:
-            parts[-1] = parts[-1][0], digits
+            parts[-1] = (parts[-1][0], digits)
         else:
-            parts.append((digits or case_id,) * 2)
+            parts.append((digits or case_id, digits or case_id))
     return ", ".join(first if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def split_rows(stored: dict[str, Any]) -> list[dict[str, Any]]:
-    """Lay a stored split out as a table: split, part, cases and numbers of the run's, the paper's and the folds."""
-    lists = [
-        (words, part.replace("_", " ").replace("tumor", "tumour"), stored[name][part])
-        for name, words in (
-            ("run", f"this run: {stored['run']['rule']}"),
-            ("paper", "the paper's rule"),
-        )
-        for part in (
-            "kidney_train",
-            "kidney_held_out",
-            "tumor_train",
-            "tumor_held_out",
-            "cascade_test",
-        )
-    ]
-    lists += [
-        (f"{FOLDS} folds", f"fold {k}, held out", part["held_out"])
-        for k, part in enumerate(stored["folds"])
-    ]
-    return [
-        {"split": rule, "part": part, "cases": len(case_ids), "numbers": case_list(case_ids)}
-        for rule, part, case_ids in lists
-    ]
+    """Return a stored split as a table: split, part, cases and numbers of each of its lists."""
+    lists = []
+    for name, rule in (
+        ("run", f"this run: {stored['run']['rule']}"),
+        ("paper", "the paper's rule"),
+    ):
+        for part in PARTS:
+            words = part.replace("_", " ").replace("tumor", "tumour")
+            lists.append((rule, words, stored[name][part]))
+    for k, part in enumerate(stored["folds"]):
+        lists.append((f"{FOLDS} folds", f"fold {k}, held out", part["held_out"]))
+    rows = []
+    for rule, part, ids in lists:
+        rows.append({"split": rule, "part": part, "cases": len(ids), "numbers": case_list(ids)})
+    return rows
+
+
+def split_text(stored: dict[str, Any]) -> str:
+    """Return a stored split's policy, and the cases used and left out, as Markdown."""
+    used, left_out = stored["used"], stored["left_out"]
+    reasons = "; ".join(f"{case_id}: {reason}" for case_id, reason in left_out.items())
+    text = f"Policy `{stored['policy']}`, labels `{stored['labels']}`, seed {stored['seed']}. "
+    text += f"**Used, {len(used)}:** {case_list(used)}. "
+    text += f"**Left out, {len(left_out)}:** {reasons or 'none'}."
+    return f"{text} No folds: {stored['note']}" if stored["note"] else text
+
+
+def patient_rows(files: Iterable[CaseFiles]) -> list[dict[str, Any]]:
+    """Return what kits.json says of the patients: characteristic, cases and values of each."""
+    people = pd.DataFrame([f.record or {} for f in files]).rename(columns={"bmi": MEASURED[1]})
+    rows = []
+    for name in (*MEASURED, *NAMED):
+        values = people.get(name, pd.Series(dtype=object))
+        if name in MEASURED:
+            values = pd.to_numeric(values, errors="coerce").dropna()
+            low, middle, high = values.quantile([0.05, 0.5, 0.95])
+            text = f"median {middle:.1f}, from {low:.1f} to {high:.1f} in nine of ten"
+        else:
+            values = values.dropna().astype(str)
+            counts = values.value_counts().head(8)
+            text = ", ".join(f"{value} {count}" for value, count in counts.items())
+        if len(values):
+            words = name.replace("_", " ").replace("tumor", "tumour")
+            rows.append({"characteristic": words, "cases": len(values), "values": text})
+    return rows

@@ -1,4 +1,4 @@
-"""CT to label map: kidney network, mask, tumour network, largest component, back in native geometry."""
+"""CT to label map: kidney network, mask, tumour network, largest component, native geometry."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from kitslib.transforms import HU_WINDOWS, hide_outside, mirror, restore_mask
 Triple = tuple[float, float, float]
 
 
-def _both_ways(look: Callable[..., np.ndarray], *volumes: np.ndarray) -> np.ndarray:
-    """The mean of what `look` finds and of what it finds in the left-right mirrored volumes, mirrored back."""
-    other = look(*(mirror(volume, "sagittal").copy() for volume in volumes))
-    return (look(*volumes) + mirror(other, "sagittal")) / 2
+def _with_mirrored(predict: Callable[..., np.ndarray], *volumes: np.ndarray) -> np.ndarray:
+    """The mean of what `predict` gives for volumes and, mirrored back, for their mirror images."""
+    mirrored = predict(*(mirror(volume, "sagittal").copy() for volume in volumes))
+    return (predict(*volumes) + mirror(mirrored, "sagittal")) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class KidneyStage:
-    """A trained kidney network and how it is applied: grid, HU reading, windows, components kept.
+    """A trained kidney network and how it is applied: grid, HU window, windows, components kept.
 
-    `test_time_mirroring` averages what is found with what is found in the left-right mirrored scan (test-time augmentation).
-    The components kept are the largest by `components_by`: "volume", or "certainty", the sum of 2 p - 1 over voxels of
-    probability p, by which a doubtful organ gives way to a smaller one that is surely a kidney.
+    `test_time_mirroring` takes the mean probability of the scan and its left-right mirror image.
+    The components kept are the largest by `components_by`: "volume", or "certainty", the sum of
+    2 p - 1 over voxels of probability p, by which a doubtful organ gives way to a smaller one that
+    is surely a kidney.
     """
 
     network: nn.Module
@@ -52,34 +53,37 @@ class KidneyStage:
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
-        names, newer = (
-            ("hu", "window", "window_slices", "components"),
-            ("components_by", "test_time_mirroring"),
+        names = (
+            "hu",
+            "window",
+            "window_slices",
+            "components",
+            "components_by",
+            "test_time_mirroring",
         )
-        training = settings["training"]
-        return cls(
-            network=network,
-            grid=KidneyGrid(**settings["grid"]),
-            **{n: training[n] for n in names},
-            **{n: training[n] for n in newer if n in training},
-        )
+        how = {name: settings["training"][name] for name in names}
+        return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
-        """Return the kidney probability (D, H, W) float16 on the stage grid, zero outside the kept components."""
+        """Return the kidney probability (D, H, W) float16 on the stage grid.
 
-        def look(volume: np.ndarray) -> np.ndarray:
-            how = {"size": self.window_slices, "reading": self.window, "autocast": autocast}
-            return predict_slabs(self.network, volume, HU_WINDOWS[self.hu], **how)
-
-        found = _both_ways(look, volume) if self.test_time_mirroring else look(volume)
-        surely = found > 0.5
-        weight = 2 * found.astype(np.float32) - 1 if self.components_by == "certainty" else None
-        dropped = surely & ~largest_components(surely, self.components, weight)
-        found[dropped] = 0
+        Components that are not kept are set to 0.
+        """
+        predict = partial(
+            predict_slabs, self.network, hu=HU_WINDOWS[self.hu], size=self.window_slices,
+            reading=self.window, autocast=autocast,
+        )  # fmt: skip
+        if self.test_time_mirroring:
+            predict = partial(_with_mirrored, predict)
+        found, weight = predict(volume), None
+        if self.components_by == "certainty":
+            weight = 2 * found.astype(np.float32) - 1
+        kidney = found > 0.5
+        found[kidney & ~largest_components(kidney, self.components, weight)] = 0
         return found
 
     def mask(self, imaging: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
-        """Return the kidneys (with what grows in them) as uint8 0/1 in the scan's own grid."""
+        """Return kidneys and masses as uint8 0/1 in the scan's own grid."""
         volume, mapping = kidney_input(imaging, spacing, self.grid)
         native = restore_mask(self.probability(volume, autocast), mapping)
         return largest_components(native > 0, self.components).astype(np.uint8)
@@ -87,9 +91,9 @@ class KidneyStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TumorStage:
-    """A trained tumour network and how it is applied: grid, HU reading, pixels and slices seen at a time.
+    """A trained tumour network and how it is applied: grid, HU window, tile and slices per input.
 
-    `test_time_mirroring` averages what is found with what is found in the left-right mirrored kidneys (test-time augmentation).
+    `test_time_mirroring` takes the mean probability of the kidneys and their mirror image.
     """
 
     network: nn.Module
@@ -104,63 +108,53 @@ class TumorStage:
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
         """Build the stage from the settings that its run was trained with."""
-        names = ("hu", "slices", "slab")
-        rows, cols = settings["training"]["patch"]
-        return cls(
-            network=network,
-            grid=TumorGrid(**settings["grid"]),
-            dims=settings["arm"]["dims"],
-            patch=(rows, cols),
-            **{n: settings["training"][n] for n in names},
-            test_time_mirroring=settings["training"].get(
-                "test_time_mirroring", False
-            ),  # older networks do not say
-        )
+        names = "hu", "slices", "slab", "test_time_mirroring"
+        how = {name: settings["training"][name] for name in names}
+        how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
+        return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
-    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
-        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside the kidney mask."""
-        look = partial(self.look, autocast=autocast)
-        return _both_ways(look, volume, mask) if self.test_time_mirroring else look(volume, mask)
-
-    def look(
+    def probability(
         self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1
     ) -> np.ndarray:
-        """Return the probability that one look gives, whatever `test_time_mirroring` says.
+        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside `mask`.
 
-        With `every` above 1, a 2D or 2.5D network looks at each n-th slice only, and those between are interpolated.
+        With `every` above 1 a 2D or 2.5D network predicts each n-th slice only, and those between
+        are interpolated.
         """
-        window = HU_WINDOWS[self.hu]
-        depth = 1 if self.dims == "2d" else self.slices
+        predict = partial(self._unmirrored, autocast=autocast, every=every)
+        if self.test_time_mirroring:
+            predict = partial(_with_mirrored, predict)
+        return predict(volume, mask)
 
-        def predict(tile: np.ndarray) -> np.ndarray:
-            if self.dims == "3d":
-                return predict_slabs(
-                    self.network, tile, window, size=2 * self.slab, autocast=autocast
-                )
-            return predict_stacks(
-                self.network, tile, window, depth=depth, every=every, autocast=autocast
-            )
-
-        context = self.slab // 2 if self.dims == "3d" else depth // 2
-        seen = hide_outside(volume, mask, window)
+    def _unmirrored(
+        self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, every: int
+    ) -> np.ndarray:
+        hu_window = HU_WINDOWS[self.hu]
+        if self.dims == "3d":
+            predict, context = partial(predict_slabs, size=2 * self.slab), self.slab // 2
+        else:
+            depth = 1 if self.dims == "2d" else self.slices
+            predict, context = partial(predict_stacks, depth=depth, every=every), depth // 2
         return predict_tiles(
-            predict, seen, mask, patch=self.patch, context=context, fill=int(window.low)
-        )
+            partial(predict, self.network, hu=hu_window, autocast=autocast),
+            hide_outside(volume, mask, hu_window), mask, patch=self.patch, context=context,
+            fill=int(hu_window.low),
+        )  # fmt: skip
 
     def mask(
         self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast
     ) -> np.ndarray:
-        """Return all tumour found, before components are dropped, as uint8 0/1 in the scan's own grid."""
+        """Return all tumour, before components are dropped, as uint8 0/1 in the scan's grid."""
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
         return restore_mask(self.probability(volume, mask, autocast), mapping)
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the cascade found, all uint8 (D, H, W) in the scan's own grid.
+    """A prediction of the cascade, all uint8 (D, H, W) in the scan's own grid.
 
-    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney: the first stage's mask.
-    tumor: all that the second stage found, before the component step.
+    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney: the first stage's
+    mask. tumor: the second stage's, before components are dropped.
     """
 
     labels: np.ndarray
@@ -169,18 +163,13 @@ class Segmentation:
 
 
 def segment(
-    imaging: np.ndarray,
-    spacing: Triple,
-    kidney_stage: KidneyStage,
-    tumor_stage: TumorStage,
-    *,
-    autocast: Autocast,
-    kidney: np.ndarray | None = None,
-) -> Segmentation:
+    imaging: np.ndarray, spacing: Triple, kidney_stage: KidneyStage, tumor_stage: TumorStage, *,
+    autocast: Autocast, kidney: np.ndarray | None = None,
+) -> Segmentation:  # fmt: skip
     """Segment one scan (D, H, W) int16 HU of `spacing` (z, y, x) mm.
 
-    `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect one would give).
-    A scan in which no kidney is found gets an empty label map.
+    `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect
+    one would give). A scan in which no kidney is found gets an empty label map.
     """
     if kidney is None:
         kidney = kidney_stage.mask(imaging, spacing, autocast)
@@ -192,7 +181,7 @@ def segment(
 
 
 def compose(kidney: np.ndarray, tumor: np.ndarray) -> np.ndarray:
-    """Return the label map of a kidney mask and a tumour mask: the tumour's largest component wins over kidney."""
+    """Return the label map of two masks: the tumour's largest component wins over kidney."""
     labels = (kidney > 0).astype(np.uint8)
     labels[largest_components(tumor > 0, 1)] = 2
     return labels

@@ -1,10 +1,10 @@
-"""Whole volumes through a network without gradient: sliding windows, slice stacks, connected components."""
+"""Whole volumes through a network without gradient: sliding windows, slice stacks, components."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ PAPER_SIZE = 64  # slices of a window
 
 @dataclass(frozen=True)
 class Window:
-    """Slices [start, stop) go in, and [keep_start, keep_stop) of the volume are taken from what comes out.
+    """Slices [start, stop) go in; [keep_start, keep_stop) of the volume are taken from the output.
 
     `start` may be negative and `stop` beyond the depth: the edge slice is repeated there.
     """
@@ -34,48 +34,102 @@ class Window:
 
 
 def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
-    """Return the windows over a volume of `depth` slices.
+    """Return the windows of at most `size` slices over a volume of `depth` slices.
 
-    padded: a halo of a quarter window, at most 16 slices, is cut off both ends of each, the volume's edges are
-    repeated as far, the last window is end-aligned: every slice is predicted once. Of the paper's 64 slices half
-    are kept; larger windows need more memory and keep more, up to one pass over the whole volume, and are as small
-    as their number allows. A network that sees no further than the halo gives the same whatever the size.
-    literal: the paper's pseudo-code, which never outputs the first quarter window nor the tail, and whose windows
-    after the first are one slice short. overlap_average: half-overlapping, end-aligned, nothing cut off; where two
+    padded: a halo of a quarter window, at most 16 slices, is cut off both ends of each, the
+    volume's edges are repeated as far, the last window is end-aligned: every slice is predicted
+    once. Of the paper's 64 slices half are kept; larger windows need more memory and keep more, up
+    to one pass over the whole volume, and are as small as their number allows. A network that sees
+    no further than the halo gives the same whatever the size. literal: the paper's pseudo-code,
+    which never outputs the first quarter window nor the tail, and whose windows after the first
+    are one slice short. overlap_average: half-overlapping, end-aligned, nothing cut off; where two
     overlap their mean is taken.
     """
     half, quarter = size // 2, size // 4
-    halo = min(quarter, PAPER_SIZE // 4)
+    found = []
     if reading == "literal":
-        found = [Window(0, size, quarter, quarter + half)] if size <= depth else []
-        start = half
-        while found and start + size - 1 <= depth:
-            found.append(Window(start, start + size - 1, start + quarter, start + quarter + half))
-            start += half
+        for start in range(0, depth, half):
+            stop = start + size - (start > 0)
+            if stop > depth:
+                break
+            found.append(Window(start, stop, start + quarter, start + quarter + half))
         return found
     if reading == "overlap_average":
-        starts = [*range(0, max(depth - size, 0), half), max(depth - size, 0)]
-        return [Window(s, s + size, s, min(s + size, depth)) for s in starts]
+        for start in [*range(0, depth - size, half), max(depth - size, 0)]:
+            found.append(Window(start, start + size, start, min(start + size, depth)))
+        return found
+    halo = min(quarter, PAPER_SIZE // 4)
     if size > PAPER_SIZE:
         share = depth / np.ceil(depth / (size - 2 * halo))
-        size = min(
-            size, max(8 * int(np.ceil(share / 8)) + 2 * halo, PAPER_SIZE)
-        )  # networks pad to multiples of 8
+        needed = 8 * int(np.ceil(share / 8)) + 2 * halo  # networks pad to multiples of 8
+        size = min(size, max(needed, PAPER_SIZE))
     kept = size - 2 * halo
-    found = []
     for keep in range(0, depth, kept):
         start = max(min(keep, depth - kept), 0) - halo
         found.append(Window(start, start + size, keep, min(keep + kept, depth)))
     return found
 
 
-def _no_autocast() -> AbstractContextManager:
-    return torch.autocast("cpu", enabled=False)
+def predict_slabs(
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, size: int,
+    reading: Reading = "padded", autocast: Autocast = nullcontext, dtype: type = np.float16,
+) -> np.ndarray:  # fmt: skip
+    """Return the foreground probability (D, H, W) of an int16 volume in HU, window by window.
+
+    It is found in float32 and rounded to `dtype` at the end.
+    """
+    network.eval()
+    total = np.zeros(volume.shape, np.float32)
+    count = np.zeros((len(volume), 1, 1), np.float32)
+    for window in windows(len(volume), size, reading):
+        slices = np.clip(np.arange(window.start, window.stop), 0, len(volume) - 1)
+        images = hu(torch.from_numpy(volume[slices]))[None, None]
+        output = _probability(network, images, autocast)[0, 0].numpy()
+        kept = slice(window.keep_start, window.keep_stop)
+        total[kept] += output[window.keep_start - window.start : window.keep_stop - window.start]
+        count[kept] += 1
+    total /= np.maximum(count, 1)
+    return total.astype(dtype)
 
 
-def _take(volume: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Slices [start, stop), the edge repeated beyond the volume."""
-    return volume[np.clip(np.arange(start, stop), 0, len(volume) - 1)]
+def predict_maps(
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, autocast: Autocast = nullcontext
+) -> np.ndarray:
+    """Return the probability of each supervised map (4, D, H, W) float16, coarsest first.
+
+    `network` has `maps`, as ResUNet3D has; `volume` is int16 HU (D, H, W) and goes in whole.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    images = hu(torch.from_numpy(np.array(volume)))[None, None].to(device)
+    with torch.inference_mode(), autocast():
+        maps = network.maps(images.contiguous(memory_format=torch.channels_last_3d))
+    return torch.cat(maps)[:, 0].float().sigmoid().cpu().numpy().astype(np.float16)
+
+
+def predict_stacks(
+    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, depth: int, batch: int = 32,
+    every: int = 1, autocast: Autocast = nullcontext,
+) -> np.ndarray:  # fmt: skip
+    """Return the foreground probability (D, H, W) float16, each slice from `depth` around it.
+
+    With `every` above 1 only each n-th slice and the last go through the network, and those
+    between are interpolated, which is quicker.
+    """
+    network.eval()
+    out = np.zeros(volume.shape, np.float16)
+    offsets = np.arange(depth) - depth // 2
+    last = len(volume) - 1
+    predicted = np.unique(np.append(np.arange(0, len(volume), every), last))
+    for first in range(0, len(predicted), batch):
+        centres = predicted[first : first + batch]
+        stacks = volume[np.clip(centres[:, None] + offsets, 0, last)]
+        out[centres] = _probability(network, hu(torch.from_numpy(stacks)), autocast)[:, 0].numpy()
+    for before, after in itertools.pairwise(predicted):
+        for z in range(before + 1, after):
+            share = (z - before) / (after - before)
+            out[z] = (1 - share) * out[before] + share * out[after]
+    return out
 
 
 def _probability(network: nn.Module, images: Tensor, autocast: Autocast) -> Tensor:
@@ -87,117 +141,29 @@ def _probability(network: nn.Module, images: Tensor, autocast: Autocast) -> Tens
         return logits.float().sigmoid_().cpu()
 
 
-def predict_slabs(
-    network: nn.Module,
-    volume: np.ndarray,
-    hu: HuWindow,
-    *,
-    size: int,
-    reading: Reading = "padded",
-    autocast: Autocast = _no_autocast,
-) -> np.ndarray:
-    """Return the foreground probability (D, H, W) float16 of an int16 volume in HU, window by window."""
-    found = slab_probability(network, volume, hu, size=size, reading=reading, autocast=autocast)
-    return found.astype(np.float16)
-
-
-def slab_probability(
-    network: nn.Module,
-    volume: np.ndarray,
-    hu: HuWindow,
-    *,
-    size: int,
-    reading: Reading = "padded",
-    autocast: Autocast = _no_autocast,
-) -> np.ndarray:
-    """Return what `predict_slabs` does, as float32 before it is rounded."""
-    network.eval()
-    total = np.zeros(volume.shape, np.float32)
-    count = np.zeros((len(volume), 1, 1), np.float32)
-    for window in windows(len(volume), size, reading):
-        images = torch.from_numpy(_take(volume, window.start, window.stop))
-        output = _probability(network, hu(images)[None, None], autocast)[0, 0].numpy()
-        kept = slice(window.keep_start, window.keep_stop)
-        total[kept] += output[window.keep_start - window.start : window.keep_stop - window.start]
-        count[kept] += 1
-    total /= np.maximum(count, 1)
-    return total
-
-
-def predict_maps(
-    network: nn.Module, volume: np.ndarray, hu: HuWindow, *, autocast: Autocast = _no_autocast
-) -> np.ndarray:
-    """Return the foreground probability of each supervised map (4, D, H, W) float16, coarsest first, in one pass.
-
-    `network` has `maps`, as ResUNet3D has; `volume` is int16 HU (D, H, W).
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    images = hu(torch.from_numpy(np.array(volume)))[None, None].to(device)
-    with torch.inference_mode(), autocast():
-        maps = network.maps(images.contiguous(memory_format=torch.channels_last_3d))
-    return np.stack([logits[0, 0].float().sigmoid().cpu().numpy() for logits in maps]).astype(
-        np.float16
-    )
-
-
-def predict_stacks(
-    network: nn.Module,
-    volume: np.ndarray,
-    hu: HuWindow,
-    *,
-    depth: int,
-    batch: int = 32,
-    every: int = 1,
-    autocast: Autocast = _no_autocast,
-) -> np.ndarray:
-    """Return the foreground probability (D, H, W) float16, each slice from a stack of `depth` around it.
-
-    With `every` above 1 only each n-th slice and the last go through the network, and those between are
-    interpolated: a cheap look at a volume.
-    """
-    network.eval()
-    out = np.zeros(volume.shape, np.float16)
-    offsets = np.arange(depth) - depth // 2
-    last = len(volume) - 1
-    asked = np.unique(np.append(np.arange(0, len(volume), every), last))
-    for first in range(0, len(asked), batch):
-        centres = asked[first : first + batch]
-        stacks = volume[np.clip(centres[:, None] + offsets, 0, last)]
-        out[centres] = _probability(network, hu(torch.from_numpy(stacks)), autocast)[:, 0].numpy()
-    for before, after in itertools.pairwise(asked):
-        for z in range(before + 1, after):
-            share = (z - before) / (after - before)
-            out[z] = (1 - share) * out[before] + share * out[after]
-    return out
-
-
 def tile_starts(length: int, size: int) -> list[int]:
-    """Return where tiles of `size` begin on a line: at 0, and as many more as let neighbours overlap by 40 %."""
+    """Return where tiles of `size` begin on a line, the first at 0, neighbours overlapping 40 %."""
     count = max(int(np.ceil((length - size) / (0.6 * size))) + 1, 1)
     return [round(start) for start in np.linspace(0, max(length - size, 0), count)]
 
 
 def predict_tiles(
-    predict: Callable[[np.ndarray], np.ndarray],
-    volume: np.ndarray,
-    mask: np.ndarray,
-    *,
-    patch: tuple[int, int],
-    context: int,
-    fill: int,
-) -> np.ndarray:
+    predict: Callable[[np.ndarray], np.ndarray], volume: np.ndarray, mask: np.ndarray, *,
+    patch: tuple[int, int], context: int, fill: int,
+) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16 inside `mask`, found tile by tile.
 
-    A tile is `patch` pixels wide, as in training, and as many slices deep as the mask is there with `context` more
-    on either side; a smaller slice is framed with `fill`. `predict` gives the probability of a tile. Where tiles
-    overlap, each counts the more the nearer its centre is; tiles without mask are left out.
+    A tile is `patch` pixels wide, as in training, and as deep as the mask is there with `context`
+    slices more on either side; a smaller slice is framed with `fill`. `predict` gives the
+    probability of a tile. Where tiles overlap, each counts the more the nearer its centre is;
+    tiles without mask are left out.
     """
-    short = [max(n - have, 0) for n, have in zip(patch, volume.shape[1:], strict=True)]
-    frame = [(0, 0), *((n // 2, n - n // 2) for n in short)]
+    height, width = mask.shape[1:]
+    rows, cols = max(patch[0] - height, 0), max(patch[1] - width, 0)
+    top, left = rows // 2, cols // 2
+    frame = [(0, 0), (top, rows - top), (left, cols - left)]
     volume, inside = np.pad(volume, frame, constant_values=fill), np.pad(mask > 0, frame)
-    tent = [np.minimum(np.arange(n) + 1, np.arange(n, 0, -1)).astype(np.float32) for n in patch]
-    weight = tent[0][:, None] * tent[1]
+    weight = np.outer(_tent(patch[0]), _tent(patch[1]))
     total, count = np.zeros(volume.shape, np.float32), np.zeros(volume.shape[1:], np.float32)
     for row in tile_starts(volume.shape[1], patch[0]):
         for col in tile_starts(volume.shape[2], patch[1]):
@@ -209,8 +175,13 @@ def predict_tiles(
                 total[deep, *here] += predict(volume[deep, *here]) * weight
     total[~inside] = 0
     total /= count
-    top, left = frame[1][0], frame[2][0]
-    return total[:, top : top + mask.shape[1], left : left + mask.shape[2]].astype(np.float16)
+    return total[:, top : top + height, left : left + width].astype(np.float16)
+
+
+def _tent(length: int) -> np.ndarray:
+    """1, 2, 3 … to the middle and back, float32 (length,)."""
+    rising = np.arange(1, length + 1, dtype=np.float32)
+    return np.minimum(rising, rising[::-1])
 
 
 def largest_components(
@@ -225,7 +196,6 @@ def largest_components(
         return mask.astype(bool)
     weights = None if weight is None else weight.ravel()
     sizes = np.bincount(labels.ravel(), weights, minlength=number + 1)
-    order = np.argsort(sizes[1:])[::-1] + 1
     keep = np.zeros(number + 1, bool)
-    keep[order[:count]] = True
+    keep[np.argsort(sizes[1:])[::-1][:count] + 1] = True
     return keep[labels]

@@ -6,6 +6,7 @@ from .build import NETWORKS as NETWORKS
 from .build import Together as Together
 from .build import build as build
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
+from .layout import ready as ready
 from .measure import count_parameters as count_parameters
 from .measure import gate_maps as gate_maps
 from .measure import multiply_adds as multiply_adds

@@ -1,11 +1,13 @@
-"""Organs, bones and vessels around the kidneys as lists of painted solids."""
+"""Organs around the kidneys as lists of painted solids."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.random import Generator
 
 from kitslib.phantom.patient import Patient
 from kitslib.phantom.shapes import (
@@ -19,8 +21,11 @@ from kitslib.phantom.shapes import (
     rotation,
 )
 
+CONTENTS = ("gas", "fluid", "contrast", "stool", "collapsed")  # of stomach and bowel
+CONTENT_SHARES = (0.2, 0.27, 0.13, 0.22, 0.18)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Solid:
     """A shape filled with one tissue; `confined` keeps it inside the abdomen."""
 
@@ -33,278 +38,184 @@ class Solid:
     confined: bool = True
 
     def paint(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
-        """Blend the solid into a sub-slice canvas; depth is the slices' depth in the abdomen in mm."""
-        window = slab.window(self.shape.centre, self.shape.reach)
-        if window is None:
+        """Blend the solid into a sub-slice canvas; depth in the abdomen (mm) is one per slice."""
+        region = slab.around(self.shape.center, self.shape.reach)
+        if region is None:
             return
-        distance = self.shape.distance(window)
+        distance = self.shape.distance(region)
         if self.confined:
-            rows = np.arange(window.index[0].start, window.index[0].stop) // slab.subs
-            distance = np.maximum(distance, -depth[rows, window.index[1], window.index[2]])
-        share = cover(distance, slab.edge)
+            slices, rows, cols = region.box
+            slices = np.arange(slices.start, slices.stop) // slab.subs
+            distance = np.maximum(distance, -depth[slices, rows, cols])
         value: np.ndarray | float = self.hu
         if self.texture is not None:
-            grain = self.texture(window)
+            grain = self.texture(region)
             value = self.hu + self.amplitude * grain
             if self.bubbles > 0:
                 value -= self.bubbles * np.clip(grain * 1.5 - 0.6, 0, 1)
         if self.level is not None:
-            value = value + np.clip((self.level - window.y) / slab.edge, 0, 1) * (-930 - value)
-        blend(canvas[window.index], share, value)
+            value = value + np.clip((self.level - region.y) / slab.edge, 0, 1) * (-930 - value)
+        blend(canvas[region.box], cover(distance, slab.edge), value)
 
 
-def _v(z: float, y: float, x: float) -> np.ndarray:
-    return np.array([z, y, x], float)
-
-
-def draw_viscera(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    """Heart, liver, spleen, stomach, pancreas, bowel, bladder and odd ellipsoids, in painting order."""
-    v = patient.values
-    middle, top = patient.room[0], patient.dome[0]
-    solids = [
-        Solid(
-            shape=Ellipsoid(centre=_v(top - 45, middle - 15, 25), radii=_v(50, 45, 62)),
-            hu=v.vein,
-            confined=False,
-        ),
-        Solid(
-            shape=Capsule(a=_v(top - 250, -25, 0), b=_v(top + 60, -25, 0), radius=(26, 18)),
-            hu=v.muscle - 15,
-            confined=False,
-        ),
-    ]
-    solids += _odd(rng, patient) + _bowel(rng, patient)
-    solids += _stomach(rng, patient) + _pancreas(rng, patient)
-    solids += _liver(rng, patient) + _spleen(rng, patient)
-    solids.append(
-        Solid(
-            shape=Ellipsoid(
-                centre=_v(rng.uniform(215, 250), -50, rng.normal(0, 8)),
-                radii=rng.uniform(22, 50, 3),
-            ),
-            hu=rng.uniform(0, 20),
-        )
-    )
-    return solids
-
-
-def _liver(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    v, (middle, ry, rx), top = patient.values, patient.room, patient.dome[0]
-    tip = rng.uniform(-40, 45)  # z of the lower edge
-    field, wave = draw_field(rng, rng.uniform(6, 25)), draw_field(rng, 35.0)
-    grain = rng.uniform(1, 6)
-    centre = _v((top + tip) / 2, middle + 0.1 * ry, -0.52 * rx)
-    right = Ellipsoid(
-        centre=centre,
-        radii=_v((tip - top) / 2 + 12, 0.95 * ry, 0.62 * rx),
-        turn=rotation(y=rng.normal(0.15, 0.1), x=rng.normal(0.1, 0.1)),
-        lumps=wave,
-        lump_mm=rng.uniform(1, 4),
-    )
-    left = Ellipsoid(
-        centre=_v(top + 45, middle - 0.45 * ry, -0.05 * rx),
-        radii=_v(rng.uniform(40, 60), 0.5 * ry, rng.uniform(0.4, 0.65) * rx),
-        turn=rotation(y=rng.normal(-0.2, 0.15)),
-        lumps=wave,
-        lump_mm=rng.uniform(1, 4),
-    )
-    solids = [Solid(shape=s, hu=v.liver, texture=field, amplitude=grain) for s in (left, right)]
-    bright = v.liver + (v.vein - v.liver) * rng.uniform(0.1, 0.7)
-    hub = _v(centre[0], middle, -0.25 * rx)
-    for _ in range(14):
-        start = hub + rng.normal(0, 12, 3)
-        end = centre + rng.uniform(-0.75, 0.75, 3) * right.radii
-        kink = (start + end) / 2 + rng.normal(0, 8, 3)
-        size = rng.uniform(1.5, 4)
-        for a, b, r in ((start, kink, (size, size * 0.8)), (kink, end, (size * 0.8, 0.8))):
-            solids.append(Solid(shape=Capsule(a=a, b=b, radius=r), hu=bright))
-    for _ in range(rng.poisson(0.8)):
-        at = centre + rng.uniform(-0.7, 0.7, 3) * right.radii
-        solids.append(
-            Solid(shape=Ellipsoid(centre=at, radii=rng.uniform(3, 18, 3)), hu=rng.uniform(0, 90))
-        )
-    bladder = _v(tip - rng.uniform(25, 50), middle - 0.5 * ry, -rng.uniform(0.3, 0.5) * rx)
-    solids.append(
-        Solid(shape=Ellipsoid(centre=bladder, radii=rng.uniform(10, 24, 3)), hu=rng.uniform(0, 25))
-    )
-    return solids
-
-
-def _spleen(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    v, (middle, ry, rx), top = patient.values, patient.room, patient.dome[1]
-    shape = Ellipsoid(
-        centre=_v(
-            top + rng.uniform(60, 85),
-            middle + rng.uniform(0.3, 0.6) * ry,
-            rng.uniform(0.68, 0.8) * rx,
-        ),
-        radii=_v(rng.uniform(38, 62), rng.uniform(30, 48), rng.uniform(20, 32)),
-        turn=rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2)),
-        lumps=draw_field(rng, 22.0),
-        lump_mm=rng.uniform(0.5, 2.5),
-    )
-    return [
-        Solid(shape=shape, hu=v.spleen, texture=draw_field(rng, 8.0), amplitude=rng.uniform(0, 5))
-    ]
-
-
-def _stomach(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    v, (middle, ry, rx), top = patient.values, patient.room, patient.dome[1]
-    path = [
-        _v(top + 35, middle + 0.25 * ry, 0.5 * rx),
-        _v(top + 65, middle - 0.2 * ry, 0.5 * rx),
-        _v(top + 95, middle - 0.5 * ry, 0.25 * rx),
-        _v(top + 105, middle - 0.45 * ry, -0.1 * rx),
-    ]
-    path = [p + rng.normal(0, 7, 3) for p in path]
-    return _tube(
-        rng,
-        path,
-        rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45]),
-        v.bowel + 10,
-        rng.uniform(3, 6),
-    )
-
-
-def _pancreas(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    v, rx = patient.values, patient.room[2]
-    z = rng.uniform(-45, -10)
-    path = [
-        _v(z + 18, -45, -0.25 * rx),
-        _v(z, -62, 0.0),
-        _v(z - 12, -50, 0.25 * rx),
-        _v(z - 28, -20, 0.5 * rx),
-    ]
-    path = [p + rng.normal(0, 5, 3) for p in path]
-    width = rng.uniform(9, 15) * np.array([1.25, 0.85, 0.85, 0.8])
-    field = draw_field(rng, 4.0, 16)
-    return [
-        Solid(
-            shape=Capsule(a=a, b=b, radius=(width[i], width[i + 1])),
-            hu=v.pancreas,
-            texture=field,
-            amplitude=rng.uniform(4, 18),
-        )
-        for i, (a, b) in enumerate(pairwise(path))
-    ]
-
-
-def _tube(
-    rng: np.random.Generator, path: list[np.ndarray], radii: np.ndarray, wall_hu: float, wall: float
+def chain(
+    points: np.ndarray,
+    radii: Sequence[float],
+    hu: float,
+    texture: Field | None = None,
+    amplitude: float = 0.0,
+    confined: bool = True,
 ) -> list[Solid]:
-    """A hollow organ along a path: wall first, then its content."""
-    kind = rng.choice(
-        ["gas", "fluid", "contrast", "stool", "collapsed"], p=[0.2, 0.27, 0.13, 0.22, 0.18]
-    )
-    field = draw_field(rng, rng.uniform(3, 7), 16)
-    hu = {"gas": 15.0, "contrast": rng.uniform(100, 350)}.get(str(kind), rng.uniform(0, 55))
-    hu = wall_hu + rng.uniform(-15, 10) if kind == "collapsed" else hu
-    bubbles = rng.uniform(200, 900) if kind == "stool" else 0.0
-    filling = {
-        "gas": rng.uniform(-0.2, 1.2),
-        "fluid": rng.uniform(-1.5, -0.3),
-        "contrast": rng.uniform(-1.5, 0),
-    }
-    outer, inner = [], []
-    for i, (a, b) in enumerate(pairwise(path)):
-        ra, rb = float(radii[i]), float(radii[i + 1])
-        outer.append(
-            Solid(shape=Capsule(a=a, b=b, radius=(ra, rb)), hu=wall_hu, texture=field, amplitude=6)
-        )
-        level = None
-        if kind in filling:
-            level = float((a[1] + b[1]) / 2 + filling[str(kind)] * (ra + rb) / 2)
-        inner.append(
-            Solid(
-                shape=Capsule(a=a, b=b, radius=(max(ra - wall, 1.0), max(rb - wall, 1.0))),
-                hu=hu,
-                texture=field,
-                amplitude=rng.uniform(3, 12) if kind != "stool" else 25,
-                bubbles=bubbles,
-                level=level,
-            )
-        )
-    return outer + inner
+    """Capsules along a polyline: points (n, 3) as (z, y, x) in mm and the radius at each."""
+    solids = []
+    for (a, b), radius in zip(pairwise(points), pairwise(radii), strict=True):
+        solids.append(Solid(Capsule(a, b, radius), hu, texture, amplitude, confined=confined))
+    return solids
 
 
-def _bowel(rng: np.random.Generator, patient: Patient) -> list[Solid]:
+def draw_viscera(rng: Generator, patient: Patient) -> list[Solid]:
+    """Heart, oesophagus, other organs and the bladder, in painting order."""
+    values, middle, top = patient.values, patient.room[0], patient.dome[0]
+    heart = Ellipsoid((top - 45, middle - 15, 25), (50, 45, 62))
+    gullet = Capsule((top - 250, -25, 0), (top + 60, -25, 0), (26, 18))
+    solids = [Solid(heart, values.vein, confined=False)]
+    solids.append(Solid(gullet, values.muscle - 15, confined=False))
+    for draw in (_odd, _bowel, _stomach, _pancreas, _liver, _spleen):
+        solids += draw(rng, patient)
+    bladder = Ellipsoid((rng.uniform(215, 250), -50, rng.normal(0, 8)), rng.uniform(22, 50, 3))
+    return [*solids, Solid(bladder, rng.uniform(0, 20))]
+
+
+def _odd(rng: Generator, patient: Patient) -> list[Solid]:
+    """Ellipsoids of any HU, so that brightness or roundness alone never means kidney."""
+    solids = []
+    for _ in range(rng.integers(3, 18)):
+        center = patient.place(rng.uniform([-150, -0.8, -0.85], [200, 0.7, 0.85]))
+        radii, turn = rng.uniform(5, 28, 3), rotation(*rng.uniform(-np.pi, np.pi, 3))
+        hu = rng.choice([rng.uniform(-60, 260), rng.uniform(0, 120)])
+        texture, amplitude = draw_field(rng, rng.uniform(4, 12)), rng.uniform(0, 20)
+        solids.append(Solid(Ellipsoid(center, radii, turn), hu, texture, amplitude))
+    return solids
+
+
+def _bowel(rng: Generator, patient: Patient) -> list[Solid]:
     """Mesenteric vessels, small-bowel loops in front, the colon's frame around."""
-    v, (middle, ry, rx) = patient.values, patient.room
+    values, (_, ry, rx) = patient.values, patient.room
     solids = []
     for _ in range(60):
-        at = _v(
-            rng.uniform(-60, 180), middle + rng.uniform(-0.7, 0.3) * ry, rng.uniform(-0.6, 0.6) * rx
-        )
-        end = at + rng.normal(0, 12, 3)
-        hu = rng.choice([v.artery, v.vein])
-        solids.append(
-            Solid(
-                shape=Capsule(a=at, b=end, radius=(rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu=hu
-            )
-        )
+        start = patient.place(rng.uniform([-60, -0.7, -0.6], [180, 0.3, 0.6]))
+        end = start + rng.normal(0, 12, 3)
+        hu = rng.choice([values.artery, values.vein])
+        solids.append(Solid(Capsule(start, end, (rng.uniform(1, 3.2), rng.uniform(0.6, 2))), hu))
     crowd = np.clip(1.35 - 0.006 * (ry + rx - 130), 0.5, 1.3)  # less fat, more bowel in view
     for _ in range(int(rng.uniform(28, 60) * crowd)):
-        at = _v(
-            rng.uniform(-50, 210),
-            middle + rng.uniform(-0.85, 0.05) * ry,
-            rng.uniform(-0.75, 0.75) * rx,
-        )
-        path, way = [at], rng.standard_normal(3)
+        path = [patient.place(rng.uniform([-50, -0.85, -0.75], [210, 0.05, 0.75]))]
+        way = rng.standard_normal(3)
         for _ in range(rng.integers(3, 8)):
             way = 0.6 * way + 0.8 * rng.standard_normal(3)
             path.append(path[-1] + way / np.linalg.norm(way) * rng.uniform(14, 24))
         radii = rng.uniform(8, 17) * rng.uniform(0.85, 1.15, len(path))
-        solids += _tube(rng, path, radii, v.bowel + rng.normal(0, 8), rng.uniform(1.5, 4))
-    low, high = rng.uniform(110, 170), rng.uniform(-50, 20)
-    frames = [
-        [
-            _v(low, middle + 0.1 * ry, -0.72 * rx),
-            _v(60, middle + 0.4 * ry, -0.78 * rx),
-            _v(high, middle, -0.68 * rx),
-        ],
-        [
-            _v(high, middle - 0.3 * ry, -0.6 * rx),
-            _v(rng.uniform(0, 70), middle - 0.75 * ry, 0),
-            _v(high - 30, middle - 0.4 * ry, 0.65 * rx),
-        ],
-        [
-            _v(high - 30, middle, 0.75 * rx),
-            _v(40, middle + 0.4 * ry, 0.82 * rx),
-            _v(low, middle + 0.2 * ry, 0.72 * rx),
-        ],
-    ]
+        solids += _tube(rng, path, radii, values.bowel + rng.normal(0, 8), rng.uniform(1.5, 4))
+    low, high, middle = rng.uniform(110, 170), rng.uniform(-50, 20), rng.uniform(0, 70)
+    frames = (
+        [(low, 0.1, -0.72), (60, 0.4, -0.78), (high, 0, -0.68)],  # ascending
+        [(high, -0.3, -0.6), (middle, -0.75, 0), (high - 30, -0.4, 0.65)],  # transverse
+        [(high - 30, 0, 0.75), (40, 0.4, 0.82), (low, 0.2, 0.72)],  # descending
+    )
     for frame in frames:
-        corners = np.array(frame)
-        t = np.linspace(0, len(frame) - 1, 10)
-        path = np.stack([np.interp(t, range(len(frame)), corners[:, k]) for k in range(3)], axis=1)
+        corners, t = patient.place(frame), np.linspace(0, 2, 10)
+        path = np.stack([np.interp(t, range(3), corners[:, k]) for k in range(3)], axis=1)
         path += rng.normal(0, 4, path.shape)
         radii = rng.uniform(12, 23) * rng.uniform(0.75, 1.15, len(path))
         for start in range(0, 9, 3):  # content changes along the colon
             part = slice(start, start + 4)
-            solids += _tube(rng, list(path[part]), radii[part], v.bowel, rng.uniform(1.5, 3.5))
+            solids += _tube(rng, path[part], radii[part], values.bowel, rng.uniform(1.5, 3.5))
     return solids
 
 
-def _odd(rng: np.random.Generator, patient: Patient) -> list[Solid]:
-    """Ellipsoids of any HU, so that brightness or roundness alone never means kidney."""
-    middle, ry, rx = patient.room
+def _stomach(rng: Generator, patient: Patient) -> list[Solid]:
+    bends = [(35, 0.25, 0.5), (65, -0.2, 0.5), (95, -0.5, 0.25), (105, -0.45, -0.1)]
+    start = np.array([patient.dome[1], 0, 0])
+    path = start + patient.place(bends) + rng.normal(0, 7, (4, 3))
+    radii = rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45])
+    return _tube(rng, path, radii, patient.values.bowel + 10, rng.uniform(3, 6))
+
+
+def _pancreas(rng: Generator, patient: Patient) -> list[Solid]:
+    bends = np.array([(18, -45, -0.25), (0, -62, 0), (-12, -50, 0.25), (-28, -20, 0.5)])
+    path = bends * [1, 1, patient.room[2]] + [rng.uniform(-45, -10), 0, 0]
+    path += rng.normal(0, 5, (4, 3))
+    width = rng.uniform(9, 15) * np.array([1.25, 0.85, 0.85, 0.8])
+    texture = draw_field(rng, 4.0, 16)
     solids = []
-    for _ in range(rng.integers(3, 18)):
-        at = _v(
-            rng.uniform(-150, 200),
-            middle + rng.uniform(-0.8, 0.7) * ry,
-            rng.uniform(-0.85, 0.85) * rx,
+    for part in range(3):
+        ends = slice(part, part + 2)
+        solids += chain(
+            path[ends], width[ends], patient.values.pancreas, texture, rng.uniform(4, 18)
         )
-        solids.append(
-            Solid(
-                shape=Ellipsoid(
-                    centre=at,
-                    radii=rng.uniform(5, 28, 3),
-                    turn=rotation(*rng.uniform(-np.pi, np.pi, 3)),
-                ),
-                hu=rng.choice([rng.uniform(-60, 260), rng.uniform(0, 120)]),
-                texture=draw_field(rng, rng.uniform(4, 12)),
-                amplitude=rng.uniform(0, 20),
-            )
-        )
+    return solids
+
+
+def _liver(rng: Generator, patient: Patient) -> list[Solid]:
+    """Two lobes, vessels, spots and the gall bladder."""
+    values, (_, ry, rx), top = patient.values, patient.room, patient.dome[0]
+    tip = rng.uniform(-40, 45)  # z of the lower edge
+    texture, wave = draw_field(rng, rng.uniform(6, 25)), draw_field(rng, 35.0)
+    grain = rng.uniform(1, 6)
+    center = patient.place(((top + tip) / 2, 0.1, -0.52))
+    radii = ((tip - top) / 2 + 12, 0.95 * ry, 0.62 * rx)
+    turn = rotation(y=rng.normal(0.15, 0.1), x=rng.normal(0.1, 0.1))
+    right = Ellipsoid(center, radii, turn, wave, rng.uniform(1, 4))
+    radii = (rng.uniform(40, 60), 0.5 * ry, rng.uniform(0.4, 0.65) * rx)
+    turn = rotation(y=rng.normal(-0.2, 0.15))
+    left = Ellipsoid(patient.place((top + 45, -0.45, -0.05)), radii, turn, wave, rng.uniform(1, 4))
+    solids = [Solid(lobe, values.liver, texture, grain) for lobe in (left, right)]
+    bright = values.liver + (values.vein - values.liver) * rng.uniform(0.1, 0.7)
+    hub = patient.place((center[0], 0, -0.25))
+    for _ in range(14):
+        start = hub + rng.normal(0, 12, 3)
+        end = center + rng.uniform(-0.75, 0.75, 3) * right.radii
+        kink = (start + end) / 2 + rng.normal(0, 8, 3)
+        size = rng.uniform(1.5, 4)
+        solids += chain(np.array([start, kink, end]), (size, size * 0.8, 0.8), bright)
+    for _ in range(rng.poisson(0.8)):
+        spot = Ellipsoid(center + rng.uniform(-0.7, 0.7, 3) * right.radii, rng.uniform(3, 18, 3))
+        solids.append(Solid(spot, rng.uniform(0, 90)))
+    place = patient.place((tip - rng.uniform(25, 50), -0.5, -rng.uniform(0.3, 0.5)))
+    return [*solids, Solid(Ellipsoid(place, rng.uniform(10, 24, 3)), rng.uniform(0, 25))]
+
+
+def _spleen(rng: Generator, patient: Patient) -> list[Solid]:
+    z = patient.dome[1] + rng.uniform(60, 85)
+    shape = Ellipsoid(
+        patient.place((z, rng.uniform(0.3, 0.6), rng.uniform(0.68, 0.8))),
+        rng.uniform([38, 30, 20], [62, 48, 32]),
+        rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2)),
+        draw_field(rng, 22.0),
+        rng.uniform(0.5, 2.5),
+    )
+    return [Solid(shape, patient.values.spleen, draw_field(rng, 8.0), rng.uniform(0, 5))]
+
+
+def _tube(
+    rng: Generator, path: Sequence[np.ndarray], radii: np.ndarray, hu: float, wall: float
+) -> list[Solid]:
+    """A hollow organ along a path: a wall of `hu` and `wall` mm first, then its content."""
+    content = str(rng.choice(CONTENTS, p=CONTENT_SHARES))
+    texture = draw_field(rng, rng.uniform(3, 7), 16)
+    solids = chain(path, radii, hu, texture, 6)
+    inside = {"gas": 15.0, "contrast": rng.uniform(100, 350)}.get(content, rng.uniform(0, 55))
+    if content == "collapsed":
+        inside = hu + rng.uniform(-15, 10)
+    bubbles = rng.uniform(200, 900) if content == "stool" else 0.0
+    surface = {  # of the liquid, in radii behind the axis
+        "gas": rng.uniform(-0.2, 1.2),
+        "fluid": rng.uniform(-1.5, -0.3),
+        "contrast": rng.uniform(-1.5, 0),
+    }.get(content)
+    for (a, b), (ra, rb) in zip(pairwise(path), pairwise(radii), strict=True):
+        level = None if surface is None else float((a[1] + b[1]) / 2 + surface * (ra + rb) / 2)
+        amplitude = 25 if content == "stool" else rng.uniform(3, 12)
+        core = Capsule(a, b, (max(ra - wall, 1.0), max(rb - wall, 1.0)))
+        solids.append(Solid(core, inside, texture, amplitude, bubbles, level))
     return solids

@@ -1,10 +1,11 @@
 from . import figures as figures
+from . import tables as tables
 from .figures.panels import three_planes as three_planes
 from .figures.style import PALETTE as PALETTE
 from .figures.style import FigureError as FigureError
 from .figures.style import use_style as use_style
 from .pages.index import Page as Page
-from .pages.index import write_index as write_index
+from .pages.index import index_html as index_html
 from .pages.offline import RemoteRequestError as RemoteRequestError
 from .pages.offline import remote_requests as remote_requests
 from .pages.outputs import ANSWER_MIME as ANSWER_MIME
@@ -12,11 +13,11 @@ from .pages.outputs import PROVENANCE_MIME as PROVENANCE_MIME
 from .pages.outputs import answer_output as answer_output
 from .pages.outputs import provenance_output as provenance_output
 from .pages.page import to_html as to_html
-from .pages.readme import findings_markdown as findings_markdown
-from .pages.readme import with_findings as with_findings
+from .pages.readme import results_markdown as results_markdown
+from .pages.readme import with_results as with_results
 from .pages.words import interval as interval
 from .pages.words import number as number
-from .viewer.slices import WINDOWS as WINDOWS
+from .source import show_source as show_source
 from .viewer.slices import live_viewer as live_viewer
 from .viewer.slices import slice_viewer as slice_viewer
 from .viewer.slider import Viewer as Viewer

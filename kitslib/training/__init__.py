@@ -1,4 +1,4 @@
-"""Losses, the loop, optimizers, progress and a run's folder."""
+"""Losses, the loop, optimisers, progress and a run's folder."""
 
 import lazy_loader
 

@@ -1,4 +1,7 @@
-"""What training minimises: soft Dice, focal, weighted sums and deep supervision, for one class against the rest."""
+"""Losses of one class against the rest: soft Dice, focal, weighted sums, deep supervision.
+
+Logits and targets have one shape, (B, 1, ...); every loss is a float32 scalar.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 SMOOTH = 1e-5  # added above and below in Dice: empty against empty is a loss of 0
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor, *, squared: bool = True) -> Tensor:
-    """1 - 2 Σ p g / (Σ p² + Σ g²) per sample, averaged over the batch (Milletari et al. 2016, arXiv 1606.04797).
-
-    `squared=False` leaves the squares out of the denominator. Shapes: both (B, 1, ...); returns a float32 scalar.
-    """
+def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - 2 Σ p g / (Σ p² + Σ g²), mean over samples (Milletari et al. 2016, arXiv 1606.04797)."""
     p, g = _flat_pair(logits, target)
-    return _dice_loss(torch.sigmoid(p), g, squared=squared).mean()
+    return _dice_loss(torch.sigmoid(p), g).mean()
 
 
 def focal_loss(
     logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 0.75
 ) -> Tensor:
-    """Mean of -α_t (1 - p_t)^γ log p_t over voxels, α on the foreground (Lin et al. 2017, arXiv 1708.02002, eq. 5).
-
-    Shapes: both (B, 1, ...); returns a float32 scalar.
-    """
+    """Mean of -α_t (1 - p_t)^γ log p_t over voxels (Lin et al. 2017, arXiv 1708.02002, eq. 5)."""
     z, g = _flat_pair(logits, target)
     away = z * (
         1 - 2 * g
-    )  # the logit of being wrong: 1 - p_t = sigmoid(away), -log p_t = softplus(away)
+    )  # logit of being wrong: 1 - p_t = sigmoid(away), -log p_t = softplus(away)
     weight = alpha * g + (1 - alpha) * (1 - g)
     easing = torch.exp(-gamma * F.softplus(-away))  # (1 - p_t)^γ, with finite gradients for every γ
     return (weight * easing * F.softplus(away)).mean()
@@ -40,10 +37,7 @@ def focal_loss(
 def weighted_dice_loss(
     logits: Tensor, target: Tensor, *, background: float = 0.1, tumor: float = 0.9
 ) -> Tensor:
-    """Soft Dice of the background and of the tumour, weighted; the weights are used as given.
-
-    Shapes: both (B, 1, ...); returns a float32 scalar.
-    """
+    """Soft Dice of the background and of the tumour, weighted; the weights are used as given."""
     z, g = _flat_pair(logits, target)
     p = torch.sigmoid(z)
     q = torch.sigmoid(-z)  # not 1 - p, which loses the small probabilities
@@ -51,15 +45,9 @@ def weighted_dice_loss(
 
 
 def focal_dice_loss(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    gamma: float = 2.0,
-    alpha: float = 0.75,
-    background: float = 0.1,
-    tumor: float = 0.9,
-    lam: float = 1.0,
-) -> Tensor:
+    logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 0.75,
+    background: float = 0.1, tumor: float = 0.9, lam: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Weighted Dice + λ focal: the paper's section 3.3."""
     dice = weighted_dice_loss(logits, target, background=background, tumor=tumor)
     return dice + lam * focal_loss(logits, target, gamma=gamma, alpha=alpha)
@@ -68,50 +56,41 @@ def focal_dice_loss(
 def dice_cross_entropy_loss(
     logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    """Soft Dice + cross-entropy with the foreground's term weighted: for trainings of few steps.
-
-    `weight` is that of each voxel in the cross-entropy. Shapes: all (B, 1, ...); returns a float32 scalar.
-    """
+    """Soft Dice + cross-entropy with the foreground, and each voxel by `weight`, weighted."""
     z, g = _flat_pair(logits, target)
-    entropy = F.binary_cross_entropy_with_logits(
-        z,
-        g,
-        weight=None if weight is None else weight.flatten(1),
-        pos_weight=torch.tensor(foreground_weight, device=z.device),
-    )
+    foreground = torch.tensor(foreground_weight, device=z.device)
+    if weight is not None:
+        weight = weight.flatten(1)
+    entropy = F.binary_cross_entropy_with_logits(z, g, weight=weight, pos_weight=foreground)
     return _dice_loss(torch.sigmoid(z), g).mean() + entropy
 
 
 def deep_supervision_loss(
     outputs: Tensor | Sequence[Tensor], target: Tensor, loss: Loss, p: float
 ) -> Tensor:
-    """L = L4 + p (L1 + L2 + L3), with the finest output last (the paper, section 2.1)."""
+    """L4 + p (L1 + L2 + L3), the finest output last; of one tensor L4 alone (the paper, 2.1)."""
     if isinstance(outputs, Tensor):
         return loss(outputs, target)
     *coarse, finest = outputs
-    total = loss(finest, target)
-    for logits in coarse:
-        total = total + p * loss(logits, target)
-    return total
+    return sum((p * loss(logits, target) for logits in coarse), start=loss(finest, target))
 
 
 def supervision_weight(
     epoch: int, *, start: float = 0.33, factor: float = 0.8, every: int = 15
 ) -> float:
-    """p of `deep_supervision_loss` in `epoch` (from 0): multiplied by `factor` after every `every` epochs."""
+    """p of `deep_supervision_loss`: `start`, times `factor` at the end of every `every` epochs."""
     return start * factor ** (epoch // every)
 
 
-def _dice_loss(p: Tensor, g: Tensor, *, squared: bool = True) -> Tensor:
-    overlap = (p * g).sum(dim=1)
-    total = (p * p + g * g).sum(dim=1) if squared else (p + g).sum(dim=1)
+def _dice_loss(p: Tensor, g: Tensor) -> Tensor:
+    overlap, total = (p * g).sum(dim=1), (p * p + g * g).sum(dim=1)
     return 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
 
 
 def _flat_pair(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if logits.shape != target.shape:
         raise ValueError(
-            f"loss: expected logits and target of one shape, got {tuple(logits.shape)} and {tuple(target.shape)}; "
-            "give the target a channel axis of size 1"
+            f"loss: expected logits and target of one shape, got {tuple(logits.shape)} and"
+            f" {tuple(target.shape)}; give the target a channel axis of size 1"
         )
     return logits.flatten(1).float(), target.flatten(1).float()

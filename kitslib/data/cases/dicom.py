@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +17,27 @@ from kitslib.data.cases.files import INT16_MAX, INT16_MIN
 from kitslib.data.cases.geometry import Geometry
 
 CT, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"  # SOP classes
-HEADER = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
-)  # fmt: skip
+PLACE = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+NAMES = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
 UNEVEN = 0.1  # of a slice distance: scanners round positions to 0.1 mm or less
-STRAIGHT = 1e-2  # sine of the angle between the stack of slices and their normal; a tilted gantry is above 1 degree
+STRAIGHT = 1e-2  # sine of the angle of a stack with its normal; a tilted gantry is over 1 degree
 AIR = -1024  # HU of what the scanner marked as outside its circle
 TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM's patient axes are left, posterior, head
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One CT slice by its header: directions of a row and a column, and the first pixel's place, in mm (LPS)."""
+    """One CT slice by its header; lengths in mm, directions and places in LPS.
+
+    position: of the first pixel. row, column: unit vectors along a row and down a column.
+    pixel: between rows and between columns. shape: rows and columns.
+    """
 
     path: Path
-    instance: str
     position: np.ndarray
     row: np.ndarray
     column: np.ndarray
-    pixel: tuple[float, float]  # mm between rows, mm between columns
+    pixel: tuple[float, float]
     shape: tuple[int, int]
 
     @property
@@ -47,11 +48,8 @@ class Slice:
     @property
     def grid(self) -> tuple:
         """What all slices of a volume share, rounded to what headers vary by."""
-        return (
-            *np.round([*self.row, *self.column], 3).tolist(),
-            *np.round(self.pixel, 4).tolist(),
-            *self.shape,
-        )
+        directions = np.round([*self.row, *self.column], 3).tolist()
+        return (*directions, *np.round(self.pixel, 4).tolist(), *self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,109 +59,109 @@ class Series:
     uid: str
     study: str
     number: int
-    description: str
     slices: tuple[Slice, ...]
 
     @property
     def axial(self) -> bool:
         """Whether most of its slices lie nearer to axial than to coronal or sagittal."""
-        return 2 * sum(int(np.abs(s.normal).argmax() == 2) for s in self.slices) > len(self.slices)
+        planes = [int(np.abs(item.normal).argmax()) for item in self.slices]
+        return 2 * planes.count(2) > len(planes)
 
     @property
     def name(self) -> str:
         """The series in words, for messages: its folder, number and size."""
-        return (
-            f"{self.slices[0].path.parent.name}, series {self.number} ({len(self.slices)} slices)"
-        )
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    try:
-        with path.open("rb") as raw:
-            return raw.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+        folder = self.slices[0].path.parent.name
+        return f"{folder}, series {self.number} ({len(self.slices)} slices)"
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether any file of a folder, or of one inside it, is DICOM."""
-    return any(is_dicom(path) for path in folder.rglob("*") if path.is_file())
+    """Whether any file of a folder, or of one inside it, begins as DICOM files do."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with suppress(OSError), path.open("rb") as raw:
+                if raw.read(132)[128:] == b"DICM":
+                    return True
+    return False
 
 
 def find_series(folder: Path) -> list[Series]:
-    """The CT series of a folder and the folders inside it, from headers alone, the most slices first.
+    """The CT series of a folder and those inside it, from headers alone, the most slices first.
 
-    Localisers, and what is no CT, are left out. Raises CaseError (code `no_ct`, or `enhanced` for multi-frame CT).
+    Localisers, and what is no CT, are left out.
+    Raises CaseError (code `no_ct`, or `enhanced` for multi-frame CT).
     """
     slices: dict[str, dict[str, Slice]] = defaultdict(dict)
-    about: dict[str, pydicom.Dataset] = {}
+    headers: dict[str, pydicom.Dataset] = {}
     others: Counter[str] = Counter()
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
         header = _header(path)
         if header is None:
             continue
-        if header.get("SOPClassUID") != CT or "LOCALIZER" in header.get("ImageType", ()):
-            others[
-                "enhanced CT" if header.get("SOPClassUID") == ENHANCED_CT else _kind(header)
-            ] += 1
-            continue
-        about.setdefault(header.SeriesInstanceUID, header)
-        slices[header.SeriesInstanceUID].setdefault(header.SOPInstanceUID, _slice(path, header))
-    if not slices:
-        raise _no_ct(Path(folder), others)
-    found = [
-        Series(
-            uid=uid,
-            study=about[uid].get("StudyInstanceUID", ""),
-            number=int(about[uid].get("SeriesNumber") or 0),
-            description=str(about[uid].get("SeriesDescription", "")),
-            slices=tuple(members.values()),
+        if header.get("SOPClassUID") == ENHANCED_CT:
+            others["enhanced CT"] += 1
+        elif header.get("SOPClassUID") != CT:
+            others[str(header.get("Modality") or "other")] += 1
+        elif "LOCALIZER" in header.get("ImageType", ()):
+            others["localiser"] += 1
+        else:
+            headers.setdefault(header.SeriesInstanceUID, header)
+            members = slices[header.SeriesInstanceUID]
+            members.setdefault(header.SOPInstanceUID, _slice(path, header))
+    if others["enhanced CT"] and not slices:
+        raise CaseError(
+            f"{folder}: expected CT slices in files of their own, got multi-frame (enhanced) CT, "
+            "which is not read here; convert it with dcm2niix",
+            code="enhanced",
         )
-        for uid, members in slices.items()
-    ]
+    if not slices:
+        what = ", ".join(f"{count} of {kind}" for kind, count in others.items() if count)
+        text = f"expected the slices of a CT series, got {what or 'no DICOM file'}; "
+        raise CaseError(f"{folder}: {text}pass the CT's folder", code="no_ct")
+    found = []
+    for uid, members in slices.items():
+        study = headers[uid].get("StudyInstanceUID", "")
+        number = int(headers[uid].get("SeriesNumber") or 0)
+        found.append(Series(uid=uid, study=study, number=number, slices=tuple(members.values())))
     return sorted(found, key=lambda series: (-len(series.slices), series.number, series.uid))
 
 
 def choose_series(folder: Path) -> tuple[Series, str]:
-    """The largest axial CT series of a folder, and a sentence on what was left aside ("" where there was no choice).
+    """The largest axial CT series of a folder, and a sentence on what was left aside, or "".
 
-    Raises CaseError where the folder holds several studies (code `studies`) or no axial series (`no_axial`).
+    Raises CaseError where the folder holds several studies (code `studies`) or no axial series
+    (`no_axial`).
     """
     found = find_series(folder)
     if len({series.study for series in found}) > 1:
-        places = sorted({str(series.slices[0].path.parent) for series in found})
-        raise CaseError(
-            f"{folder}: expected one examination, got several; pass their folders one by one: {', '.join(places[:8])}",
-            code="studies",
-        )
-    axial = [series for series in found if series.axial]
-    if not axial:
-        raise CaseError(
-            f"{folder}: expected an axial CT series, got {', '.join(series.name for series in found)} in other planes; "
-            "export the axial one",
-            code="no_axial",
-        )
-    chosen, aside = axial[0], [series for series in found if series is not axial[0]]
+        places = ", ".join(sorted({str(series.slices[0].path.parent) for series in found})[:8])
+        text = f"expected one examination, got several; pass their folders one by one: {places}"
+        raise CaseError(f"{folder}: {text}", code="studies")
+    chosen = next((series for series in found if series.axial), None)
+    if chosen is None:
+        names = ", ".join(series.name for series in found)
+        text = f"expected an axial CT series, got {names} in other planes; export the axial one"
+        raise CaseError(f"{folder}: {text}", code="no_axial")
+    aside = []
+    for series in found:
+        if series is not chosen:
+            remark = "" if series.axial else ", not axial"
+            aside.append(f"{series.number} ({len(series.slices)}{remark})")
     if not aside:
         return chosen, ""
-    words = ", ".join(
-        f"{s.number} ({len(s.slices)}{'' if s.axial else ', not axial'})" for s in aside
-    )
-    return (
-        chosen,
-        f"series {chosen.number} with {len(chosen.slices)} axial slices was taken; left aside: {words}",
-    )
+    note = f"series {chosen.number} with {len(chosen.slices)} axial slices was taken; left aside: "
+    return chosen, note + ", ".join(aside)
 
 
-def read_series(series: Series) -> tuple[np.ndarray, Geometry]:
-    """Read a series as `read_imaging` reads a file: int16 HU (D, H, W), C-contiguous, and its geometry.
+def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:
+    """Read a folder's largest axial series: int16 HU (D, H, W), geometry, and the note on others.
 
-    The file axes of the geometry are column, row and slice, slices along their normal, as ITK stacks them. HU are
-    slope x value + intercept of each slice, rounded and clipped to int16; pixels marked as padding become air.
-    Raises CaseError with code few_slices, mixed_grid, duplicate_slices, gantry_tilt, missing_slices,
-    uneven_spacing, compressed, not_hu or corrupt.
+    The geometry's file axes are column, row and slice, slices along their normal, as ITK stacks
+    them. HU are slope x value + intercept of each slice, rounded and clipped to int16; pixels
+    marked as padding become air. Raises CaseError with the codes of `choose_series`, few_slices,
+    mixed_grid, duplicate_slices, gantry_tilt, missing_slices, uneven_spacing, compressed, not_hu
+    or corrupt.
     """
+    series, note = choose_series(folder)
     ordered = _stacked(series)
     first, depth = ordered[0], len(ordered)
     step = (ordered[-1].position - first.position) @ first.normal / (depth - 1)
@@ -175,23 +173,15 @@ def read_series(series: Series) -> tuple[np.ndarray, Geometry]:
     volume = np.empty(geometry.canonical_shape, np.int16)
     target = geometry.to_file(volume)
     for index, item in enumerate(ordered):
-        target[..., index] = _hounsfield(item).T
-    return volume, geometry
-
-
-def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:
-    """The volume and geometry of a folder's largest axial series, and what `choose_series` says of the others."""
-    series, note = choose_series(folder)
-    return *read_series(series), note
-
-
-# Headers ---------------------------------------------------------------------------------------------------
+        target[..., index] = _hounsfield(item.path).T
+    return volume, geometry, note
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
-    """The wanted fields of a DICOM file's header; None for any other file and for a DICOMDIR."""
+    """The wanted fields of a DICOM header; None for any other file and for a DICOMDIR."""
+    wanted = [*NAMES, *PLACE, "Modality", "ImageType"]
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER))
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
     except InvalidDicomError:
         return None
     except Exception as error:  # a damaged header provokes anything
@@ -201,17 +191,13 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 
 def _slice(path: Path, header: pydicom.Dataset) -> Slice:
-    missing = [name for name in HEADER[-5:] if not header.get(name)]
+    missing = ", ".join(name for name in PLACE if not header.get(name))
     if missing:
-        raise CaseError(
-            f"{short_name(path)}: a CT slice needs {', '.join(missing)} in its header to be put in its place; "
-            "export it again",
-            code="corrupt",
-        )
+        text = f"a CT slice needs {missing} in its header to be put in its place; export it again"
+        raise CaseError(f"{short_name(path)}: {text}", code="corrupt")
     orientation = np.array(header.ImageOrientationPatient, np.float64)
     return Slice(
         path=path,
-        instance=header.SOPInstanceUID,
         position=np.array(header.ImagePositionPatient, np.float64),
         row=orientation[:3],
         column=orientation[3:],
@@ -220,163 +206,121 @@ def _slice(path: Path, header: pydicom.Dataset) -> Slice:
     )
 
 
-def _kind(header: pydicom.Dataset) -> str:
-    return (
-        "localiser" if header.get("SOPClassUID") == CT else str(header.get("Modality") or "other")
-    )
-
-
-def _no_ct(folder: Path, others: Counter[str]) -> CaseError:
-    if others["enhanced CT"]:
-        text = "multi-frame (enhanced) CT, which is not read here; convert it with dcm2niix"
-        return CaseError(
-            f"{folder}: expected CT slices in files of their own, got {text}", code="enhanced"
-        )
-    what = ", ".join(f"{count} of {kind}" for kind, count in others.items()) or "no DICOM file"
-    return CaseError(
-        f"{folder}: expected the slices of a CT series, got {what}; pass the CT's folder",
-        code="no_ct",
-    )
-
-
-# From slices to a stack --------------------------------------------------------------------------------------
-
-
 def _stacked(series: Series) -> list[Slice]:
     """The slices along their normal, once they are known to be one even, straight stack."""
     if len(series.slices) < 2:
-        raise CaseError(
-            f"{series.name}: expected at least 2 slices; export the whole series", code="few_slices"
-        )
-    _one_grid(series)
+        message = f"{series.name}: expected at least 2 slices; export the whole series"
+        raise CaseError(message, code="few_slices")
+    _require_one_grid(series)
     normal = series.slices[0].normal
     ordered = sorted(series.slices, key=lambda item: float(item.position @ normal))
-    _straight(series, ordered)
-    places = np.array([item.position @ normal for item in ordered])
-    _even(series, ordered, places)
+    along = ordered[-1].position - ordered[0].position
+    across = float(np.linalg.norm(np.cross(along, ordered[0].normal)))
+    sine = across / (float(np.linalg.norm(along)) or 1.0)
+    if sine > STRAIGHT:  # shifted in their plane, as a tilted gantry leaves them
+        raise CaseError(
+            f"{series.name}: expected slices stacked along their normal, got a stack that leans by "
+            f"{np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample it to a "
+            "straight one (dcm2niix does)",
+            code="gantry_tilt",
+        )
+    _require_even(series, ordered, np.array([item.position @ normal for item in ordered]))
     return ordered
 
 
-def _one_grid(series: Series) -> None:
+def _require_one_grid(series: Series) -> None:
     groups: dict[tuple, list[Slice]] = defaultdict(list)
     for item in series.slices:
         groups[item.grid].append(item)
     if len(groups) == 1:
         return
-    most, *rest = sorted(groups.values(), key=len, reverse=True)
+    (usual, *_), *rest = sorted(groups.values(), key=len, reverse=True)
     odd = rest[0][0]
-    fields = (
-        ("orientation", lambda s: s.grid[:6]), ("pixel spacing", lambda s: s.pixel), ("size", lambda s: s.shape)
-    )  # fmt: skip
-    what, value = next((name, get) for name, get in fields if get(odd) != get(most[0]))
+    what, expected, got = "size", usual.shape, odd.shape
+    if odd.grid[:6] != usual.grid[:6]:
+        what, expected, got = "orientation", usual.grid[:6], odd.grid[:6]
+    elif odd.pixel != usual.pixel:
+        what, expected, got = "pixel spacing", usual.pixel, odd.pixel
     raise CaseError(
-        f"{series.name}: expected one {what} {value(most[0])}, got {sum(map(len, rest))} slices with another, such as "
-        f"{odd.path.name} with {value(odd)}; separate them, or export the axial series alone",
+        f"{series.name}: expected one {what} {expected}, got {sum(map(len, rest))} slices with "
+        f"another, such as {odd.path.name} with {got}; separate them, or export the axial series "
+        "alone",
         code="mixed_grid",
     )
 
 
-def _straight(series: Series, ordered: list[Slice]) -> None:
-    """Refuse slices that are shifted in their plane against each other, as a tilted gantry leaves them."""
-    along = ordered[-1].position - ordered[0].position
-    length = float(np.linalg.norm(along))
-    sine = float(np.linalg.norm(np.cross(along, ordered[0].normal))) / length if length else 0.0
-    if sine > STRAIGHT:
-        raise CaseError(
-            f"{series.name}: expected slices stacked along their normal, got a stack that leans by "
-            f"{np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample it to a straight one "
-            "(dcm2niix does)",
-            code="gantry_tilt",
-        )
-
-
-def _even(series: Series, ordered: list[Slice], places: np.ndarray) -> None:
+def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> None:
     steps = np.diff(places)
     step = float(np.median(steps))
+    names = [item.path.name for item in ordered]
     if not step or (steps < UNEVEN * step).any():
         at = int(np.argmin(steps))
         raise CaseError(
-            f"{series.name}: {ordered[at].path.name} and {ordered[at + 1].path.name} lie in one place "
-            f"({places[at]:.2f} mm); the series holds two phases or reconstructions: separate them",
+            f"{series.name}: {names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} "
+            "mm); the series holds two phases or reconstructions: separate them",
             code="duplicate_slices",
         )
     wrong = np.flatnonzero(np.abs(steps - step) > UNEVEN * step)
     if not len(wrong):
         return
-    gaps = steps[wrong] / step
-    at = int(wrong[0])
-    where = (
-        f"between {ordered[at].path.name} ({places[at]:.2f} mm) and {ordered[at + 1].path.name} "
-    )
+    gaps, at = steps[wrong] / step, int(wrong[0])
+    whole = np.rint(gaps)
+    where = f"between {names[at]} ({places[at]:.2f} mm) and {names[at + 1]} "
     where += f"({places[at + 1]:.2f} mm)"
-    if (np.abs(gaps - np.rint(gaps)) <= UNEVEN * np.rint(gaps)).all() and (gaps > 1).all():
-        count = int(np.rint(gaps).sum()) - len(gaps)
+    if (np.abs(gaps - whole) <= UNEVEN * whole).all() and (gaps > 1).all():
+        count = int(whole.sum()) - len(gaps)
         raise CaseError(
-            f"{series.name}: {count} slice{'s are' if count > 1 else ' is'} missing at a distance of {step:g} mm, the "
-            f"first {where}; export the series again",
+            f"{series.name}: {count} slice{'s are' if count > 1 else ' is'} missing at a distance "
+            f"of {step:g} mm, the first {where}; export the series again",
             code="missing_slices",
         )
     raise CaseError(
-        f"{series.name}: expected an even slice distance of {step:g} mm, got {steps[at]:g} mm {where}; reconstruct the "
-        "scan at one slice distance, or resample it",
+        f"{series.name}: expected an even slice distance of {step:g} mm, got {steps[at]:g} mm "
+        f"{where}; reconstruct the scan at one slice distance, or resample it",
         code="uneven_spacing",
     )
 
 
-# Pixels ------------------------------------------------------------------------------------------------------
-
-
-def _hounsfield(item: Slice) -> np.ndarray:
+def _hounsfield(path: Path) -> np.ndarray:
     """One slice as int16 HU (rows, columns)."""
-    name = short_name(item.path)
-    image = _attempt(name, lambda: pydicom.dcmread(item.path))
-    _check_decodable(name, image)
-    if (
-        image.get("SamplesPerPixel", 1) != 1
-        or image.get("PhotometricInterpretation") != "MONOCHROME2"
-    ):
-        colours = image.get("PhotometricInterpretation")
-        text = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
-        raise CaseError(f"{name}: {text}", code="not_hu")
-    if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
-        text = "its values cannot be told to be HU; export it with these fields"
+    try:
+        return _decoded(short_name(path), pydicom.dcmread(path))
+    except CaseError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes
         raise CaseError(
-            f"{name}: RescaleSlope or RescaleIntercept is missing, so that {text}", code="not_hu"
+            f"{short_name(path)}: the pixels could not be read ({type(error).__name__}: {error}); "
+            "export or download it again",
+            code="corrupt",
+        ) from error
+
+
+def _decoded(name: str, image: pydicom.Dataset) -> np.ndarray:
+    syntax = image.file_meta.TransferSyntaxUID
+    try:
+        available = not syntax.is_encapsulated or get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise CaseError(
+            f"{name}: the pixels are compressed as {syntax.name}, which cannot be read here; "
+            "decompress the series first (gdcmconv --raw IN OUT, or dcm2niix), or install "
+            "pylibjpeg with its decoders",
+            code="compressed",
         )
-    stored = _attempt(name, lambda: image.pixel_array)
+    colours = image.get("PhotometricInterpretation")
+    if image.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
+        message = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
+        raise CaseError(f"{name}: {message}", code="not_hu")
+    if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
+        raise CaseError(
+            f"{name}: RescaleSlope or RescaleIntercept is missing, so that its values cannot be "
+            "told to be HU; export it with these fields",
+            code="not_hu",
+        )
+    stored = image.pixel_array
     hu = np.rint(stored * float(image.RescaleSlope) + float(image.RescaleIntercept))
     hu = hu.clip(INT16_MIN, INT16_MAX).astype(np.int16)
     if image.get("PixelPaddingValue") is not None:
         hu[stored == int(image.PixelPaddingValue)] = AIR
     return hu
-
-
-def _check_decodable(name: str, image: pydicom.Dataset) -> None:
-    syntax = image.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise CaseError(
-            f"{name}: the pixels are compressed as {syntax.name}, which cannot be read here; decompress the series "
-            "first (gdcmconv --raw IN OUT, or dcm2niix), or install pylibjpeg with its decoders",
-            code="compressed",
-        )
-
-
-def _attempt(name: str, read: Callable[[], object]) -> object:
-    """What `read` gives; whatever a damaged file provokes becomes a CaseError."""
-    try:
-        return read()
-    except Exception as error:
-        raise CaseError(
-            f"{name}: the pixels could not be read ({type(error).__name__}: {error}); export or download it again",
-            code="corrupt",
-        ) from error
-
-
-def _name(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"

@@ -1,4 +1,4 @@
-"""Which cases a folder holds, and which release of KiTS (or which other source) they come from."""
+"""Which cases a folder holds, and which release of KiTS (or which other source) they are from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kitslib.data.cases.errors import CaseError
 
 Source = Literal["kits19", "kits23", "synthetic", "plain"]
 SYNTHETIC_MARKER = "synthetic.json"
-_RECORDS = ("kits.json", "kits23.json", "kits21.json")
+_TABLES = ("kits.json", "kits23.json", "kits21.json")
 _KITS_ID = re.compile(r"case_\d{5}")
 _KITS21_LABELS = "aggregated_MAJ_seg"
 
@@ -21,8 +21,8 @@ _KITS21_LABELS = "aggregated_MAJ_seg"
 class CaseFiles:
     """Where one case's files are; None for a file that is not there.
 
-    `record` is the case's row of kits.json. `source` says whose case it is, since defects are known by
-    number within one release. In a KiTS21/23 folder `segmentation` and `segmentation_kits23` are one file.
+    record: the case's row of kits.json. source: whose case it is, since defects are known by number
+    within one release. In a KiTS21/23 folder `segmentation` and `segmentation_kits23` are one file.
     """
 
     case_id: str
@@ -32,74 +32,68 @@ class CaseFiles:
     record: dict | None = None
     source: Source = "plain"
 
+    @property
+    def paths(self) -> tuple[Path | None, Path | None, Path | None]:
+        """Imaging, segmentation and KiTS23's segmentation."""
+        return self.imaging, self.segmentation, self.segmentation_kits23
+
 
 def find_cases(data: Path) -> list[CaseFiles]:
-    """The cases of a KiTS19 folder or its data/, a KiTS21/23 folder or its dataset/, or any folder of cases.
+    """The cases of a KiTS folder, of its data/ or dataset/, or of any folder of cases.
 
-    Sorted by case id, numbers counted as numbers. A folder counts as a case when it holds imaging or
-    segmentation (.nii.gz or .nii), or is named as in KiTS. Raises CaseError: `no_cases`, or `records` where
-    kits.json cannot be read.
+    Sorted by case id, numbers counted as numbers. A folder counts as a case when it holds imaging
+    or segmentation (.nii.gz or .nii), or is named as in KiTS.
+    Raises CaseError: `no_cases`, or `records` where kits.json cannot be read.
     """
     data = Path(data)
     if not data.is_dir():
-        raise CaseError(
-            f"expected a folder of cases, found none at {data}; check the path", code="no_cases"
-        )
+        message = f"expected a folder of cases, found none at {data}; check the path"
+        raise CaseError(message, code="no_cases")
     for folder in (data, data / "data", data / "dataset", data / "kits21" / "data"):
-        if folder.is_dir():
-            cases = _cases_in(folder)
-            if cases:
-                return cases
-    if _is_case(data):
-        raise CaseError(
-            f"expected a folder of cases, got the single case {data}; pass its parent {data.parent}",
-            code="no_cases",
-        )
-    raise CaseError(
-        f"expected folders such as {data.name}/case_00000 with imaging.nii.gz or segmentation.nii.gz, found "
-        f"none in {data}; pass a KiTS folder, its data/ or dataset/, or the output of `kitslib phantom`",
-        code="no_cases",
+        if folder.is_dir() and (cases := _cases_in(folder)):
+            return cases
+    message = (
+        f"expected folders such as {data.name}/case_00000 with imaging.nii.gz or "
+        f"segmentation.nii.gz, found none in {data}; pass a KiTS folder, its data/ or dataset/, or "
+        "the output of `kitslib phantom`"
     )
+    if _is_case(data):
+        message = f"expected a folder of cases, got the single case {data}; pass its parent "
+        message += str(data.parent)
+    raise CaseError(message, code="no_cases")
 
 
-def natural_key(case_id: str) -> tuple[tuple[int, int, str], ...]:
+def natural_key(case_id: str) -> list[str | int]:
     """A sort key that puts case_2 before case_10."""
-    parts = re.split(r"(\d+)", case_id)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    parts: list[str | int] = re.split(r"(\d+)", case_id)  # text, number, text, …
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def _cases_in(folder: Path) -> list[CaseFiles]:
-    visible = (
-        entry for entry in folder.iterdir() if not entry.name.startswith(".")
-    )  # not half-written ones
-    cases = [entry for entry in visible if entry.is_dir() and _is_case(entry)]
-    records = _read_records(folder)
-    source = _folder_source(folder)
-    return [
-        _case_files(entry, records.get(entry.name), source)
-        for entry in sorted(cases, key=lambda entry: natural_key(entry.name))
-    ]
-
-
-def _case_files(folder: Path, record: dict | None, source: Source | None) -> CaseFiles:
-    segmentation, newer = _volume(folder, "segmentation"), _volume(folder, "segmentation_kits23")
-    kits21 = _volume(folder, _KITS21_LABELS)
-    if segmentation is None and kits21 is not None:
-        segmentation, source = kits21, source or "kits23"
-    if (folder / SYNTHETIC_MARKER).is_file():
-        source = "synthetic"
-    elif source is None:
-        source = "kits19" if _KITS_ID.fullmatch(folder.name) else "plain"
-    if source == "kits23" and newer is None:
-        newer = segmentation
-    return CaseFiles(
-        case_id=folder.name,
-        imaging=_volume(folder, "imaging"),
-        segmentation=segmentation,
-        segmentation_kits23=newer,
-        record=record,
-        source=source,
-    )
+    rows, declared = _read_table(folder), _declared_source(folder)
+    cases = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
+        if entry.name.startswith(".") or not (entry.is_dir() and _is_case(entry)):  # half-written
+            continue
+        source, segmentation = declared, _volume(entry, "segmentation")
+        if segmentation is None and (kits21 := _volume(entry, _KITS21_LABELS)):
+            segmentation, source = kits21, source or "kits23"
+        if (entry / SYNTHETIC_MARKER).is_file():
+            source = "synthetic"
+        elif source is None:
+            source = "kits19" if _KITS_ID.fullmatch(entry.name) else "plain"
+        newer = _volume(entry, "segmentation_kits23")
+        case = CaseFiles(
+            case_id=entry.name,
+            imaging=_volume(entry, "imaging"),
+            segmentation=segmentation,
+            segmentation_kits23=segmentation if source == "kits23" and newer is None else newer,
+            record=rows.get(entry.name),
+            source=source,
+        )
+        cases.append(case)
+    return cases
 
 
 def _is_case(folder: Path) -> bool:
@@ -108,38 +102,32 @@ def _is_case(folder: Path) -> bool:
 
 
 def _volume(folder: Path, stem: str) -> Path | None:
-    for name in (f"{stem}.nii.gz", f"{stem}.nii"):
-        if (folder / name).is_file():
-            return folder / name
+    for path in (folder / f"{stem}.nii.gz", folder / f"{stem}.nii"):
+        if path.is_file():
+            return path
     return None
 
 
-def _folder_source(folder: Path) -> Source | None:
-    """The source that the folder's own files declare, or None where only the case names can tell."""
-    near = (folder, folder.parent)
-    if any((place / SYNTHETIC_MARKER).is_file() for place in near):
+def _declared_source(folder: Path) -> Source | None:
+    """The source that the folder's own files declare, or None where only case names can tell."""
+    if (folder / SYNTHETIC_MARKER).is_file() or (folder.parent / SYNTHETIC_MARKER).is_file():
         return "synthetic"
-    if any((folder / name).is_file() for name in ("kits21.json", "kits23.json")):
+    if (folder / "kits21.json").is_file() or (folder / "kits23.json").is_file():
         return "kits23"
     return None
 
 
-def _read_records(folder: Path) -> dict[str, dict]:
-    for place in (folder, folder.parent):
-        for name in _RECORDS:
-            path = place / name
-            if path.is_file():
-                return _parse_records(path)
-    return {}
-
-
-def _parse_records(path: Path) -> dict[str, dict]:
+def _read_table(folder: Path) -> dict[str, dict]:
+    """The rows of the first kits.json in the folder or its parent, by case id."""
+    paths = [place / name for place in (folder, folder.parent) for name in _TABLES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {row["case_id"]: row for row in rows}
+        return {row["case_id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError, KeyError) as error:
         raise CaseError(
-            f"{path}: expected a JSON list of records with a case_id each, got {type(error).__name__}: "
-            f"{error}; download it again or remove it",
+            f"{path}: expected a JSON list of records with a case_id each, got "
+            f"{type(error).__name__}: {error}; download it again or remove it",
             code="records",
         ) from error

@@ -1,4 +1,4 @@
-"""The one exception of this package: what is wrong with a case, with a code that tables can group by."""
+"""What is wrong with a case: one exception, with a code that tables can group by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class CaseError(ValueError):
-    """A case, file or argument that cannot be used; `code` names the kind of trouble in one word."""
+    """A case, file or argument that cannot be used; `code` names the kind of trouble."""
 
     def __init__(self, message: str, code: str = "refused") -> None:
         super().__init__(message)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,15 +16,15 @@ from kitslib.data.cases.geometry import Geometry, grid_difference
 from kitslib.data.cases.nifti import open_volume, write_volume
 
 LabelVersion = Literal["kits19", "kits23", "kits23_folded"]
-LABEL_VERSIONS: tuple[LabelVersion, ...] = ("kits19", "kits23", "kits23_folded")
-BACKGROUND, KIDNEY, TUMOUR, CYST = 0, 1, 2, 3
+LABEL_VERSIONS: tuple[LabelVersion, ...] = get_args(LabelVersion)
+BACKGROUND, KIDNEY, TUMOR, CYST = 0, 1, 2, 3
 INT16_MIN, INT16_MAX = -32768, 32767
 _EDGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One patient in memory: imaging int16 HU, labels uint8 0..3, both (D, H, W), spacing (z, y, x) in mm."""
+    """One patient: imaging int16 HU, labels uint8 0..3, both (D, H, W), spacing (z, y, x) in mm."""
 
     case_id: str
     imaging: np.ndarray | None
@@ -33,72 +34,50 @@ class Case:
 
 
 def read_imaging(path: Path) -> tuple[np.ndarray, Geometry]:
-    """Read CT as int16 HU (D, H, W), C-contiguous; the extra memory is one slab whatever the stored type.
+    """Read CT as int16 HU (D, H, W), C-contiguous; the extra memory is one slab.
 
-    Values are scaled as the header asks, rounded to the nearest integer and clipped to the int16 range.
+    Values are scaled as the header asks, rounded to the nearest integer and clipped to int16.
     Raises CaseError; code `nonfinite` counts NaN and infinite voxels.
     """
-    bad = 0
-    with open_volume(Path(path)) as stream:
-        volume = np.empty(stream.geometry.canonical_shape, dtype=np.int16)
-        target = stream.geometry.to_file(volume)
-        for start, stop, values in stream.slabs():
-            rounded, missing = _to_int16(values)
-            target[..., start:stop] = rounded
-            bad += missing
-    if bad:
-        raise nonfinite_error(stream.name, bad, volume.size)
-    return volume, stream.geometry
+    volume, geometry, nonfinite = _read(path, np.int16, _to_int16)
+    if sum(nonfinite):
+        raise nonfinite_error(short_name(Path(path)), sum(nonfinite), volume.size)
+    return volume, geometry
 
 
 def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
-    """Read a label map as uint8 (D, H, W) with values 0 background, 1 kidney, 2 tumour, 3 cyst.
+    """Read a label map as uint8 (D, H, W): 0 background, 1 kidney, 2 tumour, 3 cyst.
 
-    Floating-point files are accepted when their values are these integers. Raises CaseError (`label_values`
-    names the others).
+    Floating-point files are accepted when their values are these integers.
+    Raises CaseError (code `label_values` names the others).
     """
-    foreign: set[float] = set()
-    with open_volume(Path(path)) as stream:
-        volume = np.empty(stream.geometry.canonical_shape, dtype=np.uint8)
-        target = stream.geometry.to_file(volume)
-        for start, stop, values in stream.slabs():
-            labels, others = split_labels(values)
-            target[..., start:stop] = labels
-            foreign |= others
-    if foreign:
-        raise label_values_error(stream.name, foreign)
-    return volume, stream.geometry
+    volume, geometry, foreign = _read(path, np.uint8, split_labels)
+    if any(foreign):
+        raise label_values_error(short_name(Path(path)), set().union(*foreign))
+    return volume, geometry
 
 
 def load_case(files: CaseFiles, labels: LabelVersion = "kits19") -> Case:
     """Load a case's CT and labels, whichever of the two exist, on one grid.
 
-    `kits19`: the KiTS19 map; cysts are part of its kidney, marked 3 where a KiTS23 map beside it says so.
-    `kits23`: the KiTS23 map. `kits23_folded`: the KiTS23 map with cysts counted as kidney.
+    `kits19`: the KiTS19 map; cysts are part of its kidney, marked 3 where a KiTS23 map beside it
+    says so. `kits23`: the KiTS23 map. `kits23_folded`: the KiTS23 map with cysts as kidney.
     Raises CaseError: no file, no labels of this version, or CT and labels on different grids.
     """
+    case_id = files.case_id
     if files.imaging is None and files.segmentation is None and files.segmentation_kits23 is None:
-        raise CaseError(
-            f"{files.case_id}: expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case",
-            code="missing",
-        )
-    imaging, geometry = (None, None) if files.imaging is None else read_imaging(files.imaging)
+        message = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
+        raise CaseError(f"{case_id}: {message}", code="missing")
+    imaging = geometry = None
+    if files.imaging is not None:
+        imaging, geometry = read_imaging(files.imaging)
     truth, truth_geometry = _load_labels(files, labels)
-    if geometry is not None and truth_geometry is not None:
-        require_same_grid(files.case_id, geometry, truth_geometry)
-    geometry = geometry or truth_geometry
     if geometry is None:
-        raise CaseError(
-            f"{files.case_id}: no label map; it cannot be loaded without its imaging",
-            code="missing",
-        )
-    return Case(
-        case_id=files.case_id,
-        imaging=imaging,
-        labels=truth,
-        spacing=geometry.spacing,
-        geometry=geometry,
-    )
+        geometry = truth_geometry
+    elif truth_geometry is not None:
+        require_same_grid(case_id, geometry, truth_geometry)
+    spacing = geometry.spacing
+    return Case(case_id=case_id, imaging=imaging, labels=truth, spacing=spacing, geometry=geometry)
 
 
 def available_labels(files: CaseFiles) -> tuple[LabelVersion, ...]:
@@ -118,24 +97,24 @@ def require_same_grid(
     *,
     names: tuple[str, str] = ("imaging", "segmentation"),
 ) -> None:
-    """Refuse two volumes of one case that do not lie on each other: another shape, or over a voxel apart.
+    """Refuse two volumes of one case on different grids: another shape, or over a voxel apart.
 
-    `names` are what the message calls them. Raises CaseError (code `grid_mismatch` or `affine_mismatch`).
+    Raises CaseError (code `grid_mismatch` or `affine_mismatch`), which calls them by `names`.
     """
     one, other = names
     if first.canonical_shape != second.canonical_shape:
         raise CaseError(
             f"{case_id}: expected {one} and {other} of one shape (D, H, W), got {one} "
-            f"{first.canonical_shape} and {other} {second.canonical_shape}; take both from one release, or "
-            "resample one onto the other's grid",
+            f"{first.canonical_shape} and {other} {second.canonical_shape}; take both from one "
+            "release, or resample one onto the other's grid",
             code="grid_mismatch",
         )
     apart = grid_difference(first, second)
     if apart > max(first.spacing):
         raise CaseError(
-            f"{case_id}: expected {one} and {other} in one place, got grids up to {apart:.1f} mm apart "
-            f"({one} {_place(first)}, {other} {_place(second)}); take both from the same release, or copy "
-            f"the affine of {one} if the voxels do match",
+            f"{case_id}: expected {one} and {other} in one place, got grids up to {apart:.1f} mm "
+            f"apart ({one} {_place(first)}, {other} {_place(second)}); take both from the same "
+            f"release, or copy the affine of {one} if the voxels do match",
             code="affine_mismatch",
         )
 
@@ -145,19 +124,18 @@ def write_labels(
 ) -> None:
     """Write labels (D, H, W) as uint8 in the geometry's own axes, affine, codes and shape.
 
-    `geometry` is the case's, or the 4x4 affine of a new file in (z, y, x) order such as `canonical_affine`.
-    `description` goes into the header (at most 79 ASCII characters). Deterministic bytes, atomic.
+    geometry: the case's, or the 4x4 affine of a new file such as `canonical_affine`.
+    description: for the header, at most 79 ASCII characters. Equal input gives equal bytes.
     Raises CaseError when shape or values do not fit.
     """
     array = np.asarray(labels)
     if array.dtype.kind not in "biu" or (array.size and (array.min() < 0 or array.max() > 255)):
         raise CaseError(
-            f"{short_name(Path(path))}: expected integer labels in 0..255, got {array.dtype} values "
-            f"{array.min()}..{array.max()}; take the arg max of the network's output first",
+            f"{short_name(Path(path))}: expected integer labels in 0..255, got {array.dtype} "
+            f"values {array.min()}..{array.max()}; take the arg max of the network's output first",
             code="label_values",
         )
-    array = array.astype(np.uint8, copy=False)
-    write_volume(Path(path), array, _as_geometry(geometry, array), description=description, level=4)
+    _write(path, array.astype(np.uint8, copy=False), geometry, description, level=4)
 
 
 def write_imaging(
@@ -166,17 +144,15 @@ def write_imaging(
     """Write CT (D, H, W) as int16 HU in the geometry's own axes; see `write_labels`."""
     array = np.asarray(imaging)
     if array.dtype != np.int16:
-        raise CaseError(
-            f"{short_name(Path(path))}: expected int16 HU, got {array.dtype}; round and clip first",
-            code="dtype",
-        )
-    write_volume(Path(path), array, _as_geometry(geometry, array), description=description, level=1)
+        message = f"expected int16 HU, got {array.dtype}; round and clip first"
+        raise CaseError(f"{short_name(Path(path))}: {message}", code="dtype")
+    _write(path, array, geometry, description, level=1)
 
 
 def fingerprint(path: Path) -> str:
-    """A content key of 32 hex digits: size, first and last 64 KiB of a gzip file, whose end has its checksum.
+    """32 hex digits of a file's size and content.
 
-    An uncompressed file has no checksum, so all of it is read.
+    A gzip file's first and last 64 KiB are read, since its checksum is at its end; others whole.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -192,24 +168,25 @@ def fingerprint(path: Path) -> str:
 
 
 def split_labels(values: np.ndarray) -> tuple[np.ndarray, set[float]]:
-    """A slab as uint8 labels, and some of its values that are no label (empty only where there are none)."""
+    """A slab as uint8 labels, and some of its values that are no label (empty if all are)."""
     low, high = values.min(), values.max()
     if values.dtype.kind in "iu" and low >= BACKGROUND and high <= CYST:
         return values.astype(np.uint8, copy=False), set()
-    known = np.isin(values, (BACKGROUND, KIDNEY, TUMOUR, CYST))
+    known = np.isin(values, (BACKGROUND, KIDNEY, TUMOR, CYST))
     others = values[~known]
     labels = np.where(known, values, 0).astype(np.uint8)
-    examples = others[:: others.size // 4096 + 1]
-    return labels, {float(value) for value in np.unique(examples)[:16]}
+    examples = np.unique(others[:: others.size // 4096 + 1])
+    return labels, set(examples[:16].astype(float).tolist())
 
 
 def label_values_error(name: str, foreign: set[float]) -> CaseError:
     """The refusal of a label map with values other than 0..3."""
     shown = ", ".join(f"{value:g}" for value in sorted(foreign)[:8])
-    more = " and more" if len(foreign) > 8 else ""
+    if len(foreign) > 8:
+        shown += " and more"
     return CaseError(
-        f"{name}: expected label values 0, 1, 2, 3, got also {shown}{more}; "
-        "map them to KiTS labels (1 kidney, 2 tumour, 3 cyst), nearest-neighbour if it was resampled",
+        f"{name}: expected label values 0, 1, 2, 3, got also {shown}; map them to KiTS labels "
+        "(1 kidney, 2 tumour, 3 cyst), nearest-neighbour if it was resampled",
         code="label_values",
     )
 
@@ -217,24 +194,32 @@ def label_values_error(name: str, foreign: set[float]) -> CaseError:
 def nonfinite_error(name: str, count: int, size: int) -> CaseError:
     """The refusal of imaging with NaN or infinite voxels."""
     return CaseError(
-        f"{name}: expected finite HU, got NaN or infinity in {count} of {size} voxels; "
-        "convert from DICOM again, or set the padding to -1024 yourself",
+        f"{name}: expected finite HU, got NaN or infinity in {count} of {size} voxels; convert "
+        "from DICOM again, or set the padding to -1024 yourself",
         code="nonfinite",
     )
 
 
+def _read(path: Path, dtype: type, convert: Callable) -> tuple[np.ndarray, Geometry, list[Any]]:
+    """The volume (D, H, W), its geometry, and what `convert` says of each slab besides."""
+    said = []
+    with open_volume(Path(path)) as stream:
+        volume = np.empty(stream.geometry.canonical_shape, dtype)
+        target = stream.geometry.to_file(volume)
+        for start, stop, values in stream.slabs():
+            target[..., start:stop], besides = convert(values)
+            said.append(besides)
+    return volume, stream.geometry, said
+
+
 def _to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
     """A slab rounded and clipped to int16, and its number of NaN or infinite voxels (set to 0)."""
-    low, high, bad = values.min(), values.max(), 0
+    bad = 0
     if values.dtype.kind == "f":
-        if not (np.isfinite(low) and np.isfinite(high)):
-            finite = np.isfinite(values)
-            bad = int(finite.size - np.count_nonzero(finite))
-            values = np.where(finite, values, 0)
-            low, high = values.min(), values.max()
-        values = np.rint(values)
-    if low < INT16_MIN or high > INT16_MAX:
-        values = np.clip(values, INT16_MIN, INT16_MAX)
+        bad = values.size - int(np.isfinite(values).sum())
+        values = np.rint(np.nan_to_num(values, nan=0, posinf=0, neginf=0))
+    if values.min() < INT16_MIN or values.max() > INT16_MAX:
+        values = values.clip(INT16_MIN, INT16_MAX)
     return values.astype(np.int16, copy=False), bad
 
 
@@ -242,48 +227,42 @@ def _load_labels(
     files: CaseFiles, version: LabelVersion
 ) -> tuple[np.ndarray | None, Geometry | None]:
     if version not in LABEL_VERSIONS:
-        raise CaseError(
-            f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}", code="labels"
-        )
+        message = f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}"
+        raise CaseError(message, code="labels")
     available = available_labels(files)
     if not available:
         return None, None
     if version not in available:
         raise CaseError(
-            f"{files.case_id}: expected {version!r} labels, its folder has {', '.join(available)}; "
-            "choose one of these, or put the other release's label map beside the imaging",
+            f"{files.case_id}: expected {version!r} labels, its folder has "
+            f"{', '.join(available)}; choose one of these, or put the other release's label map "
+            "beside the imaging",
             code="label_version",
         )
-    if version == "kits19":
-        labels, geometry = read_labels(files.segmentation)
-        if files.segmentation_kits23 is not None:
-            other, other_geometry = read_labels(files.segmentation_kits23)
-            require_same_grid(
-                files.case_id,
-                geometry,
-                other_geometry,
-                names=("segmentation", "segmentation_kits23"),
-            )
-            for plane, other_plane in zip(
-                labels, other, strict=True
-            ):  # slice by slice, to keep memory flat
-                plane[(plane == KIDNEY) & (other_plane == CYST)] = CYST
-        return labels, geometry
-    labels, geometry = read_labels(files.segmentation_kits23)
+    path = files.segmentation if version == "kits19" else files.segmentation_kits23
+    labels, geometry = read_labels(path)
     if version == "kits23_folded":
         labels[labels == CYST] = KIDNEY
+    if version == "kits19" and files.segmentation_kits23 is not None:
+        other, other_geometry = read_labels(files.segmentation_kits23)
+        names = ("segmentation", "segmentation_kits23")
+        require_same_grid(files.case_id, geometry, other_geometry, names=names)
+        for plane, other_plane in zip(labels, other, strict=True):  # by slice: memory stays flat
+            plane[(plane == KIDNEY) & (other_plane == CYST)] = CYST
     return labels, geometry
 
 
-def _as_geometry(geometry: Geometry | np.ndarray, array: np.ndarray) -> Geometry:
-    if isinstance(geometry, Geometry):
-        return geometry
-    if array.ndim != 3:
-        raise CaseError(
-            f"expected an array (D, H, W), got shape {array.shape}; write one volume per file",
-            code="ndim",
-        )
-    return Geometry.from_affine(np.asarray(geometry, dtype=np.float64), array.shape)
+def _write(
+    path: Path, array: np.ndarray, geometry: Geometry | np.ndarray, description: str, level: int
+) -> None:
+    if not isinstance(geometry, Geometry):
+        if array.ndim != 3:
+            text = (
+                f"expected an array (D, H, W), got shape {array.shape}; write one volume per file"
+            )
+            raise CaseError(text, code="ndim")
+        geometry = Geometry.from_affine(np.asarray(geometry, np.float64), array.shape)
+    write_volume(Path(path), array, geometry, description=description, level=level)
 
 
 def _place(geometry: Geometry) -> str:

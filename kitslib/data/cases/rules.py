@@ -1,9 +1,12 @@
-"""The rules of the check: from facts about files to findings, each with a level, a code and a fix."""
+"""The rules of the check: from facts about files to findings, each with a level, code and fix."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+import numpy as np
 
 from kitslib.data.cases.defects import Defect
 from kitslib.data.cases.discovery import CaseFiles
@@ -16,288 +19,219 @@ AIR_HU = -500  # every abdominal CT has air around the body below this
 METAL_HU = 10_000
 PADDING_HU = -1200
 LEAST_RANGE_HU = 200
-KIDNEY_HU = (
-    -20,
-    400,
-)  # medians of kidney: 30 without contrast, up to 260 in the nephrographic phase
+KIDNEY_HU = (-20, 400)  # medians: 30 without contrast, up to 260 in the nephrographic phase
 KIDNEY_ML = (20, 4000)  # KiTS19 with tumour: 110 to 2000
 SPACING_MM = (0.2, 10.0)
-RECORD_TOLERANCE = 1e-3
+SPACING_TOLERANCE = 1e-3
 CORRECTED_TOLERANCE = 0.01
+Findings = Iterator["Finding"]
+Level = Literal["ok", "note", "warning", "unusable"]  # `ok` is a case without findings
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing found: `note` is worth knowing, `warning` worth a look, `unusable` forbids the case."""
+    """One thing that the check says of a file.
 
-    level: Literal["note", "warning", "unusable"]
+    `note` is worth knowing, `warning` asks a person to inspect the case, `unusable` forbids it.
+    """
+
+    level: Level
     code: str
     message: str
 
 
-def note(code: str, message: str) -> Finding:
-    """A finding that asks for nothing."""
-    return Finding(level="note", code=code, message=message)
+def finding(level: Level, name: str, code: str, text: str) -> Finding:
+    """A finding about the file or case `name`."""
+    return Finding(level=level, code=code, message=f"{name}: {text}")
 
 
-def warning(code: str, message: str) -> Finding:
-    """A finding that a person should look at."""
-    return Finding(level="warning", code=code, message=message)
+def refusal(error: CaseError) -> Finding:
+    """The finding for a file that was refused."""
+    return Finding(level="unusable", code=error.code, message=str(error))
 
 
-def unusable(code: str, message: str) -> Finding:
-    """A finding that forbids the case."""
-    return Finding(level="unusable", code=code, message=message)
-
-
-def file_findings(files: CaseFiles, *, labels_only: bool) -> list[Finding]:
-    """Missing files: without labels it is a test case; without imaging it serves label studies only."""
+def file_findings(files: CaseFiles, *, labels_only: bool) -> Findings:
+    """Missing files: without labels it is a test case; without imaging it serves label studies."""
     has_labels = files.segmentation is not None or files.segmentation_kits23 is not None
-    if files.imaging is None and not has_labels:
-        text = f"{files.case_id}: neither imaging nor segmentation; download the case or remove its folder"
-        return [unusable("empty_case", text)]
-    if files.imaging is None:
-        text = (
-            f"{files.case_id}: imaging.nii.gz is missing; the labels can be studied (volumes, `phantom "
-            "--labels`), nothing can be trained or predicted; fetch the imaging with the KiTS download script"
+    if files.imaging is None and has_labels:
+        yield finding(
+            "warning" if labels_only else "unusable",
+            files.case_id,
+            "imaging_missing",
+            "imaging.nii.gz is missing; the labels can be studied (volumes, `phantom --labels`), "
+            "nothing can be trained or predicted; fetch the imaging with the KiTS download script",
         )
-        return [
-            warning("imaging_missing", text) if labels_only else unusable("imaging_missing", text)
-        ]
-    if not has_labels:
-        text = f"{files.case_id}: no segmentation: a test case, for prediction only"
-        return [note("segmentation_missing", text)]
-    return []
+    elif files.imaging is None:
+        text = "neither imaging nor segmentation; download the case or remove its folder"
+        yield finding("unusable", files.case_id, "empty_case", text)
+    elif not has_labels:
+        text = "no segmentation: a test case, for prediction only"
+        yield finding("note", files.case_id, "segmentation_missing", text)
 
 
-def geometry_findings(facts: VolumeFacts) -> list[Finding]:
+def geometry_findings(facts: VolumeFacts) -> Findings:
     """How the file is oriented and spaced, where that is not as in KiTS."""
-    found = []
-    geometry = facts.geometry
+    name, geometry = facts.name, facts.geometry
     if geometry.orientation_assumed:
-        text = (
-            f"{facts.name}: no orientation in the header; KiTS axis order (z, y, x) is assumed; "
-            "write the affine if the axes are others"
-        )
-        found.append(warning("orientation_assumed", text))
+        text = "no orientation in the header; KiTS axis order (z, y, x) is assumed; "
+        text += "write the affine if the axes are others"
+        yield finding("warning", name, "orientation_assumed", text)
     elif geometry.axis_codes != CANONICAL_CODES:
         codes = "".join(geometry.axis_codes)
-        text = f"{facts.name}: axes {codes}, brought to IPL for reading; exports go back to {codes}"
-        found.append(note("reoriented", text))
+        text = f"axes {codes}, brought to IPL for reading; exports go back to {codes}"
+        yield finding("note", name, "reoriented", text)
     if facts.form == "qform":
-        found.append(note("qform_only", f"{facts.name}: no sform in the header, its qform is used"))
+        yield finding("note", name, "qform_only", "no sform in the header, its qform is used")
     if geometry.oblique_degrees > 1:
-        text = f"{facts.name}: axes tilted by {geometry.oblique_degrees:.1f} degrees, treated as straight"
-        found.append(note("oblique", text))
+        text = f"axes tilted by {geometry.oblique_degrees:.1f} degrees, treated as straight"
+        yield finding("note", name, "oblique", text)
     low, high = SPACING_MM
-    if not all(low <= size <= high for size in geometry.spacing):
-        text = (
-            f"{facts.name}: expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x); "
-            "check the header's units and slice thickness"
-        )
-        found.append(warning("spacing_unusual", text))
     sizes, zooms = sorted(geometry.spacing), sorted(facts.zooms)
-    if any(
-        abs(size - zoom) > RECORD_TOLERANCE * size for size, zoom in zip(sizes, zooms, strict=True)
-    ):
-        text = (
-            f"{facts.name}: the affine says voxels of {sizes} mm, the header's pixdim says "
-            f"{[round(zoom, 4) for zoom in zooms]}; the affine is used, correct the one that is wrong"
-        )
-        found.append(warning("spacing_header", text))
-    return found
+    if not low <= sizes[0] <= sizes[-1] <= high:
+        text = f"expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x); "
+        text += "check the header's units and slice thickness"
+        yield finding("warning", name, "spacing_unusual", text)
+    if not _close(zooms, sizes, SPACING_TOLERANCE):
+        shown = [round(zoom, 4) for zoom in zooms]
+        text = f"the affine says voxels of {sizes} mm, the header's pixdim says {shown}; "
+        text += "the affine is used, correct the one that is wrong"
+        yield finding("warning", name, "spacing_header", text)
 
 
-def imaging_findings(facts: ImagingFacts) -> list[Finding]:
+def imaging_findings(facts: ImagingFacts) -> Findings:
     """Whether the voxels can be Hounsfield units."""
-    found = geometry_findings(facts)
-    size = facts.geometry.shape[0] * facts.geometry.shape[1] * facts.geometry.shape[2]
+    yield from geometry_findings(facts)
+    name, low, high = facts.name, facts.low, facts.high
     if facts.nonfinite:
-        found.append(_as_finding(nonfinite_error(facts.name, facts.nonfinite, size)))
-    if facts.low > facts.high:  # nothing finite at all
-        return found
-    span = f"{facts.low:g} to {facts.high:g}"
-    if facts.low == facts.high:
-        text = (
-            f"{facts.name}: every voxel is {facts.low:g}; an empty export, convert from DICOM again"
-        )
-        found.append(unusable("constant", text))
-    elif facts.looks_like_labels:
-        text = f"{facts.name}: expected HU, got values {span} as in a label map; put the CT in its place"
-        found.append(unusable("not_hu", text))
-    elif facts.low >= 0:
-        text = (
-            f"{facts.name}: expected HU with air near -1000, got {span}; subtract the rescale intercept "
-            "(usually 1024) or convert from DICOM again"
-        )
-        found.append(unusable("not_hu", text))
-    elif facts.high - facts.low < LEAST_RANGE_HU:
-        text = f"{facts.name}: expected HU, got only {span}, as after normalisation; use the original CT"
-        found.append(unusable("not_hu", text))
+        size = int(np.prod(facts.geometry.shape[:3]))
+        yield refusal(nonfinite_error(name, facts.nonfinite, size))
+    span = f"{low:g} to {high:g}"
+    if low > high:  # nothing finite at all
+        return
+    if low == high:
+        text = f"every voxel is {low:g}; an empty export, convert from DICOM again"
+        yield finding("unusable", name, "constant", text)
+    elif facts.can_be_labels:
+        text = f"expected HU, got values {span} as in a label map; put the CT in its place"
+        yield finding("unusable", name, "not_hu", text)
+    elif low >= 0:
+        text = f"expected HU with air near -1000, got {span}; subtract the rescale intercept "
+        text += "(usually 1024) or convert from DICOM again"
+        yield finding("unusable", name, "not_hu", text)
+    elif high - low < LEAST_RANGE_HU:
+        text = f"expected HU, got only {span}, as after normalisation; use the original CT"
+        yield finding("unusable", name, "not_hu", text)
     else:
-        found += _hu_range_findings(facts, span)
-    return found
-
-
-def _hu_range_findings(facts: ImagingFacts, span: str) -> list[Finding]:
-    found = []
-    if facts.low > AIR_HU:
-        text = f"{facts.name}: no air, HU {span}: clipped or cropped before; use the original CT if there is one"
-        found.append(warning("hu_range", text))
-    if facts.high > METAL_HU or facts.low < -METAL_HU:
-        text = f"{facts.name}: HU {span} beyond any tissue or metal; look at the slices, values clip at int16"
-        found.append(warning("hu_range", text))
-    elif facts.low < PADDING_HU:
-        found.append(
-            note("padding", f"{facts.name}: padding of {facts.low:g} outside the scan circle")
-        )
-    return found
-
-
-def label_findings(facts: LabelFacts) -> list[Finding]:
-    """Whether the voxels are KiTS labels, and whether kidney and tumour are there and whole."""
-    found = geometry_findings(facts)
-    if facts.foreign or facts.nonfinite:
-        found.append(_as_finding(label_values_error(facts.name, facts.foreign)))
-        return found
-    if "float" in facts.stored_type:
-        found.append(
-            note(
-                "float_labels",
-                f"{facts.name}: labels stored as {facts.stored_type}, all whole numbers",
+        if low > AIR_HU:
+            text = (
+                f"no air, HU {span}: clipped or cropped before; use the original CT if there is one"
             )
-        )
+            yield finding("warning", name, "hu_range", text)
+        if high > METAL_HU or low < -METAL_HU:
+            text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
+            yield finding("warning", name, "hu_range", text)
+        elif low < PADDING_HU:
+            yield finding("note", name, "padding", f"padding of {low:g} outside the scan circle")
+
+
+def label_findings(facts: LabelFacts) -> Findings:
+    """Whether the voxels are KiTS labels, and whether kidney and tumour are there and whole."""
+    yield from geometry_findings(facts)
+    name = facts.name
+    if facts.foreign or facts.nonfinite:
+        yield refusal(label_values_error(name, facts.foreign))
+        return
+    if "float" in facts.stored_type:
+        text = f"labels stored as {facts.stored_type}, all whole numbers"
+        yield finding("note", name, "float_labels", text)
     if facts.kidney_slices is None:
-        text = f"{facts.name}: no voxel is labelled; remove the file if this is a test case, else fetch it again"
-        found.append(unusable("empty_labels", text))
-        return found
+        text = "no voxel is labelled; remove the file if this is a test case, else fetch it again"
+        yield finding("unusable", name, "empty_labels", text)
+        return
     if not facts.counts[1]:
-        found.append(warning("no_kidney", f"{facts.name}: no kidney (label 1); look at the case"))
+        yield finding("warning", name, "no_kidney", "no kidney (label 1); inspect the case")
     if not facts.counts[2]:
-        text = f"{facts.name}: no tumour (label 2), which every KiTS case has; kidney studies only"
-        found.append(warning("no_tumour", text))
+        text = "no tumour (label 2), which every KiTS case has; kidney studies only"
+        yield finding("warning", name, "no_tumor", text)
     total = sum(facts.volumes_ml.values())
-    if not KIDNEY_ML[0] <= total <= KIDNEY_ML[1]:
-        text = (
-            f"{facts.name}: expected {KIDNEY_ML[0]} to {KIDNEY_ML[1]} ml of kidney and masses, got "
-            f"{total:.1f} ml; check the spacing and the label values"
-        )
-        found.append(warning("kidney_volume", text))
+    low, high = KIDNEY_ML
+    if not low <= total <= high:
+        text = f"expected {low} to {high} ml of kidney and masses, got {total:.1f} ml; "
+        text += "check the spacing and the label values"
+        yield finding("warning", name, "kidney_volume", text)
     first, last = facts.kidney_slices
-    slices = facts.geometry.canonical_shape[0]
-    if first == 0 or last == slices - 1:
-        where = " and ".join(
-            name for name, cut in (("first", first == 0), ("last", last == slices - 1)) if cut
-        )
-        text = f"{facts.name}: the kidney reaches the {where} slice, so the scan cuts it; volumes are too small"
-        found.append(note("kidney_cut", text))
-    return found
+    ends = []
+    if first == 0:
+        ends.append("first")
+    if last == facts.geometry.canonical_shape[0] - 1:
+        ends.append("last")
+    if ends:
+        text = f"the kidney reaches the {' and '.join(ends)} slice, so the scan cuts it; "
+        yield finding("note", name, "kidney_cut", text + "volumes are too small")
 
 
-def hu_under_labels(imaging: ImagingFacts, labels: LabelFacts) -> list[Finding]:
+def hu_under_labels(imaging: ImagingFacts, labels: LabelFacts) -> Findings:
     """Whether the labels lie on kidney: mirrored or shifted labels lie on fat, gas or bone."""
     low, high = KIDNEY_HU
-    if imaging.kidney_hu is None or low <= imaging.kidney_hu <= high or labels.counts[1] < 50:
-        return []
-    text = (
-        f"{labels.name}: expected a median of {low} to {high} HU under the kidney label, got "
-        f"{imaging.kidney_hu:g}; labels may be mirrored or belong to another case: look at the overlay"
-    )
-    return [warning("labels_off_organ", text)]
+    hu = imaging.kidney_hu
+    if hu is not None and not low <= hu <= high and labels.counts[1] >= 50:
+        text = f"expected a median of {low} to {high} HU under the kidney label, got {hu:g}; "
+        text += "labels may be mirrored or belong to another case: inspect the overlay"
+        yield finding("warning", labels.name, "labels_off_organ", text)
 
 
-def swapped(imaging: ImagingFacts, labels: LabelFacts) -> bool:
-    """Whether imaging holds labels and segmentation holds CT."""
-    return imaging.looks_like_labels and labels.looks_like_ct
-
-
-def swapped_finding(case_id: str) -> Finding:
-    """The finding for a case whose two files carry each other's name."""
-    text = f"{case_id}: imaging holds a label map and segmentation holds CT; exchange the two file names"
-    return unusable("swapped", text)
-
-
-def grid_findings(
-    case_id: str, imaging: VolumeFacts | None, labels: VolumeFacts | None, newer: VolumeFacts | None
-) -> list[Finding]:
-    """Files of one case that do not share a grid."""
-    present = [facts for facts in (imaging, labels, newer) if facts is not None]
-    found = []
-    for other in present[1:]:
+def grid_findings(case_id: str, facts: list[VolumeFacts]) -> Findings:
+    """Files of one case that do not share a grid with the first."""
+    stems = [one.name.rpartition("/")[2].removesuffix(".gz").removesuffix(".nii") for one in facts]
+    for other, stem in zip(facts[1:], stems[1:], strict=True):
         try:
-            names = (_stem(present[0]), _stem(other))
-            require_same_grid(case_id, present[0].geometry, other.geometry, names=names)
+            names = (stems[0], stem)
+            require_same_grid(case_id, facts[0].geometry, other.geometry, names=names)
         except CaseError as error:
-            found.append(_as_finding(error))
-    return found
+            yield refusal(error)
 
 
-def record_findings(files: CaseFiles, facts: VolumeFacts | None) -> list[Finding]:
+def record_findings(files: CaseFiles, facts: VolumeFacts) -> Findings:
     """The header's spacing against kits.json (KiTS19 records carry `voxel_spacing`)."""
     expected = (files.record or {}).get("voxel_spacing")
-    if facts is None or not isinstance(expected, dict):
-        return []
+    if not isinstance(expected, dict):
+        return
     try:
         recorded = tuple(float(expected[f"{axis}_spacing"]) for axis in "zyx")
     except (KeyError, TypeError, ValueError):
-        text = f"{files.case_id}: kits.json has a voxel_spacing that cannot be read: {expected}; correct it"
-        return [warning("record_unreadable", text)]
-    pairs = zip(facts.geometry.spacing, recorded, strict=True)
-    if all(abs(got - told) <= RECORD_TOLERANCE * told for got, told in pairs):
-        return []
-    text = (
-        f"{facts.name}: expected the spacing {recorded} (z, y, x) of kits.json, got "
-        f"{facts.geometry.spacing}; the header is used, take imaging and kits.json from the same release"
-    )
-    return [warning("spacing_record", text)]
+        text = f"kits.json has a voxel_spacing that cannot be read: {expected}; correct it"
+        yield finding("warning", files.case_id, "record_unreadable", text)
+        return
+    spacing = facts.geometry.spacing
+    if not _close(spacing, recorded, SPACING_TOLERANCE):
+        text = f"expected the spacing {recorded} (z, y, x) of kits.json, got {spacing}; "
+        text += "the header is used, take imaging and kits.json from the same release"
+        yield finding("warning", facts.name, "spacing_record", text)
 
 
-def release_findings(files: CaseFiles, labels: LabelFacts | None) -> list[Finding]:
+def release_findings(files: CaseFiles, labels: LabelFacts) -> Findings:
     """A cyst label in what should be a KiTS19 map."""
-    if labels is None or files.source != "kits19" or not labels.counts[3]:
-        return []
-    text = (
-        f"{labels.name}: expected KiTS19 labels 0, 1, 2, got also 3 (cyst), so these are KiTS21/23 labels; "
-        "name the file segmentation_kits23.nii.gz, or put kits23.json into the folder"
-    )
-    return [warning("label_release", text)]
+    if files.source == "kits19" and labels.counts[3]:
+        text = "expected KiTS19 labels 0, 1, 2, got also 3 (cyst), so these are KiTS21/23 labels; "
+        text += "name the file segmentation_kits23.nii.gz, or put kits23.json into the folder"
+        yield finding("warning", labels.name, "label_release", text)
 
 
-def register_findings(entry: Defect, labels: LabelFacts | None) -> list[Finding]:
-    """The defect register's entry, and whether a corrected label map is really the corrected one."""
-    tail = (
-        "the policy `exclude` leaves it out"
-        if entry.policy == "exclude"
-        else "both policies keep it"
-    )
-    found = [note("register", f"{entry.case_id}: {entry.reason} ({entry.source}); {tail}")]
+def register_findings(entry: Defect, labels: LabelFacts | None) -> Findings:
+    """The defect register's entry, and whether a corrected label map is the corrected one."""
+    tail = "both policies keep it"
+    if entry.policy == "exclude":
+        tail = "the policy `exclude` leaves it out"
+    yield finding("note", entry.case_id, "register", f"{entry.reason} ({entry.source}); {tail}")
     if entry.corrected_ml is None or labels is None:
-        return found
-    got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumour"])
-    pairs = zip(got, entry.corrected_ml, strict=True)
-    if any(
-        abs(volume - corrected) > CORRECTED_TOLERANCE * corrected for volume, corrected in pairs
-    ):
-        text = (
-            f"{labels.name}: expected kidney and tumour of {entry.corrected_ml} ml as of December 2019, "
-            f"got ({got[0]:.2f}, {got[1]:.2f}) ml; pull the current KiTS19 labels"
-        )
-        found.append(warning("labels_outdated", text))
-    return found
+        return
+    got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumor"])
+    if not _close(got, entry.corrected_ml, CORRECTED_TOLERANCE):
+        text = f"expected kidney and tumour of {entry.corrected_ml} ml as of December 2019, got "
+        text += f"({got[0]:.2f}, {got[1]:.2f}) ml; pull the current KiTS19 labels"
+        yield finding("warning", labels.name, "labels_outdated", text)
 
 
-def duplicate_finding(case_id: str, kind: str, twins: list[str]) -> Finding:
-    """The warning that a case's imaging or segmentation is another's."""
-    text = (
-        f"{case_id}: its {kind} equals that of {', '.join(twins)} voxel by voxel; keep one, else a patient "
-        "stands on both sides of a split"
-    )
-    return warning("duplicate", text)
-
-
-def _stem(facts: VolumeFacts) -> str:
-    return facts.name.rpartition("/")[2].removesuffix(".gz").removesuffix(".nii")
-
-
-def _as_finding(error: CaseError) -> Finding:
-    return unusable(error.code, str(error))
+def _close(got: object, expected: object, tolerance: float) -> bool:
+    return np.allclose(got, expected, rtol=tolerance, atol=0)

@@ -1,4 +1,4 @@
-"""Which cases train and which are held out: the paper's split, one without leaks, and five folds."""
+"""Which cases train and which are held out: the paper's split, one without leaks, and folds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kitslib.data.cases.discovery import natural_key
 from kitslib.data.cases.errors import CaseError
 
 Rule = Literal["nested", "paper"]
-PAPER_CASES, PAPER_KIDNEY_HELD_OUT, PAPER_TUMOUR_HELD_OUT = 210, 20, 15
+PAPER_CASES, PAPER_KIDNEY_HELD_OUT, PAPER_TUMOR_HELD_OUT = 210, 20, 15
 LEAST_HELD_OUT = 5  # below this an interval says nothing; at most a quarter of a small cohort
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Case ids for the two stages; `cascade_test` are the cases that neither network has seen.
+    """Case ids for the two stages, in order; neither network has seen those of `cascade_test`.
 
-    One case is one patient in KiTS and in the synthetic cohort, so a split of cases is one of patients. Case
-    ids stand in case order. Raises CaseError when a case is on both sides, or trained on and a cascade test.
+    One case is one patient in KiTS and in the synthetic cohort. Raises CaseError when a case is on
+    both sides, or trained on and a cascade test.
     """
 
     kidney_train: tuple[str, ...]
@@ -35,9 +35,18 @@ class Split:
     rule: Rule
 
     def __post_init__(self) -> None:
-        _require_apart("kidney", self.kidney_train, self.kidney_held_out)
-        _require_apart("tumour", self.tumor_train, self.tumor_held_out)
-        _require_apart("cascade", self.kidney_train + self.tumor_train, self.cascade_test)
+        for name, train, held_out in (
+            ("kidney", self.kidney_train, self.kidney_held_out),
+            ("tumour", self.tumor_train, self.tumor_held_out),
+            ("cascade", self.kidney_train + self.tumor_train, self.cascade_test),
+        ):
+            both = sorted(set(train) & set(held_out), key=natural_key)
+            if both:
+                raise CaseError(
+                    f"{name} split: {', '.join(both)} would be trained on and tested; take them "
+                    "out of one side",
+                    code="leak",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +62,38 @@ def split_cases(
 ) -> Split:
     """Split a cohort for the kidney stage, the tumour stage and the cascade.
 
-    Both rules hold out the last cases in case order for the tumour stage, 15 of 210. `paper` holds out 20 of
-    210 for the kidney stage at random, so that the cascade has next to no unseen case. `nested` holds out
-    the tumour stage's cases and draws only the rest, so that all of them are unseen. Draws rank cases by a
-    hash of seed and id: adding a case changes at most one place. Other cohort sizes are proportional, with at
-    least 5 cases or a quarter of the cohort held out; `held_out` sets the number for the tumour stage.
+    Both rules hold out the last cases in case order for the tumour stage, 15 of 210. `paper` holds
+    out 20 of 210 for the kidney stage at random, so that the cascade has next to no unseen case;
+    `nested` holds out the tumour stage's cases and draws the rest, so that all are unseen. Draws
+    rank cases by a hash of seed and id: one more case changes at most one place. Other cohort sizes
+    are proportional, with at least 5 cases or a quarter held out; `held_out` is the tumour stage's.
     Raises CaseError for fewer than 2 cases, repeated ids, or nothing left to train on.
     """
     if rule not in ("nested", "paper"):
         raise CaseError(f"rule: expected 'nested' or 'paper', got {rule!r}", code="split")
     ordered = _in_order(case_ids)
-    tumour_count, kidney_count = _held_out_counts(len(ordered), held_out)
-    tumour_out = set(ordered[-tumour_count:])
-    if rule == "paper":
-        kidney_out = set(_ranked(ordered, seed)[:kidney_count])
-    else:
-        others = [case for case in ordered if case not in tumour_out]
-        kidney_out = tumour_out | set(_ranked(others, seed)[: kidney_count - tumour_count])
+    cases = len(ordered)
+    if held_out is None:
+        held_out = max(min(LEAST_HELD_OUT, max(1, cases // 4)), _share(cases, PAPER_TUMOR_HELD_OUT))
+    kidney_count = max(held_out, _share(cases, PAPER_KIDNEY_HELD_OUT))
+    if not 1 <= held_out < cases or kidney_count >= cases:
+        raise CaseError(
+            f"expected 1 to {cases - 1} of {cases} cases held out, got {held_out}; use at least 2 "
+            "cases and leave some to train on",
+            code="split",
+        )
+    tumor_out = set(ordered[-held_out:])
+    ranked = sorted(ordered, key=lambda case: (_draw(seed, case), case))
+    if rule == "nested":
+        ranked.sort(key=lambda case: case not in tumor_out)  # stable: these first, then the draw
+    kidney_out = set(ranked[:kidney_count])
+    kidney, tumor = _apart(ordered, kidney_out), _apart(ordered, tumor_out)
     return Split(
-        kidney_train=tuple(case for case in ordered if case not in kidney_out),
-        kidney_held_out=tuple(case for case in ordered if case in kidney_out),
-        tumor_train=tuple(case for case in ordered if case not in tumour_out),
-        tumor_held_out=tuple(case for case in ordered if case in tumour_out),
-        cascade_test=tuple(case for case in ordered if case in kidney_out & tumour_out),
+        kidney_train=kidney.train,
+        kidney_held_out=kidney.held_out,
+        tumor_train=tumor.train,
+        tumor_held_out=tumor.held_out,
+        cascade_test=_apart(ordered, kidney_out & tumor_out).held_out,
         seed=seed,
         rule=rule,
     )
@@ -84,22 +102,27 @@ def split_cases(
 def fold(case_ids: Sequence[str], k: int, *, seed: int, n_folds: int = 5) -> Fold:
     """Fold k of n (0-based). A case's fold depends on its own id and the seed alone.
 
-    Numbered cases are dealt in blocks of n consecutive numbers, one case of a block to each fold in an order
-    drawn by seed, so that a whole cohort is balanced; ids without a number are dealt by hash.
-    Raises CaseError when a side is empty.
+    Numbered cases are dealt in blocks of n consecutive numbers, one case of a block to each fold
+    in an order drawn by seed, so that a whole cohort is balanced; ids without a number are dealt
+    by hash. Raises CaseError when a side is empty.
     """
     if not 0 <= k < n_folds:
         raise CaseError(f"k: expected a fold from 0 to {n_folds - 1}, got {k}", code="split")
     ordered = _in_order(case_ids)
-    held_out = tuple(case for case in ordered if _fold_of(case, n_folds, seed) == k)
-    train = tuple(case for case in ordered if case not in held_out)
-    if not held_out or not train:
+    found = _apart(ordered, {case for case in ordered if _fold_of(case, n_folds, seed) == k})
+    if not found.held_out or not found.train:
         raise CaseError(
-            f"fold {k} of {n_folds}: {len(held_out)} of {len(ordered)} cases are held out; "
+            f"fold {k} of {n_folds}: {len(found.held_out)} of {len(ordered)} cases are held out; "
             "use fewer folds, more cases or another seed",
             code="split",
         )
-    return Fold(train=train, held_out=held_out)
+    return found
+
+
+def _apart(ordered: Sequence[str], chosen: set[str]) -> Fold:
+    """Hold out the chosen cases."""
+    train = tuple(case for case in ordered if case not in chosen)
+    return Fold(train=train, held_out=tuple(case for case in ordered if case in chosen))
 
 
 def _fold_of(case_id: str, n_folds: int, seed: int) -> int:
@@ -107,24 +130,8 @@ def _fold_of(case_id: str, n_folds: int, seed: int) -> int:
     if number is None:
         return _draw(seed, case_id) % n_folds
     block, place = divmod(int(number.group()), n_folds)
-    dealt = sorted(
-        range(n_folds), key=lambda at: _draw(seed, f"block {block} of {n_folds} place {at}")
-    )
-    return dealt[place]
-
-
-def _held_out_counts(cases: int, held_out: int | None) -> tuple[int, int]:
-    """How many cases the tumour and the kidney stage hold out; the latter never fewer than the former."""
-    least = min(LEAST_HELD_OUT, max(1, cases // 4))
-    tumour = max(least, _share(cases, PAPER_TUMOUR_HELD_OUT)) if held_out is None else held_out
-    kidney = max(tumour, _share(cases, PAPER_KIDNEY_HELD_OUT))
-    if not 1 <= tumour < cases or kidney >= cases:
-        raise CaseError(
-            f"expected 1 to {cases - 1} of {cases} cases held out, got {tumour}; use at least 2 cases and "
-            "leave some to train on",
-            code="split",
-        )
-    return tumour, kidney
+    name = f"block {block} of {n_folds} place"
+    return sorted(range(n_folds), key=lambda at: _draw(seed, f"{name} {at}"))[place]
 
 
 def _share(cases: int, of_paper: int) -> int:
@@ -135,25 +142,10 @@ def _in_order(case_ids: Sequence[str]) -> list[str]:
     ordered = sorted(case_ids, key=natural_key)
     repeated = sorted({first for first, second in pairwise(ordered) if first == second})
     if repeated:
-        raise CaseError(
-            f"expected each case once, got {', '.join(repeated)} again; remove the repeats",
-            code="split",
-        )
+        message = f"expected each case once, got {', '.join(repeated)} again; remove the repeats"
+        raise CaseError(message, code="split")
     return ordered
-
-
-def _ranked(case_ids: Sequence[str], seed: int) -> list[str]:
-    return sorted(case_ids, key=lambda case: (_draw(seed, case), case))
 
 
 def _draw(seed: int, what: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {what}".encode(), digest_size=8).digest(), "big")
-
-
-def _require_apart(stage: str, train: Sequence[str], held_out: Sequence[str]) -> None:
-    both = sorted(set(train) & set(held_out), key=natural_key)
-    if both:
-        raise CaseError(
-            f"{stage} split: {', '.join(both)} would be trained on and tested; take them out of one side",
-            code="leak",
-        )

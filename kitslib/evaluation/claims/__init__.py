@@ -1,1 +1,1 @@
-"""The claim ledger: sentence, test, number, interval, verdict; and the published numbers beside ours."""
+"""The claim ledger: sentence, measure, number, interval, verdict; and published scores."""

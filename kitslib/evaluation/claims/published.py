@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+
+import pandas as pd
+
+COLUMNS = (
+    "system", "challenge", "tk_dice", "tumor_dice", "composite", "kits23_dice",
+    "kits23_surface_dice", "note",
+)  # fmt: skip
+# mean scores, named as `score_case` names ours: KiTS19's three, then KiTS23's two, which are means
+# over its three nested classes and no composite; None: not given
+PUBLISHED = pd.DataFrame([
+    ("winner (residual 3D U-Net, nnU-Net)", "KiTS19", 0.974, 0.851, 0.912, None, None,
+     "90 test cases"),
+    ("two annotators", "KiTS19", 0.983, 0.923, 0.953, None, None, "one against the other"),
+    ("MLPerf inference 3D U-Net reference", "KiTS19", 0.935, 0.789, 0.862, None, None, ""),
+    ("winner (Auto3DSeg)", "KiTS23", None, None, None, 0.835, 0.723, "means over three classes"),
+    ("MIScnn", "KiTS19", 0.93, 0.30, None, None, None, "20 cases; kidney approximate"),
+    ("this paper, before oversampling", "KiTS19", None, 0.45, None, None, None, "15 cases"),
+    ("this paper, after oversampling", "KiTS19", None, 0.70, None, None, None,
+     "15 cases; approximate"),
+], columns=COLUMNS)  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedScore:
-    """Mean Dice that somebody published; None where not given. `mean_surface` is KiTS23's surface Dice."""
-
-    system: str
-    kidney: float | None = None
-    tumor: float | None = None
-    mean: float | None = None
-    mean_surface: float | None = None
-    note: str = ""
-
-
-PUBLISHED: tuple[PublishedScore, ...] = (
-    PublishedScore(
-        system="KiTS19 winner (residual 3D U-Net, nnU-Net)",
-        kidney=0.974,
-        tumor=0.851,
-        mean=0.912,
-        note="90 test cases",
-    ),
-    PublishedScore(
-        system="two annotators", kidney=0.983, tumor=0.923, mean=0.953, note="one against the other"
-    ),
-    PublishedScore(
-        system="MLPerf inference 3D U-Net reference", kidney=0.935, tumor=0.789, mean=0.862
-    ),
-    PublishedScore(
-        system="KiTS23 winner (Auto3DSeg)",
-        mean=0.835,
-        mean_surface=0.723,
-        note="mean over KiTS23's three classes",
-    ),
-    PublishedScore(
-        system="MIScnn, KiTS19 entry", kidney=0.93, tumor=0.30, note="20 cases; kidney approximate"
-    ),
-    PublishedScore(system="this paper, before oversampling", tumor=0.45, note="15 cases"),
-    PublishedScore(
-        system="this paper, after oversampling", tumor=0.70, note="15 cases; approximate"
-    ),
-)
+def beside_published(ours: Mapping[str, object]) -> pd.DataFrame:
+    """Return our scores, named as in COLUMNS, above the published ones."""
+    return pd.DataFrame([ours, *PUBLISHED.to_dict("records")])

@@ -6,35 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
-from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
-EmptyRule = Literal["nan", "one"]
+NAN = float("nan")
 Spacing = tuple[float, float, float]
 Corner = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 
-# Marching cubes: the triangles, as area vectors (z, y, x), with which one edge-connected group of corners is
-# cut off a unit cube. Any other configuration is one of these six turned or mirrored, or several side by
-# side.
-CUT_OFF: dict[tuple[Corner, ...], list[tuple[float, float, float]]] = {
-    ((0, 0, 0),): [(1 / 8, 1 / 8, 1 / 8)],
-    ((0, 0, 0), (0, 0, 1)): [(1 / 4, 1 / 4, 0)] * 2,
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0)): [
-        (1 / 2, 0, 0),
-        (1 / 4, 1 / 4, 1 / 4),
-        (1 / 8, 1 / 8, 1 / 8),
-    ],
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)): [(1 / 2, 0, 0)] * 2,
-    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)): [(1 / 4, 1 / 4, 1 / 4)] * 2
-    + [(1 / 8, 1 / 8, 1 / 8)] * 2,
-    ((0, 1, 1), (1, 1, 1), (1, 1, 0), (1, 0, 0)): [
-        (0, 1 / 4, 1 / 4),
-        (1 / 4, 0, 1 / 4),
-        (1 / 8, 1 / 8, 1 / 8),
-        (3 / 8, 3 / 8, 3 / 8),
-    ],
+# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, with which one edge-connected
+# group of corners is cut off a unit cube. Any other configuration is one of these six turned or
+# mirrored, or several side by side.
+CUT_OFF: dict[tuple[Corner, ...], list[Corner]] = {
+    ((0, 0, 0),): [(1, 1, 1)],
+    ((0, 0, 0), (0, 0, 1)): [(2, 2, 0), (2, 2, 0)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0)): [(4, 0, 0), (2, 2, 2), (1, 1, 1)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)): [(4, 0, 0), (4, 0, 0)],
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)): [(2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)],
+    ((0, 1, 1), (1, 1, 1), (1, 1, 0), (1, 0, 0)): [(0, 2, 2), (2, 0, 2), (1, 1, 1), (3, 3, 3)],
 }
 
 
@@ -44,9 +35,9 @@ class ScoreError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceDistances:
-    """For every surface element of two masks its area and the distance to the other surface.
+    """For every surface element of two masks its area in mm² and its distance to the other one.
 
-    Arrays of one dimension: `*_mm` distances (infinite where the other mask is empty), `*_area` in mm².
+    Arrays of one dimension; distances in mm are infinite where the other mask is empty.
     """
 
     pred_mm: np.ndarray
@@ -54,21 +45,40 @@ class SurfaceDistances:
     truth_mm: np.ndarray
     truth_area: np.ndarray
 
+    def dice(self, tolerance_mm: float, empty: float = NAN) -> float:
+        """Return the surface Dice: the share of both areas within a tolerance of the other surface.
+
+        `empty` is the value where both masks are empty. Source: Nikolov et al., arXiv 1809.04430.
+        """
+        total = self.pred_area.sum() + self.truth_area.sum()
+        if total == 0:
+            return empty
+        pred_near = self.pred_area[self.pred_mm <= tolerance_mm].sum()
+        truth_near = self.truth_area[self.truth_mm <= tolerance_mm].sum()
+        return float((pred_near + truth_near) / total)
+
+    def hd95_mm(self) -> float:
+        """Return the 95th percentile of the distance by area, the larger direction; NaN: empty."""
+        if self.pred_mm.size == 0 or self.truth_mm.size == 0:
+            return NAN
+        pred_mm = _area_percentile(self.pred_mm, self.pred_area)
+        return max(pred_mm, _area_percentile(self.truth_mm, self.truth_area))
+
 
 def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> SurfaceDistances:
-    """Distance from each surface element of one mask to the nearest of the other, both ways.
+    """Return the distance from each surface element of one mask to the nearest of the other.
 
-    pred, truth: bool (D, H, W); spacing (z, y, x) in mm. A surface element is a 2×2×2 neighbourhood that
-    holds both values; its area is that of the marching-cubes triangles. Raises ScoreError on unequal shapes
-    or a bad spacing. Source: Nikolov et al., arXiv 1809.04430, whose definition KiTS23 uses.
+    pred, truth: bool (D, H, W); spacing (z, y, x) in mm. A surface element is a 2×2×2
+    neighbourhood that holds both values; its area is that of the marching-cubes triangles. Raises
+    ScoreError on unequal shapes or a bad spacing. Source: Nikolov et al., arXiv 1809.04430, whose
+    definition KiTS23 uses.
     """
     check_masks(pred, truth)
     spacing = check_spacing(spacing)
     box = joint_box(pred, truth)
     areas = _element_areas(spacing)
-    (pred_at, pred_codes), (truth_at, truth_codes) = (
-        _elements(mask[box]) for mask in (pred, truth)
-    )
+    pred_at, pred_codes = _elements(pred[box])
+    truth_at, truth_codes = _elements(truth[box])
     corners = tuple(side.stop - side.start + 1 for side in box)
     return SurfaceDistances(
         pred_mm=_nearest_mm(pred_at, truth_at, corners, spacing),
@@ -78,91 +88,34 @@ def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> 
     )
 
 
-def surface_dice(
-    pred: np.ndarray,
-    truth: np.ndarray,
-    spacing: Spacing,
-    *,
-    tolerance_mm: float,
-    empty: EmptyRule = "nan",
-) -> float:
-    """Share of both surfaces' area that lies within a tolerance of the other surface.
-
-    pred, truth: bool (D, H, W); spacing (z, y, x) and tolerance in mm. Both masks empty: NaN or 1 by `empty`;
-    one empty: 0. Source: Nikolov et al., arXiv 1809.04430.
-    """
-    return surface_dice_of(
-        surface_distances(pred, truth, spacing), tolerance_mm=tolerance_mm, empty=empty
-    )
-
-
-def surface_dice_of(
-    distances: SurfaceDistances, *, tolerance_mm: float, empty: EmptyRule = "nan"
-) -> float:
-    """Surface Dice from distances that are already known; see `surface_dice`."""
-    d = distances
-    total = d.pred_area.sum() + d.truth_area.sum()
-    if total == 0:
-        return 1.0 if empty == "one" else float("nan")
-    near = (
-        d.pred_area[d.pred_mm <= tolerance_mm].sum()
-        + d.truth_area[d.truth_mm <= tolerance_mm].sum()
-    )
-    return float(near / total)
-
-
-def hd95_mm(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
-    """95th percentile of the surface distance by area, the larger of the two directions, in mm.
-
-    pred, truth: bool (D, H, W); spacing (z, y, x) in mm. NaN when a mask is empty: there is no distance.
-    """
-    return hd95_of(surface_distances(pred, truth, spacing))
-
-
-def hd95_of(distances: SurfaceDistances) -> float:
-    """HD95 from distances that are already known; see `hd95_mm`."""
-    d = distances
-    if d.pred_mm.size == 0 or d.truth_mm.size == 0:
-        return float("nan")
-    return max(_area_percentile(d.pred_mm, d.pred_area), _area_percentile(d.truth_mm, d.truth_area))
-
-
-def joint_box(pred: np.ndarray, truth: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box around all that is not 0 in either array; empty slices when there is nothing."""
-    depth = np.zeros(len(pred), dtype=bool)
-    plane = np.zeros(pred.shape[1:], dtype=bool)
-    for z, (one, other) in enumerate(zip(pred, truth, strict=True)):
-        either = (one != 0) | (other != 0)
-        depth[z] = either.any()
-        plane |= either
-    profiles = depth, plane.any(axis=1), plane.any(axis=0)
-    inside = [np.flatnonzero(profile) for profile in profiles]
-    z, y, x = (slice(int(i[0]), int(i[-1]) + 1) if i.size else slice(0, 0) for i in inside)
-    return z, y, x
+def joint_box(pred: np.ndarray, truth: np.ndarray) -> Box:
+    """Return the smallest box around all that is not 0 in either array, empty where nothing is."""
+    (box,) = ndimage.find_objects(np.logical_or(pred, truth).view(np.uint8), max_label=1)
+    return box or (slice(0, 0),) * 3
 
 
 def check_masks(pred: np.ndarray, truth: np.ndarray) -> None:
     """Raise ScoreError unless both are volumes (D, H, W) of one shape."""
     if pred.ndim != 3 or pred.shape != truth.shape:
         raise ScoreError(
-            f"prediction {pred.shape} and truth {truth.shape} must be volumes (D, H, W) on one grid: "
-            "bring the prediction back to the truth's own geometry before scoring"
+            f"prediction {pred.shape} and truth {truth.shape} must be volumes (D, H, W) on one "
+            "grid: bring the prediction back to the truth's own geometry before scoring"
         )
 
 
 def check_spacing(spacing: Spacing) -> Spacing:
-    """The spacing as three floats; ScoreError unless it is three finite positive lengths in mm."""
-    values = tuple(float(s) for s in spacing)
-    if len(values) != 3 or not all(0 < s < float("inf") for s in values):
+    """Return the spacing as floats; ScoreError unless it is three finite positive lengths in mm."""
+    values = tuple(map(float, spacing))
+    if len(values) != 3 or not np.isfinite(values).all() or min(values) <= 0:
         raise ScoreError(f"spacing must be three positive lengths (z, y, x) in mm, got {values}")
     return values
 
 
 def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the 8 voxels around a voxel corner differ: flat positions in (D+1, H+1, W+1), and codes.
+    """Where the 8 voxels around a corner differ: flat positions in (D+1, H+1, W+1), and codes.
 
-    A code's bits are those voxels, the first (lowest z, y, x) being bit 7. Slice by slice, to stay in the
-    cache.
+    A code's bits are those voxels, the first (lowest z, y, x) being bit 7. Slice by slice, to
+    stay in the processor's cache.
     """
     depth, rows, columns = mask.shape
     above = np.zeros((rows + 1, columns + 1), dtype=np.uint8)
@@ -184,13 +137,11 @@ def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _nearest_mm(
     points: np.ndarray, targets: np.ndarray, shape: tuple[int, ...], spacing: Spacing
 ) -> np.ndarray:
-    """Distance in mm of each point to its nearest target; both are sorted flat indices into `shape`."""
+    """Distance in mm of each point to its nearest target; both are sorted flat indices."""
     distances = np.zeros(points.size)
     if targets.size == 0:
         return distances + np.inf
     apart = np.flatnonzero(~np.isin(points, targets, assume_unique=True))
-    if apart.size == 0:
-        return distances
     scale = np.asarray(spacing)
     grid = np.stack(np.unravel_index(targets, shape), axis=1)
     start = np.stack(np.unravel_index(points[apart], shape), axis=1)
@@ -201,11 +152,11 @@ def _nearest_mm(
     return distances
 
 
-def _area_percentile(distances: np.ndarray, areas: np.ndarray, share: float = 0.95) -> float:
-    """The smallest distance that at least `share` of the area keeps."""
+def _area_percentile(distances: np.ndarray, areas: np.ndarray) -> float:
+    """The smallest distance that at least 95 % of the area keeps."""
     order = np.argsort(distances)
     reached = np.cumsum(areas[order]) / areas.sum()
-    return float(distances[order[min(np.searchsorted(reached, share), order.size - 1)]])
+    return float(distances[order[min(np.searchsorted(reached, 0.95), order.size - 1)]])
 
 
 def _element_areas(spacing: Spacing) -> np.ndarray:
@@ -219,21 +170,21 @@ def _element_areas(spacing: Spacing) -> np.ndarray:
 def _triangles() -> tuple[np.ndarray, ...]:
     """Area vectors (triangles, 3) in a unit cube for each of the 256 neighbourhoods.
 
-    The fewer corners (inside or outside) are the ones cut off, group by group. Source: marching cubes,
-    Lorensen and Cline 1987, which settles ambiguous faces by cutting off the fewer corners.
+    The fewer corners (inside or outside) are the ones cut off, group by group. Source: marching
+    cubes, Lorensen and Cline 1987, which settles ambiguous faces by cutting off the fewer corners.
     """
     shapes = dict(_turned_shapes())
     everything = list(product((0, 1), repeat=3))
     table = []
     for code in range(256):
-        inside = {c for bit, c in enumerate(everything) if code >> (7 - bit) & 1}
+        inside = {corner for bit, corner in enumerate(everything) if code >> (7 - bit) & 1}
         fewer = inside if len(inside) <= 4 else set(everything) - inside
-        vectors = [v for group in _groups(fewer) for v in shapes[group]]
-        table.append(np.array(vectors, dtype=float).reshape(-1, 3))
+        vectors = [vector for group in _groups(fewer) for vector in shapes[group]]
+        table.append(np.array(vectors, dtype=float).reshape(-1, 3) / 8)
     return tuple(table)
 
 
-def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[tuple[float, float, float]]]]:
+def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[Corner]]]:
     """The six shapes of CUT_OFF in all 48 orientations of the cube."""
     for corners, vectors in CUT_OFF.items():
         for (a, b, c), flip in product(permutations(range(3)), product((0, 1), repeat=3)):
@@ -245,12 +196,9 @@ def _groups(corners: set[Corner]) -> Iterator[frozenset[Corner]]:
     """The corners split into groups connected along cube edges."""
     left = set(corners)
     while left:
-        group = {left.pop()}
-        while near := {
-            c
-            for c in left
-            if any(sum(i != j for i, j in zip(c, g, strict=True)) == 1 for g in group)
-        }:
-            group |= near
+        group = [left.pop()]
+        for corner in group:  # grows on the way
+            near = {other for other in left if np.abs(np.subtract(other, corner)).sum() == 1}
+            group += near
             left -= near
         yield frozenset(group)

@@ -24,6 +24,10 @@ from .panels import overlay_panel as overlay_panel
 from .panels import plane_slice as plane_slice
 from .panels import plane_spacing as plane_spacing
 from .panels import three_planes as three_planes
+from .samples import center as center
+from .samples import sample_grid as sample_grid
+from .samples import sample_view as sample_view
+from .samples import show_mask as show_mask
 from .style import NAMES as NAMES
 from .style import PALETTE as PALETTE
 from .style import WORDS as WORDS

@@ -13,72 +13,74 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from kitslib.reporting.figures.style import CYCLE, NAMES, PALETTE, WORDS, FigureError
+from kitslib.reporting.figures.style import CYCLE, NAMES, PALETTE, WIDTH, WORDS, FigureError
 
 LINES = ("-", "--", ":")  # one after the other once all colours are used
+HU_LIMITS, HU_BINS = (-150.0, 350.0), 100
 
 
-def _table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
+def checked_table(table: Any, needed: Sequence[str], what: str) -> pd.DataFrame:
+    """A table (frame, mapping of lists, rows) as a frame that has rows and the needed columns.
+
+    Raises FigureError, naming the figure (`what`) and what came instead.
+    """
     frame = pd.DataFrame(table)
-    missing = [name for name in needed if name not in frame]
-    if missing or frame.empty:
+    if frame.empty or not set(needed) <= set(frame):
         got = f"{len(frame)} rows with {', '.join(map(str, frame)) or 'no columns'}"
         raise FigureError(f"{what}: expected rows with {', '.join(needed)}, got {got}")
     return frame
 
 
-def _word(column: str) -> str:
-    """A column's name as an axis says it."""
-    return column.removesuffix("_ml").replace("_", " ").replace("tumor", "tumour")
+def name_rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Name rows 0, 1, … of a chart that reads from the top."""
+    ax.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.45, -0.55))
+    ax.grid(False, axis="y")
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    return plt.subplots(figsize=size)[1] if ax is None else ax
+def spread_out(count: int, height: float) -> np.ndarray:
+    """Offsets (count,) that keep dots of one row apart, within `height` of a row."""
+    return ((np.arange(count) * 0.618034) % 1 - 0.5) * height
 
 
-def learning_curves(
-    histories: Mapping[str, Any], *, columns: Sequence[str] = ("loss", "dice"), x: str = "epoch"
-) -> Figure:
-    """One panel per column, one colour per run; with a ``seed`` column thin lines per seed and the mean.
+def learning_curves(histories: Mapping[str, Any]) -> Figure:
+    """Loss and Dice over epochs, one colour per run; thin lines per seed where there are several.
 
-    ``histories`` maps a name to its table (frame, mapping of lists, or rows); a run without a column is
-    not in its panel. Raises FigureError when there is no history or one has no ``x``.
+    `histories` maps a run to its table with `epoch` and where known `loss`, `dice` and `seed`.
+    Raises FigureError when there is no history or one has no `epoch`.
     """
-    frames = {name: _table(table, [x], f"history {name!r}") for name, table in histories.items()}
+    frames = {}
+    for name, table in histories.items():
+        frames[name] = checked_table(table, ["epoch"], f"history {name!r}")
     if not frames:
         raise FigureError("learning curves: expected at least one history, got none")
-    fig, axes = plt.subplots(1, len(columns), figsize=(8.8, 3.3), squeeze=False)
-    for ax, column in zip(axes[0], columns, strict=True):
+    epochs = pd.concat(frames)["epoch"]
+    room = max(0.03 * (epochs.max() - epochs.min()), 0.5)
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
+    for ax, column in zip(axes, ("loss", "dice"), strict=True):
         for index, (name, frame) in enumerate(frames.items()):
+            turn, place = divmod(index, len(CYCLE))
+            style = {"color": CYCLE[place], "linestyle": LINES[turn % len(LINES)], "label": name}
             if column in frame:
-                turn, place = divmod(index, len(CYCLE))
-                style = {"color": CYCLE[place], "linestyle": LINES[turn % len(LINES)]}
-                _curve(ax, frame.dropna(subset=[column]), x, column, name, style)
-        ax.set(xlabel=x, title=_word(column), xlim=_whole(frames, x))
-        if "dice" in column:
-            ax.set_ylim(0, 1)
+                _curve(ax, frame.dropna(subset=[column]), column, style)
+        limits = (epochs.min() - room, epochs.max() + room)
+        ax.set(xlabel="epoch", title=column, xlim=limits)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(frames) > 1:
-        crowded = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(frames) > 5 else {}
-        axes[0][-1].legend(**crowded)
+    axes[1].set_ylim(0, 1)
+    if len(frames) > 5:
+        axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    elif len(frames) > 1:
+        axes[1].legend()
     return fig
 
 
-def _whole(frames: Mapping[str, pd.DataFrame], x: str) -> tuple[float, float]:
-    """From the first to the last ``x`` of all runs, so that panels agree, with a little room on either side."""
-    values = pd.concat([frame[x] for frame in frames.values()])
-    room = max(0.03 * (values.max() - values.min()), 0.5)
-    return values.min() - room, values.max() + room
-
-
-def _curve(
-    ax: Axes, frame: pd.DataFrame, x: str, column: str, name: str, style: Mapping[str, str]
-) -> None:
+def _curve(ax: Axes, frame: pd.DataFrame, column: str, style: dict[str, str]) -> None:
     if "seed" in frame and frame["seed"].nunique() > 1:
+        thin = {**style, "label": None, "linewidth": 0.8, "alpha": 0.45}
         for _, one in frame.groupby("seed"):
-            ax.plot(one[x], one[column], **style, linewidth=0.8, alpha=0.45)
-        frame = frame.groupby(x, as_index=False)[column].mean()
-    ax.plot(frame[x], frame[column], **style, label=name, marker="o" if len(frame) < 3 else None)
+            ax.plot(one["epoch"], one[column], **thin)
+        frame = frame.groupby("epoch", as_index=False)[column].mean()
+    marker = "o" if len(frame) < 3 else None
+    ax.plot(frame["epoch"], frame[column], **style, marker=marker)
 
 
 def dice_strip(
@@ -89,167 +91,108 @@ def dice_strip(
     by: str = "arm",
     ax: Axes | None = None,
 ) -> Axes:
-    """A dot per case in one row per group, the mean as a diamond, and the given interval around it.
+    """A dot per case in one row per group, the mean as a diamond, the given interval around it.
 
-    ``table`` has the columns ``by`` and ``value``; ``intervals`` maps a group to (low, high) of its mean.
+    `table` has the columns `by` and `value`; `intervals` maps a group to (low, high) of its mean.
     """
-    frame = _table(table, [by, value], "dice strip")
-    groups = list(dict.fromkeys(frame[by]))
-    ax = _axes(ax, (8.8, 0.55 * len(groups) + 0.9))
+    frame = checked_table(table, [by, value], "dice strip")
+    groups, intervals = list(dict.fromkeys(frame[by])), intervals or {}
+    if ax is None:
+        ax = plt.subplots(figsize=(WIDTH, 0.55 * len(groups) + 0.9))[1]
+    mark = {"marker": "D", "s": 48, "edgecolor": "white", "zorder": 3}
     for row, group in enumerate(groups):
         points = np.sort(frame.loc[frame[by] == group, value].dropna().to_numpy(float))
         if not len(points):
             continue
-        shift = ((np.arange(len(points)) * 0.618034) % 1 - 0.5) * 0.4
-        ax.scatter(points, row + shift, s=20, color=PALETTE["muted"], alpha=0.55, linewidths=0)
-        if intervals and group in intervals:
-            ax.plot(
-                intervals[group],
-                [row, row],
-                color=PALETTE["tumor"],
-                linewidth=3.2,
-                solid_capstyle="round",
-            )
-        ax.scatter(
-            [points.mean()],
-            [row],
-            marker="D",
-            s=48,
-            color=PALETTE["tumor"],
-            edgecolor="white",
-            zorder=3,
-        )
-        ax.annotate(
-            f"{points.mean():.3f}",
-            (1.01, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
-    ax.set(
-        yticks=range(len(groups)),
-        yticklabels=groups,
-        ylim=(len(groups) - 0.45, -0.55),
-        xlabel=f"{_word(value)} (dots: cases, diamond: mean{', bar: its interval' if intervals else ''})",
-    )
-    ax.grid(False, axis="y")
+        dots = {"s": 20, "color": PALETTE["muted"], "alpha": 0.55, "linewidths": 0}
+        ax.scatter(points, row + spread_out(len(points), 0.4), **dots)
+        if group in intervals:
+            _bar(ax, row, intervals[group], PALETTE["tumor"], 3.2)
+        ax.scatter([points.mean()], [row], color=PALETTE["tumor"], **mark)
+        _beside(ax, row, f"{points.mean():.3f}", 9)
+    name_rows(ax, groups)
+    words = ", bar: its interval" if intervals else ""
+    ax.set_xlabel(f"{value} (dots: cases, diamond: mean{words})")
     return ax
 
 
-def forest(effects: Any, *, xlabel: str = "difference in Dice", ax: Axes | None = None) -> Axes:
-    """Effects with their intervals against zero: filled where the interval excludes zero, else hollow.
+def _bar(ax: Axes, row: int, ends: Sequence[float], color: str, width: float) -> None:
+    ax.plot(ends, [row, row], color=color, linewidth=width, solid_capstyle="round")
 
-    ``effects`` has the columns label, effect, low and high, and n where known.
+
+def _beside(ax: Axes, row: int, words: str, size: float) -> None:
+    """Write words to the right of a chart's row."""
+    place = {"xycoords": ("axes fraction", "data"), "va": "center"}
+    ax.annotate(words, (1.01, row), fontsize=size, **place)
+
+
+def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
+    """Effects with their intervals: filled where the interval excludes zero, else hollow.
+
+    `effects` has the columns label, effect, low and high, and n where known.
     """
-    frame = _table(effects, ["label", "effect", "low", "high"], "forest")
-    ax = _axes(ax, (8.8, 0.42 * len(frame) + 0.9))
+    frame = checked_table(effects, ["label", "effect", "low", "high"], "forest")
+    ax = plt.subplots(figsize=(WIDTH, 0.42 * len(frame) + 0.9))[1]
     ax.axvline(0, color=PALETTE["truth"], linewidth=1)
     for row, one in enumerate(frame.to_dict("records")):
-        clear = one["low"] > 0 or one["high"] < 0
-        color = (
-            PALETTE["muted"]
-            if not clear
-            else PALETTE["kidney"]
-            if one["effect"] > 0
-            else PALETTE["tumor"]
-        )
-        ax.plot(
-            [one["low"], one["high"]],
-            [row, row],
-            color=color,
-            linewidth=2.4,
-            solid_capstyle="round",
-        )
-        ax.scatter(
-            [one["effect"]],
-            [row],
-            s=52,
-            marker="s",
-            zorder=3,
-            color=color if clear else "white",
-            edgecolor=color,
-            linewidths=1.6,
-        )
-        words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]".replace(
-            "-", "−"
-        )
+        color, face = PALETTE["muted"], "white"
+        if one["low"] > 0 or one["high"] < 0:
+            color = face = PALETTE["kidney" if one["effect"] > 0 else "tumor"]
+        _bar(ax, row, (one["low"], one["high"]), color, 2.4)
+        mark = {"s": 52, "marker": "s", "zorder": 3, "linewidths": 1.6}
+        ax.scatter([one["effect"]], [row], color=face, edgecolor=color, **mark)
+        words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]"
         if pd.notna(one.get("n")):
             words += f"  n = {int(one['n'])}"
-        ax.annotate(
-            words, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8.5
-        )
-    ax.set(
-        yticks=range(len(frame)),
-        yticklabels=frame["label"],
-        ylim=(len(frame) - 0.4, -0.6),
-        xlabel=xlabel,
-    )
-    ax.grid(False, axis="y")
+        _beside(ax, row, words.replace("-", "−"), 8.5)
+    name_rows(ax, frame["label"])
+    ax.set_xlabel(xlabel)
     return ax
 
 
 def _bound(value: float) -> str:
-    """Three decimals, or the first digit of a value that they would hide: beside zero its side is what counts."""
+    """Three decimals, or the first digit of a value that they would hide, so its sign is seen."""
     return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0 else f"{value:+.1g}"
 
 
-def dice_against_volume(
-    table: Any,
-    *,
-    volume: str = "tumor_ml",
-    value: str = "dice",
-    by: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """A dot per case: Dice over volume in ml on a logarithmic axis, coloured by the column ``by`` if given.
+def dice_against_volume(table: Any) -> Axes:
+    """A dot per case: `dice` over `tumor_ml` on a logarithmic axis.
 
     A volume of 0 ml has no place on the axis and is left out; the legend says how many.
     """
-    frame = _table(table, [volume, value] + ([by] if by else []), "dice against volume").dropna(
-        subset=[volume, value]
-    )
-    ax = _axes(ax, (8.8, 3.6))
-    shown = frame[frame[volume] > 0]
-    groups = shown.groupby(by, sort=False) if by else [(None, shown)]
-    for index, (name, part) in enumerate(groups):
-        color = CYCLE[index % len(CYCLE)] if by else PALETTE["tumor"]
-        ax.scatter(
-            part[volume], part[value], s=30, alpha=0.75, color=color, linewidths=0, label=name
-        )
-    dropped = len(frame) - len(shown)
-    if dropped:
-        ax.scatter([], [], s=0, label=f"{dropped} with 0 ml not shown")
-    ax.set(
-        xscale="log", xlabel=f"{_word(volume)} volume, ml", ylabel=_word(value), ylim=(-0.03, 1.03)
-    )
+    columns = ["tumor_ml", "dice"]
+    frame = checked_table(table, columns, "dice against volume").dropna(subset=columns)
+    shown = frame[frame["tumor_ml"] > 0]
+    ax = plt.subplots(figsize=(WIDTH, 3.6))[1]
+    dots = {"s": 30, "alpha": 0.75, "color": PALETTE["tumor"], "linewidths": 0}
+    ax.scatter(shown["tumor_ml"], shown["dice"], **dots)
+    ax.set(xscale="log", xlabel="tumour volume, ml", ylabel="Dice", ylim=(-0.03, 1.03))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    if by or dropped:
+    if len(shown) < len(frame):
+        ax.scatter([], [], s=0, label=f"{len(frame) - len(shown)} with 0 ml not shown")
         ax.legend()
     return ax
 
 
 def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
-    """Mean Dice of each arm over what it costs, one panel per cost on a logarithmic axis, arms named at their dots.
+    """Mean Dice of each arm over its costs, one panel per cost on a logarithmic axis.
 
-    ``table`` has the columns arm, dice, low, high (an interval) and those of ``costs``, which maps a column to the
-    words on its axis.
+    `table` has the columns arm, dice, low, high (an interval) and those of `costs`, which maps a
+    column to the words on its axis. Arms are named at their dots.
     """
-    frame = _table(table, ["arm", "dice", "low", "high", *costs], "dice against cost")
-    fig, axes = plt.subplots(
-        1, len(costs), figsize=(4.6 * len(costs), 3.8), sharey=True, squeeze=False
-    )
+    frame = checked_table(table, ["arm", "dice", "low", "high", *costs], "dice against cost")
+    size = (4.6 * len(costs), 3.8)
+    fig, axes = plt.subplots(1, len(costs), figsize=size, sharey=True, squeeze=False)
+    spread = [frame["dice"] - frame["low"], frame["high"] - frame["dice"]]
+    style = {"color": PALETTE["kidney"], "ecolor": PALETTE["muted"], "elinewidth": 1}
     for ax, (column, words) in zip(axes[0], costs.items(), strict=True):
-        spread = [frame["dice"] - frame["low"], frame["high"] - frame["dice"]]
-        ax.errorbar(
-            frame[column], frame["dice"], yerr=spread, fmt="o", color=PALETTE["kidney"], ecolor=PALETTE["muted"],
-            elinewidth=1, markersize=5,
-        )  # fmt: skip
+        ax.errorbar(frame[column], frame["dice"], yerr=spread, fmt="o", markersize=5, **style)
         ax.set(xscale="log", xlabel=words)
         ax.xaxis.set_major_locator(MaxNLocator(5))  # arms differ by less than a decade
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.margins(x=0.18)
-    axes[0, 0].set_ylabel(_word("dice"))
+    axes[0, 0].set_ylabel("Dice")
     fig.canvas.draw()  # where the dots are on the page is known from here
     for ax, column in zip(axes[0], costs, strict=True):
         _name_dots(ax, frame[column], frame["dice"], frame["arm"])
@@ -257,132 +200,113 @@ def dice_against_cost(table: Any, costs: Mapping[str, str]) -> Figure:
 
 
 def _name_dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequence[str]) -> None:
-    """Write each name beside its dot, on the side and at the height that is nearest and still free."""
-    steps = sorted(np.arange(-60, 61, 3), key=abs)
-    places = sorted(((x, y) for y in steps for x in (6, -6)), key=lambda place: abs(place[1]))
+    """Write each name beside its dot, on the side and at the height that is nearest and free."""
+    places = [(side, height) for height in range(-60, 61, 3) for side in (6, -6)]
+    places.sort(key=lambda place: abs(place[1]))
     dots = ax.transData.transform(np.column_stack([xs, ys]))
     taken = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in dots]
+    style = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
     for x, y, name in sorted(zip(xs, ys, names, strict=True), key=lambda one: -one[1]):
-        words = ax.annotate(
-            name, (x, y), places[0], textcoords="offset points", va="center", fontsize=7.5
-        )
+        words = ax.annotate(name, (x, y), places[0], **style)
         for place in places:
             words.set(position=place, ha="left" if place[0] > 0 else "right")
             box = words.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
+            if not any(map(box.overlaps, taken)):
                 break
         taken.append(box)
 
 
-def hu_distributions(
-    samples: Mapping[str, np.ndarray],
-    *,
-    limits: tuple[float, float] = (-150.0, 350.0),
-    bins: int = 100,
-    ax: Axes | None = None,
-) -> Axes:
-    """Density of HU per tissue with its median as a dashed line; values outside the limits are not drawn.
+def hu_distributions(samples: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
+    """Density of HU per tissue, its median as a dashed line; values beyond the axis are not drawn.
 
-    ``samples`` maps a tissue (kidney, tumor, cyst keep their colours) to an array of HU of any shape.
+    `samples` maps a tissue (kidney, tumor, cyst keep their colours) to HU of any shape.
     """
-    ax = _axes(ax, (8.8, 3.4))
-    edges = np.linspace(*limits, bins + 1)
-    spare = iter(
-        [color for color in CYCLE if color not in {PALETTE[name] for name in NAMES.values()}] * 4
-    )
+    if ax is None:
+        ax = plt.subplots(figsize=(WIDTH, 3.4))[1]
+    edges = np.linspace(*HU_LIMITS, HU_BINS + 1)
     words = {name: WORDS[value] for value, name in NAMES.items()}
+    colors = {name: PALETTE[name] for name in words}
+    spare = [color for color in CYCLE if color not in colors.values()]
     for name, values in samples.items():
         values = np.asarray(values, float).ravel()
         if not values.size:
             continue
-        color = PALETTE[name] if name in words else next(spare)
+        color = colors.setdefault(name, spare[(len(colors) - len(words)) % len(spare)])
         density = np.histogram(values, edges)[0] / (values.size * np.diff(edges))
         median = float(np.median(values))
         label = f"{words.get(name, name)}, median {median:.0f} HU".replace("-", "−")
         ax.stairs(density, edges, fill=True, color=color, alpha=0.18)
         ax.stairs(density, edges, color=color, linewidth=1.6, label=label)
         ax.axvline(median, color=color, linewidth=1.2, linestyle="--")
-    ax.set(xlabel="HU", ylabel="density", xlim=limits, yticks=[])
+    ax.set(xlabel="HU", ylabel="density", xlim=HU_LIMITS, yticks=[])
     ax.legend()
     return ax
 
 
-def difficulty_over_time(table: Any, *, value: str = "difficulty", ax: Axes | None = None) -> Axes:
-    """Heat map of difficulty, a row per case (hardest at the end on top) and a column per measured epoch.
+def difficulty_over_time(table: Any) -> Axes:
+    """Heat map of difficulty: a row per case (hardest at the end on top), a column per epoch.
 
-    ``table`` has the columns epoch, case and ``value``.
+    `table` has the columns epoch, case and difficulty.
     """
-    frame = _table(table, ["epoch", "case", value], "difficulty over time")
-    grid = frame.pivot_table(index="case", columns="epoch", values=value, aggfunc="mean")
+    frame = checked_table(table, ["epoch", "case", "difficulty"], "difficulty over time")
+    grid = frame.pivot_table(index="case", columns="epoch", values="difficulty", aggfunc="mean")
     grid = grid.sort_values(grid.columns[-1], ascending=False)
-    ax = _axes(ax, (8.8, min(0.24 * len(grid) + 1.1, 9.0)))
-    picture = ax.imshow(
-        grid.to_numpy(float), aspect="auto", cmap="cividis", vmin=0, interpolation="nearest"
-    )
-    step = max(1, -(-len(grid) // 30))
-    ax.set(
-        yticks=range(0, len(grid), step),
-        yticklabels=grid.index[::step],
-        xticks=range(len(grid.columns)),
-        xticklabels=grid.columns,
-        xlabel="epoch",
-    )
+    ax = plt.subplots(figsize=(WIDTH, min(0.24 * len(grid) + 1.1, 9.0)))[1]
+    style = {"aspect": "auto", "cmap": "cividis", "vmin": 0, "interpolation": "nearest"}
+    picture = ax.imshow(grid.to_numpy(float), **style)
+    step = -(-len(grid) // 30)
+    ax.set_yticks(range(0, len(grid), step), grid.index[::step])
+    ax.set_xticks(range(len(grid.columns)), grid.columns)
+    ax.set_xlabel("epoch")
     ax.tick_params(axis="y", labelsize=7.5)
     ax.grid(False)
-    ax.figure.colorbar(picture, ax=ax, label=_word(value), fraction=0.04, pad=0.02)
+    ax.figure.colorbar(picture, ax=ax, label="difficulty", fraction=0.04, pad=0.02)
     return ax
 
 
-def false_positive_split(table: Any, *, ax: Axes | None = None) -> Axes:
-    """Bars of the volume called tumour in vain, a case each: inside cysts, and elsewhere; most at the top.
+def false_positive_split(table: Any) -> Axes:
+    """Bars of the false-positive tumour volume, a case each: inside cysts, and elsewhere.
 
-    ``table`` has ``case``, ``fp_ml`` and ``cyst_fp_ml`` in ml; where the latter is missing, cysts are not known and
-    the bar is of one colour of its own. Raises FigureError on a missing column or without cases.
+    `table` has `case`, `fp_ml` and `cyst_fp_ml` in ml; where the latter is missing, cysts are not
+    known and the bar has a colour of its own. The largest stands on top.
     """
-    frame = _table(table, ["case", "fp_ml", "cyst_fp_ml"], "false positives").sort_values("fp_ml")
-    if frame.empty:
-        raise FigureError("false positives: expected at least one case, got none")
-    ax = _axes(ax, (6.4, 1.0 + 0.24 * len(frame)))
+    columns = ["case", "fp_ml", "cyst_fp_ml"]
+    frame = checked_table(table, columns, "false positives").sort_values("fp_ml")
+    ax = plt.subplots(figsize=(6.4, 1.0 + 0.24 * len(frame)))[1]
     inside = pd.to_numeric(frame["cyst_fp_ml"])
-    known = inside.notna().to_numpy()
-    names = [str(case)[-5:] for case in frame["case"]]
-    elsewhere = np.where(known, frame["fp_ml"] - inside.fillna(0), 0)
+    known, inside = inside.notna(), inside.fillna(0)
+    names, elsewhere = frame["case"].astype(str).str[-5:], frame["fp_ml"] - inside
+    ax.barh(names, inside, color=PALETTE["cyst"], label="inside cysts")
     ax.barh(
-        names, np.where(known, inside.fillna(0), 0), color=PALETTE["cyst"], label="inside cysts"
+        names, elsewhere.where(known, 0), left=inside, color=PALETTE["tumor"], label="elsewhere"
     )
-    ax.barh(names, elsewhere, left=inside.fillna(0), color=PALETTE["tumor"], label="elsewhere")
     if not known.all():
-        ax.barh(names, np.where(known, 0, frame["fp_ml"]), color="grey", label="cysts not labelled")
-    ax.set(xlabel="called tumour in vain, ml")
+        ax.barh(names, elsewhere.mask(known, 0), color="grey", label="cysts not labelled")
+    ax.set(xlabel="false-positive tumour volume, ml")
     ax.grid(axis="y", visible=False)
     ax.legend(loc="lower right")
     return ax
 
 
-def reliability_diagram(counts: Any, *, ax: Axes | None = None) -> Axes:
-    """How often what is given a probability is true, bin by bin, against the diagonal; the bars count the voxels.
+def reliability_diagram(counts: Any) -> Axes:
+    """The share of tumour against the predicted probability, bin by bin; bars count the voxels.
 
-    ``counts`` is (3, bins): number of voxels, sums of probabilities and of truths. Raises FigureError without voxels.
+    `counts` is (3, bins): number of voxels, sums of probabilities and of truths. Raises
+    FigureError without voxels.
     """
-    number, claimed, true = np.asarray(counts, float)
+    number, predicted, true = np.asarray(counts, float)
     filled = number > 0
     if not filled.any():
         raise FigureError("reliability diagram: expected voxels, got none")
-    ax = _axes(ax, (4.6, 4.2))
-    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as often as claimed")
-    ax.plot(
-        claimed[filled] / number[filled],
-        true[filled] / number[filled],
-        marker="o",
-        color=CYCLE[0],
-        label="found",
-    )
-    ax.set(xlabel="probability given", ylabel="share that is tumour", xlim=(0, 1), ylim=(0, 1))
-    other = ax.twinx()
-    width = 1 / len(number)
-    other.bar(
-        (np.arange(len(number)) + 0.5) * width, number, width=0.9 * width, color="grey", alpha=0.2
-    )
+    ax = plt.subplots(figsize=(4.6, 4.2))[1]
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="calibrated")
+    shares = predicted[filled] / number[filled], true[filled] / number[filled]
+    ax.plot(*shares, marker="o", color=CYCLE[0], label="measured")
+    limits = {"xlim": (0, 1), "ylim": (0, 1)}
+    ax.set(xlabel="predicted probability", ylabel="share that is tumour", **limits)
+    other, width = ax.twinx(), 1 / len(number)
+    middles = (np.arange(len(number)) + 0.5) * width
+    other.bar(middles, number, width=0.9 * width, color="grey", alpha=0.2)
     other.set(yscale="log", ylabel="voxels")
     other.grid(False)
     ax.legend(loc="upper left")

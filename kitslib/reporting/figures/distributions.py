@@ -1,4 +1,4 @@
-"""A cohort at a glance, and beside published figures: histograms, cumulative distributions, HU per tissue."""
+"""A cohort at a glance, and beside published figures: histograms, distributions, HU per tissue."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kitslib.reporting.figures.style import PALETTE, FigureError
+from kitslib.reporting.figures.charts import name_rows, spread_out
+from kitslib.reporting.figures.style import PALETTE, WIDTH, FigureError
 
 GLANCE = {
     "spacing_z": "slice distance, mm",
     "slices": "slices",
     "kidney_slices": "share of slices with kidney",
-    "kidney_ml": "kidneys and masses, ml",
+    "kidney_and_masses_ml": "kidneys and masses, ml",
     "tumor_ml": "tumour, ml",
     "cyst_ml": "cysts, ml",
 }
 
 
 def cohort_at_a_glance(table: Any) -> Figure:
-    """A histogram over cases of slice distance, slices and volumes; cases without tumour or cyst are only counted.
+    """A histogram over cases of slice distance, slices and volumes.
 
-    ``table`` has the columns of GLANCE. Raises FigureError when one is missing or there is no case.
+    `table` has the columns of GLANCE; cases without tumour or cyst are only counted.
+    Raises FigureError when a column is missing or there is no case.
     """
     frame = pd.DataFrame(table)
     missing = [name for name in GLANCE if name not in frame]
@@ -36,22 +38,23 @@ def cohort_at_a_glance(table: Any) -> Figure:
         raise FigureError(
             f"cohort: expected cases with {', '.join(GLANCE)}, got {len(frame)} without {missing}"
         )
-    fig, axes = plt.subplots(2, 3, figsize=(8.8, 4.6))
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.6))
     for ax, (name, label) in zip(axes.flat, GLANCE.items(), strict=True):
         values = _finite(frame[name])
-        values = values[values > 0] if name.endswith("_ml") else values
-        left_out = len(frame) - len(values)
-        color = PALETTE.get(name.removesuffix("_ml"), PALETTE["muted"])
+        if name.endswith("_ml"):
+            values = values[values > 0]
+        tissue = name.removesuffix("_ml").removesuffix("_and_masses")
+        color = PALETTE.get(tissue, PALETTE["muted"])
         if len(values):
-            sns.histplot(
-                x=values, bins=12, log_scale=_spans(values), color=color, edgecolor="white", ax=ax
-            )
-        ax.set(
-            xlabel=label + (f" ({left_out} without)" if left_out else ""),
-            ylabel="cases" if ax in axes[:, 0] else "",
-        )
+            style = {"color": color, "edgecolor": "white", "log_scale": _spans(values)}
+            sns.histplot(x=values, bins=12, ax=ax, **style)
+        if len(values) < len(frame):
+            label += f" ({len(frame) - len(values)} without)"
+        ax.set(xlabel=label, ylabel="")
         ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         _plain_ticks(ax)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("cases")
     return fig
 
 
@@ -64,16 +67,19 @@ def cohort_comparison(
     labels: Mapping[str, str],
     names: tuple[str, str] = ("this cohort", "KiTS19"),
 ) -> Figure:
-    """Cumulative distributions of some quantities above, median HU of tissues below, each beside a reference.
+    """Cumulative distributions above, median HU of tissues below, each beside a reference.
 
-    ``labels`` maps the keys of ``cases`` and ``reference`` to axis labels; values above 0 are drawn. ``tissues`` and
-    ``scans`` hold a tissue's HU per case and per real scan, NaN where unknown. Raises FigureError when the reference
-    has no value.
+    `labels` maps the keys of `cases` and `reference` to axis labels; values above 0 are drawn.
+    `tissues` and `scans` hold a tissue's HU per case and per real scan, NaN where unknown.
+    Raises FigureError when the reference has no value.
     """
-    hu = {name: _finite([case[name] for case in tissues]) for name in scans[0]}
-    hu = {name: values for name, values in hu.items() if len(values)}
+    hu = {}
+    for name in scans[0]:
+        values = _finite([case[name] for case in tissues])
+        if len(values):
+            hu[name] = np.sort(values)
     rows = 2 if hu else 1
-    fig = plt.figure(figsize=(8.8, 2.7 * rows))
+    fig = plt.figure(figsize=(WIDTH, 2.7 * rows))
     grid = fig.add_gridspec(rows, len(labels))
     for column, (key, label) in enumerate(labels.items()):
         ax = fig.add_subplot(grid[0, column])
@@ -106,18 +112,17 @@ def _plain_ticks(ax: Axes) -> None:
 def _cumulative(
     ax: Axes, here: Sequence[float], reference: Sequence[float], label: str, names: tuple[str, str]
 ) -> None:
-    """Two step curves on one axis, logarithmic where the reference spans more than a factor of 20."""
-    ours, theirs = (values[values > 0] for values in (_finite(here), _finite(reference)))
+    """Two step curves on one axis, logarithmic where the reference spans more than 20-fold."""
+    ours, theirs = _finite(here), _finite(reference)
+    ours, theirs = ours[ours > 0], theirs[theirs > 0]
     if not len(theirs):
         raise FigureError(f"{label}: expected positive values to compare with, got none")
     for values, name, color, width in (
         (theirs, names[1], PALETTE["truth"], 1.4),
         (ours, names[0], PALETTE["prediction"], 2.2),
     ):
-        text = f"{name}, n = {len(values)}"
-        sns.ecdfplot(
-            x=values, ax=ax, log_scale=_spans(theirs), color=color, linewidth=width, label=text
-        )
+        style = {"color": color, "linewidth": width, "label": f"{name}, n = {len(values)}"}
+        sns.ecdfplot(x=values, ax=ax, log_scale=_spans(theirs), **style)
     ax.set(xlabel=label, ylabel="", ylim=(0, 1.02))
     _plain_ticks(ax)
 
@@ -126,28 +131,15 @@ def _tissues(
     ax: Axes, hu: Mapping[str, np.ndarray], scans: Sequence[Mapping[str, float]], name: str
 ) -> None:
     """A dot per case and tissue, the median over cases as a bar, the real scans as diamonds."""
+    ours, mark = {"color": PALETTE["prediction"]}, {"color": PALETTE["truth"], "marker": "D"}
     for row, (tissue, values) in enumerate(hu.items()):
-        ordered = np.sort(values)
-        shift = ((np.arange(len(ordered)) * 0.618034) % 1 - 0.5) * 0.5
-        ax.scatter(
-            ordered, row + shift, s=14, color=PALETTE["prediction"], alpha=0.4, linewidths=0,
-            label=f"{name}, a case each" if row == 0 else None,
-        )  # fmt: skip
-        middle = float(np.median(ordered))
-        ax.plot(
-            [middle] * 2, [row - 0.36, row + 0.36], color=PALETTE["prediction"], linewidth=2.6,
-            label="their median" if row == 0 else None,
-        )  # fmt: skip
+        heights = row + spread_out(len(values), 0.5)
+        dots = ax.scatter(values, heights, s=14, alpha=0.4, linewidths=0, **ours)
+        middle = np.median(values)
+        (bar,) = ax.plot([middle, middle], [row - 0.36, row + 0.36], linewidth=2.6, **ours)
         real = _finite([scan[tissue] for scan in scans])
-        ax.scatter(
-            real, [row] * len(real), marker="D", s=46, color=PALETTE["truth"], edgecolor="white", zorder=3,
-            label="real CT, a scan each" if row == 0 else None,
-        )  # fmt: skip
-    ax.set(
-        yticks=range(len(hu)),
-        yticklabels=hu,
-        ylim=(len(hu) - 0.45, -0.55),
-        xlabel="HU (noise: standard deviation)",
-    )
-    ax.grid(False, axis="y")
-    ax.legend(loc="lower right")
+        diamonds = ax.scatter(real, [row] * len(real), s=46, edgecolor="white", zorder=3, **mark)
+    words = [f"{name}, a case each", "their median", "real CT, a scan each"]
+    ax.legend([dots, bar, diamonds], words, loc="lower right")
+    ax.set_xlabel("HU (noise: standard deviation)")
+    name_rows(ax, list(hu))

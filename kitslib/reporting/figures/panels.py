@@ -11,14 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
-from kitslib.reporting.figures.style import NAMES, PALETTE, FigureError
+from kitslib.reporting.figures.style import NAMES, PALETTE, WIDTH, FigureError
 
-ABDOMEN = (-160.0, 240.0)
+ABDOMEN = (-160.0, 240.0)  # HU window
+FILL = 0.3  # opacity of a filled label
+MARGIN_MM = 25.0  # around the labels of a case view
 Plane = Literal["axial", "coronal", "sagittal"]
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
-MARKS = {
+MARKS = {  # at the left, right, top and bottom
     "axial": ("R", "L", "A", "P"),
     "coronal": ("R", "L", "H", "F"),
     "sagittal": ("A", "P", "H", "F"),
@@ -26,14 +29,19 @@ MARKS = {
 
 
 def plane_slice(volume: np.ndarray, plane: Plane, index: int) -> np.ndarray:
-    """One slice of a (D, H, W) volume as it is looked at: head or front up, right or front left."""
+    """One slice of a (D, H, W) volume as it is shown: head or front up, right or front left."""
     return np.take(volume, index, axis=AXES[plane])
 
 
 def plane_spacing(spacing: Sequence[float], plane: Plane) -> tuple[float, float]:
     """Millimetres per row and per column of a slice in this plane, from a (z, y, x) spacing."""
-    rest = [float(step) for axis, step in enumerate(spacing) if axis != AXES[plane]]
-    return rest[0], rest[1]
+    rows, columns = np.delete(np.asarray(spacing, float), AXES[plane]).tolist()
+    return rows, columns
+
+
+def tallness(image: np.ndarray, spacing: Sequence[float]) -> float:
+    """Height over width of a slice in mm."""
+    return image.shape[0] * spacing[0] / (image.shape[1] * spacing[1])
 
 
 def overlay_panel(
@@ -43,13 +51,12 @@ def overlay_panel(
     prediction: np.ndarray | None = None,
     *,
     spacing: Sequence[float],
-    window: tuple[float, float] = ABDOMEN,
-    plane: Plane | None = "axial",
+    plane: Plane = "axial",
     title: str = "",
 ) -> Axes:
-    """Draw one CT slice (rows, columns) in HU at its true aspect, truth filled and prediction outlined.
+    """Draw one CT slice (rows, columns) in HU, truth filled and prediction outlined.
 
-    ``spacing`` is millimetres per row and per column; ``plane`` sets the orientation marks (None: no marks).
+    `spacing` is millimetres per row and per column; `plane` sets the orientation marks.
     Raises FigureError when a label slice has another shape than the image.
     """
     for name, labels in (("truth", truth), ("prediction", prediction)):
@@ -57,80 +64,75 @@ def overlay_panel(
             raise FigureError(
                 f"{name}: expected the image's shape {image.shape}, got {labels.shape}"
             )
+    grey = {"cmap": "gray", "vmin": ABDOMEN[0], "vmax": ABDOMEN[1], "interpolation": "bilinear"}
     aspect = spacing[0] / spacing[1]
-    ax.imshow(
-        image, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="bilinear"
-    )
+    ax.imshow(image, aspect=aspect, **grey)
     if truth is not None:
-        ax.imshow(_fill(truth), aspect=aspect, interpolation="nearest")
-    outlined = prediction if prediction is not None else truth
-    if outlined is not None:
-        _outline(
-            ax, outlined, width=0.8 if prediction is None else 1.7, halo=prediction is not None
-        )
-    ax.set(xticks=[], yticks=[], facecolor="black")
+        picture = np.zeros((*truth.shape, 4), np.float32)
+        for value, name in NAMES.items():
+            picture[truth == value] = (*to_rgb(PALETTE[name]), FILL)
+        ax.imshow(picture, aspect=aspect, interpolation="nearest")
+    if prediction is not None:
+        outline(ax, prediction, width=1.7)
+    elif truth is not None:
+        outline(ax, truth, width=0.8, halo=0)
+    ax.set(xticks=[], yticks=[], facecolor="black", title=title)
     ax.grid(False)
     for side in ax.spines.values():
         side.set_visible(False)
-    ax.set_title(title)
-    if plane is not None:
-        _marks(ax, MARKS[plane])
+    _marks(ax, MARKS[plane])
     _scale_bar(ax, image.shape, spacing)
     return ax
 
 
-def _fill(labels: np.ndarray, alpha: float = 0.3) -> np.ndarray:
-    """Labels as an RGBA picture, background transparent."""
-    picture = np.zeros((*labels.shape, 4), np.float32)
-    for value, name in NAMES.items():
-        picture[labels == value] = (*to_rgb(PALETTE[name]), alpha)
+def map_panel(
+    ax: Axes,
+    found: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    spacing: Sequence[float],
+    title: str = "",
+) -> AxesImage:
+    """Draw a map (rows, columns) in [0, 1] with labels outlined; `spacing` as for a CT slice."""
+    aspect = spacing[0] / spacing[1]
+    picture = ax.imshow(found, cmap="cividis", vmin=0, vmax=1, aspect=aspect)
+    if labels is not None:
+        outline(ax, labels, width=1.3)
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.grid(False)
     return picture
 
 
-def _outline(ax: Axes, labels: np.ndarray, *, width: float, halo: bool) -> None:
+def outline(ax: Axes, labels: np.ndarray, *, width: float, halo: float = 1.1) -> None:
+    """Outline each label of a slice in its colour, closed at the border, with a white halo."""
+    rows, columns = (np.arange(-1, size + 1) for size in labels.shape)
     for value, name in NAMES.items():
-        mask = labels == value
+        mask = np.pad((labels == value).astype(np.float32), 1)
         if mask.any():
-            padded = np.pad(mask.astype(np.float32), 1)
-            rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-            lines = ax.contour(
-                columns, rows, padded, [0.5], colors=[PALETTE[name]], linewidths=width
-            )
+            style = {"colors": [PALETTE[name]], "linewidths": width}
+            lines = ax.contour(columns, rows, mask, [0.5], **style)
             if halo:
-                lines.set_path_effects([withStroke(linewidth=width + 1.1, foreground="white")])
+                lines.set_path_effects([withStroke(linewidth=width + halo, foreground="white")])
     ax.set(xlim=(-0.5, labels.shape[1] - 0.5), ylim=(labels.shape[0] - 0.5, -0.5))
 
 
 def _marks(ax: Axes, marks: tuple[str, str, str, str]) -> None:
+    style = {"transform": ax.transAxes, "color": "white", "fontsize": 9, "fontweight": "bold"}
+    stroke = [withStroke(linewidth=1.8, foreground="black")]
     places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))
     places += ((0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))
-    for mark, (x, y, horizontal, vertical) in zip(marks, places, strict=True):
-        letter = ax.text(
-            x, y, mark, ha=horizontal, va=vertical, transform=ax.transAxes, color="white"
-        )
-        letter.set(
-            fontsize=9,
-            fontweight="bold",
-            path_effects=[withStroke(linewidth=1.8, foreground="black")],
-        )
+    for mark, (x, y, across, down) in zip(marks, places, strict=True):
+        ax.text(x, y, mark, ha=across, va=down, path_effects=stroke, **style)
 
 
 def _scale_bar(ax: Axes, shape: tuple[int, int], spacing: Sequence[float]) -> None:
     """A white bar of 5 cm, or 1 cm where the slice is small, at the lower right."""
-    width_mm = shape[1] * spacing[1]
-    length = 50 if width_mm > 120 else 10
+    length = 50 if shape[1] * spacing[1] > 120 else 10
     right, bottom = 0.96 * shape[1], 0.95 * shape[0]
     left = right - length / spacing[1]
     ax.plot([left, right], [bottom, bottom], color="white", linewidth=2, solid_capstyle="butt")
-    ax.text(
-        (left + right) / 2,
-        bottom,
-        f"{length // 10} cm",
-        color="white",
-        fontsize=7.5,
-        ha="center",
-        va="bottom",
-    )
+    style = {"color": "white", "fontsize": 7.5, "ha": "center", "va": "bottom"}
+    ax.text((left + right) / 2, bottom, f"{length // 10} cm", **style)
 
 
 def three_planes(
@@ -139,39 +141,27 @@ def three_planes(
     prediction: np.ndarray | None = None,
     *,
     spacing: Sequence[float],
-    centre: Sequence[int] | None = None,
-    window: tuple[float, float] = ABDOMEN,
     title: str = "",
 ) -> Figure:
-    """Axial, coronal and sagittal slice through one voxel of a (D, H, W) volume at one scale, cranial up.
+    """Axial, coronal and sagittal slice of a (D, H, W) volume at one scale, cranial up.
 
-    ``centre`` is (z, y, x); without it the middle of the tumour, else of the kidney, else of the volume.
+    They meet in the middle of the tumour, else of the kidney, else of the volume.
     """
     labels = truth if truth is not None else prediction
-    centre = tuple(centre) if centre is not None else focus_voxel(labels, imaging.shape)
-    depth, height, width = (size * step for size, step in zip(imaging.shape, spacing, strict=True))
-    wide = 8.8
-    tallest = max(height, depth)
-    figure_height = min(wide * tallest / (2 * width + height) + (0.75 if title else 0.45), 8.5)
-    fig, axes = plt.subplots(
-        1, 3, figsize=(wide, figure_height), width_ratios=[width, width, height]
-    )
-    for ax, plane in zip(axes, AXES, strict=True):
-        index = centre[AXES[plane]]
+    focus = focus_voxel(labels, imaging.shape)
+    depth, height, width = np.array(imaging.shape) * spacing
+    room = 0.75 if title else 0.45
+    tall = min(WIDTH * max(height, depth) / (2 * width + height) + room, 8.5)
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, tall), width_ratios=[width, width, height])
+    for ax, (plane, axis) in zip(axes, AXES.items(), strict=True):
+        index = focus[axis]
         slices = [
             None if part is None else plane_slice(part, plane, index)
             for part in (imaging, truth, prediction)
         ]
-        words = f"{plane}, slice {index + 1} of {imaging.shape[AXES[plane]]}"
-        overlay_panel(
-            ax,
-            *slices,
-            spacing=plane_spacing(spacing, plane),
-            window=window,
-            plane=plane,
-            title=words,
-        )
-        ax.title.set(fontsize=9, fontweight="normal")
+        words = f"{plane}, slice {index + 1} of {imaging.shape[axis]}"
+        step = plane_spacing(spacing, plane)
+        overlay_panel(ax, *slices, spacing=step, plane=plane, title=words)
         ax.set_anchor("N")
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
@@ -179,10 +169,13 @@ def three_planes(
 
 
 def focus_voxel(labels: np.ndarray | None, shape: Sequence[int]) -> tuple[int, int, int]:
-    """The voxel (z, y, x) to look at: in the slice with most tumour, else cyst, else kidney, else central."""
-    for wanted in (2, 3, 1):
-        mask = None if labels is None else labels == wanted
-        if mask is not None and mask.any():
+    """The voxel (z, y, x) to show: in the slice with most tumour, else cyst, else kidney.
+
+    Without labels it is the central one.
+    """
+    for wanted in (2, 3, 1) if labels is not None else ():
+        mask = labels == wanted
+        if mask.any():
             z = int(mask.sum(axis=(1, 2)).argmax())
             rows, columns = np.nonzero(mask[z])
             nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
@@ -192,7 +185,7 @@ def focus_voxel(labels: np.ndarray | None, shape: Sequence[int]) -> tuple[int, i
 
 @dataclass(frozen=True, kw_only=True)
 class CaseView:
-    """One panel of a case grid: a slice (rows, columns), its labels and millimetres per row and column."""
+    """One panel of a case grid: a slice (rows, columns), its labels, millimetres per step."""
 
     title: str
     image: np.ndarray
@@ -208,39 +201,28 @@ def case_view(
     prediction: np.ndarray | None = None,
     *,
     spacing: Sequence[float],
-    margin_mm: float = 25.0,
 ) -> CaseView:
-    """The axial slice of a case with most tumour (else most kidney), cut to its labels and a margin."""
-    parts = [part for part in (truth, prediction) if part is not None]
-    z = focus_voxel(parts[0] if parts else None, imaging.shape)[0]
+    """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm."""
+    labels = truth if truth is not None else prediction
+    z = focus_voxel(labels, imaging.shape)[0]
     marked = np.zeros(imaging.shape[1:], bool)
-    for part in parts:
-        marked |= part[z] > 0
-    box = _box(marked, spacing[1:], margin_mm)
-    cut = [None if part is None else part[z][box] for part in (imaging, truth, prediction)]
-    return CaseView(
-        title=title,
-        image=cut[0],
-        truth=cut[1],
-        prediction=cut[2],
-        spacing=(float(spacing[1]), float(spacing[2])),
-    )
-
-
-def _box(mask: np.ndarray, spacing: Sequence[float], margin_mm: float) -> tuple[slice, slice]:
-    if not mask.any():
-        return slice(None), slice(None)
-    spans = []
+    for part in (truth, prediction):
+        if part is not None:
+            marked |= part[z] > 0
+    box = [slice(None), slice(None)]
     for axis in (0, 1):
-        where = np.nonzero(mask.any(axis=1 - axis))[0]
-        margin = round(margin_mm / spacing[axis])
-        spans.append(slice(max(where[0] - margin, 0), where[-1] + margin + 1))
-    return spans[0], spans[1]
+        where = np.flatnonzero(marked.any(axis=1 - axis))
+        margin = round(MARGIN_MM / spacing[1 + axis])
+        if len(where):
+            box[axis] = slice(max(where[0] - margin, 0), where[-1] + margin + 1)
+    image, truth, prediction = (
+        None if part is None else part[z][tuple(box)] for part in (imaging, truth, prediction)
+    )
+    step = (float(spacing[1]), float(spacing[2]))
+    return CaseView(title=title, image=image, truth=truth, prediction=prediction, spacing=step)
 
 
-def case_grid(
-    views: Sequence[CaseView], *, columns: int = 3, window: tuple[float, float] = ABDOMEN
-) -> Figure:
+def case_grid(views: Sequence[CaseView], *, columns: int = 3) -> Figure:
     """Panels side by side (worst, median, best, say): truth filled, prediction outlined.
 
     Raises FigureError when there is nothing to show.
@@ -249,25 +231,14 @@ def case_grid(
         raise FigureError("case grid: expected at least one case, got none")
     columns = min(columns, len(views))
     rows = -(-len(views) // columns)
-    tall = [
-        view.image.shape[0] * view.spacing[0] / (view.image.shape[1] * view.spacing[1])
-        for view in views
-    ]
-    wide = 8.8 if columns > 1 else 5.0
-    lines = max(view.title.count("\n") + 1 for view in views)
-    height = min(rows * (wide / columns * max(tall) + 0.2 + 0.2 * lines), 11.0)
+    wide = WIDTH if columns > 1 else 5.0
+    tallest = max(tallness(view.image, view.spacing) for view in views)
+    lines = max(view.title.count("\n") for view in views) + 1
+    height = min(rows * (wide / columns * tallest + 0.2 + 0.2 * lines), 11.0)
     fig, axes = plt.subplots(rows, columns, figsize=(wide, height), squeeze=False)
     for ax in axes.flat[len(views) :]:
         ax.set_visible(False)
     for ax, view in zip(axes.flat, views, strict=False):
-        overlay_panel(
-            ax,
-            view.image,
-            view.truth,
-            view.prediction,
-            spacing=view.spacing,
-            window=window,
-            title=view.title,
-        )
-        ax.title.set(fontsize=9)
+        parts = view.image, view.truth, view.prediction
+        overlay_panel(ax, *parts, spacing=view.spacing, title=view.title)
     return fig

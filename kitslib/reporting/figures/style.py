@@ -1,4 +1,4 @@
-"""One palette, one look, and a figure as HTML with caption and alternative text."""
+"""One palette and one style, and a figure as HTML with caption and alternative text."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ WORDS = {1: "kidney", 2: "tumour", 3: "cyst"}
 CYCLE = ("#1280CC", "#D9480F", "#009E73", "#9C36A8", "#B08400", "#3B4252", "#C2478A", "#5B8C2A")
 DPI = 150
 CSS_DPI = 96
+WIDTH = 8.8  # inches: a figure that fills a page's column
 
 
 class FigureError(ValueError):
@@ -33,7 +34,7 @@ class FigureError(ValueError):
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for every figure of the study: white ground, thin axes, our colour cycle."""
+    """Set matplotlib's defaults for every figure: white ground, thin axes, our colour cycle."""
     mpl.rcParams.update(
         {
             "figure.facecolor": "white",
@@ -68,16 +69,23 @@ def figure_html(
 ) -> str:
     """A figure as an HTML <figure> with its picture inside, its caption and its alternative text.
 
-    JPEG suits CT panels, PNG suits line art. Raises FigureError when the caption or the alt text is empty.
+    JPEG suits CT panels, PNG suits line art. Raises FigureError when caption or alt is empty.
     """
     for name, text in (("caption", caption), ("alt", alt)):
         if not text.strip():
             raise FigureError(
                 f"figure: expected a {name}, got an empty text; say what the reader sees"
             )
-    picture, size = _encode(fig, format)
-    width, height = (round(side * CSS_DPI / DPI) for side in size)
-    source = f"data:image/{format};base64,{base64.b64encode(picture).decode('ascii')}"
+    drawn, out = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.04)
+    picture = Image.open(drawn).convert("RGB")
+    if format == "jpeg":
+        picture.save(out, "JPEG", quality=86, optimize=True, subsampling=0)
+    else:
+        few = picture.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few.save(out, "PNG", optimize=True)
+    width, height = (round(side * CSS_DPI / DPI) for side in picture.size)
+    source = f"data:image/{format};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
     image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(alt)}"'
     return (
         f'<figure class="kits-figure">{image} style="max-width:100%;height:auto">'
@@ -89,18 +97,3 @@ def show(fig: Figure, caption: str, alt: str, format: Literal["jpeg", "png"] = "
     """Display a figure with caption and alternative text, and close it."""
     display(HTML(figure_html(fig, caption=caption, alt=alt, format=format)))
     plt.close(fig)
-
-
-def _encode(fig: Figure, format: str) -> tuple[bytes, tuple[int, int]]:
-    """The picture, cut to what is drawn, and its size in pixels."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.04)
-    picture = Image.open(buffer).convert("RGB")
-    out = io.BytesIO()
-    if format == "jpeg":
-        picture.save(out, "JPEG", quality=86, optimize=True, subsampling=0)
-    else:
-        picture.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-            out, "PNG", optimize=True
-        )
-    return out.getvalue(), picture.size

@@ -1,28 +1,27 @@
-"""The index page of a study: what was asked, what was found, on which data, how sure."""
+"""The index page of a study: its question, its results, on which data, how sure."""
 
 from __future__ import annotations
 
 import base64
+import mimetypes
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kitslib.reporting.pages.offline import asset, environment, require_offline, write_text
-from kitslib.reporting.pages.words import duration, interval, number, picture_type, plain
+from kitslib.reporting.pages.offline import asset, environment, require_offline
+from kitslib.reporting.pages.words import duration, interval, number, plain, quantity
 
-QUESTION = (
-    "A 2019 entry to the KiTS19 challenge finds the kidneys in a CT with a 3D network and the tumours in "
-    "them with a second one that carries six extra mechanisms. Does it work as described, and what is each "
-    "mechanism worth?"
-)
-VERDICTS = ("reproduced", "not reproduced", "undecided", "not testable here")
-_MARKS = {"reproduced": "✓", "not reproduced": "✗", "undecided": "?", "not testable here": "○"}
-_CLASSES = {"not reproduced": "not-reproduced", "not testable here": "not-testable"}
-_REASONS = {
+NEEDED = ("profile", "synthetic", "commit", "wall_s", "kidney", "tumor", "cascade", "claims")
+VERDICTS = {  # each with its mark and its class in the style sheet
+    "reproduced": ("✓", "reproduced"),
+    "not reproduced": ("✗", "not-reproduced"),
+    "undecided": ("?", "undecided"),
+    "not testable here": ("○", "not-testable"),
+}
+REASONS = {  # why a number is missing
     "dice": "no test case was scored",
-    "tk_dice": "the cascade was not scored",
-    "tumor_dice": "the cascade was not scored",
     "composite": "the cascade was not scored",
     "dice_ci": "an interval needs at least two cases",
     "ci": "no interval for this claim",
@@ -33,7 +32,8 @@ _REASONS = {
     "train_s": "not recorded",
     "value": "no number for this claim",
 }
-TIGHT = 0.05
+TIGHT = 0.05  # Dice: an interval wider than this may hide a difference between arms
+FEW = 20  # cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,63 +42,70 @@ class Page:
 
     title: str
     href: str
-    about: str = ""
-    status: Literal["done", "failed", "missing"] = "done"
+    about: str
 
 
-def write_index(
-    folder: Path,
+def index_html(
     summary: Mapping[str, Any],
     pages: Sequence[Page],
     *,
+    data: str = "",
     picture: Path | None = None,
     picture_alt: str = "",
     picture_caption: str = "",
-    data: str = "",
-    question: str = QUESTION,
-) -> Path:
-    """Write ``folder/index.html``, every statement on it computed from the summary.
+) -> str:
+    """The index page of a study as HTML, every statement on it computed from the summary.
 
-    ``summary`` has the keys of summary.json; a null shows as a dash with its reason, which comes from the
-    optional ``summary["reasons"]`` (a sentence per dotted path: "tumor.full.cyst_fp_ml", "claims.3.ci"). The
-    optional ``summary["real"]`` lists real CT ({case, dice}) that the kidney network was tried on;
-    ``summary["device"]`` and ``summary["kidney"]["worst"]`` are shown where they are there.
-    ``data`` says in one sentence which cases were used. A picture needs its alt text and caption.
-    Raises ValueError when a key is missing, a verdict unknown, a link absolute or a picture without words.
+    `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
+    (real CT that the kidney network was tried on: case, dice), its `device`, its kidney's `worst`
+    and a claim's `measure` and `unit` are shown where they are there. `data` says in one sentence
+    which cases were used. Raises ValueError when a key is missing, a verdict unknown, a link
+    absolute or a picture without alternative text or caption.
     """
     summary = plain(summary)
-    _check(summary, pages, picture, picture_alt, picture_caption)
-    reader = _Reader(summary)
-    context = {
-        "css": asset("page.css"),
-        "question": question,
-        "summary": summary,
-        "findings": _findings(summary),
-        "headline": _headline(reader),
-        "sure": _how_sure(summary),
-        "data": data,
-        "wall": duration(summary["wall_s"]),
-        "arms": _arms(reader),
-        "arm_notes": reader.notes("tumor."),
-        "claims": _claims(reader),
-        "claim_notes": reader.notes("claims."),
-        "tally": _tally(summary["claims"]),
-        "pages": pages,
-        "picture": _picture(picture, picture_alt, picture_caption),
-    }
-    html = environment().get_template("overview.html.j2").render(context)
+    _check(summary, pages)
+    image = None
+    if picture is not None:
+        if not (picture_alt.strip() and picture_caption.strip()):
+            raise ValueError(
+                f"{picture}: a picture on the index page needs picture_alt and picture_caption"
+            )
+        content = base64.b64encode(picture.read_bytes()).decode("ascii")
+        source = f"data:{mimetypes.guess_type(picture.name)[0]};base64,{content}"
+        image = {"src": source, "alt": picture_alt, "caption": picture_caption}
+    kidney, tumor, cascade = (summary[key] or {} for key in ("kidney", "tumor", "cascade"))
+    arm_notes, claim_notes = Notes(), Notes()
+    tally = Counter(claim["verdict"] for claim in summary["claims"])
+    html = (
+        environment()
+        .get_template("overview.html.j2")
+        .render(
+            css=asset("page.css"),
+            summary=summary,
+            results=_results(kidney, tumor, cascade, summary.get("real") or []),
+            headline=_headline(kidney, tumor, cascade),
+            certainty=_certainty(kidney, tumor, summary["synthetic"]),
+            data=data,
+            wall=duration(summary["wall_s"]),
+            arms=[_arm(name, row, arm_notes) for name, row in tumor.items()],
+            arm_notes=arm_notes,
+            claims=[_claim(claim, claim_notes) for claim in summary["claims"]],
+            claim_notes=claim_notes,
+            tally=[(tally[verdict], verdict) for verdict in VERDICTS if tally[verdict]],
+            verdicts=VERDICTS,
+            pages=pages,
+            picture=image,
+        )
+    )
     require_offline(html, "index.html")
-    return write_text(folder / "index.html", html)
+    return html
 
 
-def _check(
-    summary: Mapping[str, Any], pages: Sequence[Page], picture: Path | None, alt: str, caption: str
-) -> None:
-    needed = ("profile", "synthetic", "commit", "wall_s", "kidney", "tumor", "cascade", "claims")
-    missing = [key for key in needed if key not in summary]
+def _check(summary: Mapping[str, Any], pages: Sequence[Page]) -> None:
+    missing = [key for key in NEEDED if key not in summary]
     if missing:
         raise ValueError(
-            f"summary: expected the keys {', '.join(needed)}; missing: {', '.join(missing)}"
+            f"summary: expected the keys {', '.join(NEEDED)}; missing: {', '.join(missing)}"
         )
     for claim in summary["claims"]:
         if claim.get("verdict") not in VERDICTS:
@@ -107,142 +114,85 @@ def _check(
     for page in pages:
         if "://" in page.href or page.href.startswith("/"):
             raise ValueError(
-                f"page {page.title!r}: the link must be relative to the index page, got {page.href!r}"
+                f"page {page.title!r}: the link must be relative to the index page, "
+                f"got {page.href!r}"
             )
-    if picture is not None and not (alt.strip() and caption.strip()):
-        raise ValueError(
-            f"{picture}: a picture on the index page needs picture_alt and picture_caption"
-        )
 
 
-class _Reader:
-    """Reads the summary by path; a null becomes a dash with a reason and a footnote letter per table."""
+class Notes(dict[str, str]):
+    """The footnotes of one table: a letter per reason why a number is missing."""
 
-    def __init__(self, summary: Mapping[str, Any]) -> None:
-        self.summary = summary
-        self.given = summary.get("reasons") or {}
-        self._notes: dict[str, dict[str, str]] = {}
-
-    def entry(
-        self, table: str, path: str, field: str, source: Mapping[str, Any], text: str | None
-    ) -> dict[str, Any]:
-        """A table cell: its text, or the footnote of the reason why there is none."""
+    def cell(self, field: str, text: str | None) -> dict[str, str | None]:
+        """A table cell: its text, or the reason why there is none and its footnote's letter."""
         if text is not None:
-            return {"text": text, "reason": None, "note": None}
-        reason = self.reason(f"{path}.{field}", field)
-        letters = self._notes.setdefault(table, {})
-        letter = letters.setdefault(reason, chr(ord("a") + len(letters)))
+            return {"text": text}
+        reason = REASONS[field]
+        letter = self.setdefault(reason, chr(ord("a") + len(self)))
         return {"text": None, "reason": reason, "note": letter}
 
-    def reason(self, path: str, field: str) -> str:
-        return self.given.get(path) or _REASONS.get(field, "not available")
 
-    def notes(self, table: str) -> list[dict[str, str]]:
-        return [
-            {"letter": letter, "reason": reason}
-            for reason, letter in self._notes.get(table, {}).items()
-        ]
-
-
-def _headline(reader: _Reader) -> list[dict[str, Any]]:
+def _headline(
+    kidney: Mapping[str, Any], tumor: Mapping[str, Any], cascade: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """The headline boxes: kidney, best tumour arm, cascade."""
-    summary = reader.summary
-    best = best_arm(summary["tumor"])
-    boxes = [
-        (
-            "Kidney Dice",
-            "kidney",
-            "kidney",
-            summary["kidney"],
-            "dice",
-            _kidney_words(summary["kidney"]),
-        )
-    ]
-    if best is not None:
+    worst = number(kidney.get("worst"))
+    about = f"held-out cases, the worst {worst}" if worst else "held-out cases"
+    boxes = [_box("Kidney Dice", "kidney", kidney, "dice", about)]
+    if tumor:
+        scored = _scored(tumor) or dict.fromkeys(tumor, 0.0)
+        best = max(scored, key=scored.get)
         label = f"Tumour Dice, arm “{best}”"
-        boxes.append(
-            (
-                label,
-                "tumor",
-                f"tumor.{best}",
-                summary["tumor"][best],
-                "dice",
-                "the best of the arms below",
-            )
-        )
-    cascade = summary["cascade"]
-    boxes.append(
-        ("Whole cascade, composite", "", "cascade", cascade, "composite", _cascade_words(cascade))
-    )
-    return [_box(reader, *box) for box in boxes]
+        boxes.append(_box(label, "tumor", tumor[best], "dice", "the best of the arms below"))
+    parts = []
+    for words, field in (("kidney and tumour", "tk_dice"), ("tumour", "tumor_dice")):
+        if cascade.get(field) is not None:
+            parts.append(f"{words} {number(cascade[field])}")
+    return [*boxes, _box("Whole cascade, composite", "", cascade, "composite", ", ".join(parts))]
 
 
-def _box(
-    reader: _Reader,
-    label: str,
-    kind: str,
-    path: str,
-    source: Mapping[str, Any] | None,
-    field: str,
-    about: str,
-) -> dict[str, Any]:
-    source = source or {}
-    text = number(source.get(field))
-    reason = None if text is not None else reader.reason(f"{path}.{field}", field)
+def _box(label: str, kind: str, row: Mapping[str, Any], field: str, about: str) -> dict[str, Any]:
     return {
         "label": label,
         "kind": kind,
-        "value": {"text": text, "reason": reason, "note": None},
-        "ci": interval(source.get(f"{field}_ci")),
-        "n": number(source.get("n")),
+        "value": {"text": number(row.get(field)), "reason": REASONS[field]},
+        "ci": interval(row.get(f"{field}_ci")),
+        "n": number(row.get("n")),
         "about": about,
     }
 
 
-def _kidney_words(kidney: Mapping[str, Any] | None) -> str:
-    worst = number((kidney or {}).get("worst"))
-    return f"held-out cases, the worst {worst}" if worst else "held-out cases"
+def _scored(tumor: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The Dice of the arms that have one."""
+    return {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
 
 
-def _cascade_words(cascade: Mapping[str, Any] | None) -> str:
-    kidney, tumor = (number((cascade or {}).get(key)) for key in ("tk_dice", "tumor_dice"))
-    parts = [f"kidney and tumour {kidney}" if kidney else "", f"tumour {tumor}" if tumor else ""]
-    return ", ".join(part for part in parts if part)
-
-
-def best_arm(tumor: Mapping[str, Mapping[str, Any]] | None) -> str | None:
-    """The arm with the highest Dice; the first arm where none has one."""
-    if not tumor:
-        return None
-    return max(
-        tumor, key=lambda arm: -1.0 if tumor[arm].get("dice") is None else tumor[arm]["dice"]
-    )
-
-
-def _findings(summary: Mapping[str, Any]) -> list[str]:
-    """The result in sentences, computed."""
+def _results(
+    kidney: Mapping[str, Any],
+    tumor: Mapping[str, Any],
+    cascade: Mapping[str, Any],
+    real: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """The results in sentences."""
     sentences = []
-    kidney, cascade, tumor = (
-        summary["kidney"] or {},
-        summary["cascade"] or {},
-        summary["tumor"] or {},
-    )
     if kidney.get("dice") is not None:
         sentences.append(
-            f"The kidney network reaches a mean Dice of {number(kidney['dice'])} on cases it has not seen."
+            f"The kidney network reaches a mean Dice of {number(kidney['dice'])} on cases it has "
+            "not seen."
         )
-    scored = {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
+    scored = _scored(tumor)
     if scored:
-        best, worst = max(scored, key=scored.__getitem__), min(scored, key=scored.__getitem__)
-        alone = f"The tumour arm “{best}” reaches a mean Dice of {number(scored[best])}."
-        among = f"Of {len(scored)} tumour arms “{best}” has the highest mean Dice, {number(scored[best])}, "
-        among += f"and “{worst}” the lowest, {number(scored[worst])}."
+        best, worst = max(scored, key=scored.get), min(scored, key=scored.get)
+        top, bottom = number(scored[best]), number(scored[worst])
+        among = f"Of {len(scored)} tumour arms “{best}” has the highest mean Dice, {top}, "
+        among += f"and “{worst}” the lowest, {bottom}."
+        alone = f"The tumour arm “{best}” reaches a mean Dice of {top}."
         sentences.append(among if len(scored) > 1 else alone)
     if cascade.get("composite") is not None:
         sentences.append(
-            f"Together, from CT to label map, they score a composite of {number(cascade['composite'])}."
+            "Together, from CT to label map, they score a composite of "
+            f"{number(cascade['composite'])}."
         )
-    for row in summary.get("real") or []:
+    for row in real:
         sentences.append(
             f"On the real CT {row['case']} the kidney network scores {number(row['dice'])}."
         )
@@ -251,127 +201,84 @@ def _findings(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _how_sure(summary: Mapping[str, Any]) -> list[str]:
-    """What the intervals allow to say, computed from their widths and the numbers of cases."""
-    rows = {"kidney": summary["kidney"] or {}} | {
-        f"tumour “{arm}”": row for arm, row in (summary["tumor"] or {}).items()
-    }
-    widths = {
-        name: row["dice_ci"][1] - row["dice_ci"][0]
-        for name, row in rows.items()
-        if interval(row.get("dice_ci"))
-    }
-    sentences = []
+def _certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any], synthetic: bool) -> list[str]:
+    """What the intervals allow to say, from their widths and the numbers of cases."""
+    rows = {"kidney": kidney} | {f"tumour “{arm}”": row for arm, row in tumor.items()}
+    widths, counts, sentences = {}, [], []
+    for name, row in rows.items():
+        if interval(row.get("dice_ci")):
+            widths[name] = row["dice_ci"][1] - row["dice_ci"][0]
+        if row.get("n") is not None:
+            counts.append(row["n"])
     if widths:
-        widest = max(widths, key=widths.__getitem__)
+        widest = max(widths, key=widths.get)
+        end = ": smaller differences between arms may be chance." * (widths[widest] > TIGHT) or "."
         sentences.append(
-            f"95 % bootstrap intervals over cases; the widest, {widest}, spans {number(widths[widest])} Dice"
-            + (
-                ": smaller differences between arms may be chance."
-                if widths[widest] > TIGHT
-                else "."
-            )
+            f"95 % bootstrap intervals over cases; the widest, {widest}, spans "
+            f"{number(widths[widest])} Dice{end}"
         )
-    overlap = _overlap(summary["tumor"] or {})
-    if overlap:
-        sentences.append(overlap)
-    counts = [row["n"] for row in rows.values() if row.get("n") is not None]
-    if counts and min(counts) < 20:
+    sentences += _overlap(tumor)
+    if counts and min(counts) < FEW:
+        cases = "1 case" if min(counts) == 1 else f"{min(counts)} cases"
+        sentences.append(f"The smallest test set has {cases}, which is few.")
+    if synthetic:
         sentences.append(
-            f"The smallest test set has {min(counts)} case{'' if min(counts) == 1 else 's'}, which is few."
-        )
-    if summary["synthetic"]:
-        sentences.append(
-            "The CT is computer-generated: differences between arms may carry over to patients, levels not."
+            "The CT is computer-generated: differences between arms may carry over to patients, "
+            "levels not."
         )
     return sentences or ["No interval has been computed yet."]
 
 
-def _overlap(tumor: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _overlap(tumor: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Whether the best arm's interval is clear of the others'."""
-    bounds = {arm: row["dice_ci"] for arm, row in tumor.items() if interval(row.get("dice_ci"))}
-    best = best_arm({arm: tumor[arm] for arm in bounds})
-    if best is None or len(bounds) < 2:
-        return None
-    touching = [arm for arm, (_, high) in bounds.items() if arm != best and high >= bounds[best][0]]
+    bounded = {arm: row for arm, row in tumor.items() if interval(row.get("dice_ci"))}
+    if len(bounded) < 2:
+        return []
+    scored = _scored(bounded)
+    best = max(scored, key=scored.get)
+    low = bounded.pop(best)["dice_ci"][0]
+    touching = sum(row["dice_ci"][1] >= low for row in bounded.values())
     if not touching:
-        return f"The interval of “{best}” is clear of every other arm's."
-    return f"The interval of “{best}” overlaps with that of {len(touching)} of {len(bounds) - 1} other arms."
-
-
-def _arms(reader: _Reader) -> list[dict[str, Any]]:
-    """The table of arms in the order of the summary."""
-    rows = []
-    for arm, row in (reader.summary["tumor"] or {}).items():
-        shown = {
-            "dice": number(row.get("dice")),
-            "dice_ci": interval(row.get("dice_ci")),
-            "n": number(row.get("n")),
-            "seeds": _seeds(row.get("seeds")),
-            "cyst_fp_ml": number(row.get("cyst_fp_ml"), 2),
-            "parameters": number(row.get("parameters")),
-            "train_s": duration(row.get("train_s")),
-        }
-        cells = {
-            field: reader.entry("tumor.", f"tumor.{arm}", field, row, text)
-            for field, text in shown.items()
-        }
-        rows.append({"arm": arm, "cells": cells, "bar": _bar(row), "label": _bar_label(row)})
-    return rows
-
-
-def _seeds(seeds: Any) -> str | None:
-    """The number of seeds, whether it came as a count or as their list."""
-    return number(len(seeds) if isinstance(seeds, list) else seeds)
-
-
-def _bar(row: Mapping[str, Any]) -> dict[str, float] | None:
-    """Dice and interval as positions on a line from 0 to 100."""
-    if row.get("dice") is None:
-        return None
-    low, high = row["dice_ci"] if interval(row.get("dice_ci")) else (row["dice"], row["dice"])
-    return {
-        "low": round(100 * low, 1),
-        "high": round(100 * high, 1),
-        "dice": round(100 * row["dice"], 1),
-    }
-
-
-def _bar_label(row: Mapping[str, Any]) -> str:
-    spread = interval(row.get("dice_ci"))
-    return f"Dice {number(row.get('dice'))}" + (f", 95 % interval {spread}" if spread else "")
-
-
-def _claims(reader: _Reader) -> list[dict[str, Any]]:
-    rows = []
-    for index, claim in enumerate(reader.summary["claims"]):
-        shown = {
-            "value": number(claim.get("value")),
-            "ci": interval(claim.get("ci")),
-            "n": number(claim.get("n")),
-        }
-        path = f"claims.{index + 1}"
-        cells = {
-            field: reader.entry("claims.", path, field, claim, text)
-            for field, text in shown.items()
-        }
-        rows.append({"claim": claim["claim"], "badge": _badge(claim["verdict"]), "cells": cells})
-    return rows
-
-
-def _badge(verdict: str) -> dict[str, str]:
-    return {"text": f"{_MARKS[verdict]} {verdict}", "kind": _CLASSES.get(verdict, verdict)}
-
-
-def _tally(claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+        return [f"The interval of “{best}” is clear of every other arm's."]
     return [
-        {"badge": _badge(verdict), "count": count} for verdict, count in counts.items() if count
+        f"The interval of “{best}” overlaps with that of {touching} of {len(bounded)} other arms."
     ]
 
 
-def _picture(picture: Path | None, alt: str, caption: str) -> dict[str, str] | None:
-    if picture is None:
-        return None
-    content = base64.b64encode(picture.read_bytes()).decode("ascii")
-    return {"src": f"data:{picture_type(picture)};base64,{content}", "alt": alt, "caption": caption}
+def _arm(name: str, row: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
+    """A row of the table of arms, with Dice and interval as positions on a line from 0 to 100."""
+    seeds, dice, spread = row.get("seeds"), row.get("dice"), interval(row.get("dice_ci"))
+    if isinstance(seeds, list):
+        seeds = len(seeds)
+    shown = {
+        "dice": number(dice),
+        "dice_ci": spread,
+        "n": number(row.get("n")),
+        "seeds": number(seeds),
+        "cyst_fp_ml": number(row.get("cyst_fp_ml"), 2),
+        "parameters": number(row.get("parameters")),
+        "train_s": duration(row.get("train_s")),
+    }
+    bar, label = None, f"Dice {number(dice)}"
+    if dice is not None:
+        low, high = row["dice_ci"] if spread else (dice, dice)
+        bar = {
+            "low": round(100 * low, 1),
+            "high": round(100 * high, 1),
+            "dice": round(100 * dice, 1),
+        }
+    if spread:
+        label += f", 95 % interval {spread}"
+    cells = {field: notes.cell(field, text) for field, text in shown.items()}
+    return {"arm": name, "cells": cells, "bar": bar, "label": label}
+
+
+def _claim(claim: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
+    """A row of the table of claims."""
+    shown = {
+        "value": quantity(claim.get("value"), claim.get("unit")),
+        "ci": interval(claim.get("ci")),
+        "n": number(claim.get("n")),
+    }
+    cells = {field: notes.cell(field, text) for field, text in shown.items()}
+    return {**claim, "measure": claim.get("measure") or "", "cells": cells}

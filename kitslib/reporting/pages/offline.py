@@ -1,48 +1,26 @@
-"""What makes a page safe to keep: no request leaves it, and it is never half written."""
+"""What keeps a page whole: styles and scripts put inside it, and no request that leaves it."""
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from html.parser import HTMLParser
 from pathlib import Path
 
+from bs4 import BeautifulSoup, Tag
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_SOURCES = {
-    "script": ("src", "href", "xlink:href"),
-    "img": ("src", "srcset", "longdesc"),
-    "source": ("src", "srcset"),
-    "video": ("src", "poster"),
-    "audio": ("src",),
-    "track": ("src",),
-    "iframe": ("src", "srcdoc"),
-    "frame": ("src",),
-    "embed": ("src",),
-    "object": ("data",),
-    "input": ("src", "formaction"),
-    "button": ("formaction",),
-    "form": ("action",),
-    "link": ("href", "imagesrcset"),
-    "base": ("href",),
-    "use": ("href", "xlink:href"),
-    "image": ("href", "xlink:href"),
-    "feimage": ("href", "xlink:href"),
-    "a": ("ping",),
-    "body": ("background",),
-    "table": ("background",),
-    "td": ("background",),
-}
+_SOURCES = re.compile(
+    "src|srcset|imagesrcset|srcdoc|poster|data|longdesc|ping|action|formaction|background"
+    "|href|xlink:href"
+)
 _LOCAL = re.compile(r"\s*(#|data:|blob:|about:blank|$)", re.IGNORECASE)
 _STYLE_URL = re.compile(
-    r"url\(\s*['\"]?([^'\")]*)|@import\s+(?:url\()?\s*['\"]?([^'\");]*)", re.IGNORECASE
+    r"(?:url\(\s*|@import\s+(?:url\()?\s*)['\"]?(?P<target>[^'\");]*)", re.IGNORECASE
 )
 _SCRIPT_REQUEST = re.compile(
-    r"\b(?:fetch|importScripts|XMLHttpRequest|WebSocket|EventSource|sendBeacon|requirejs)\b\s*\(|\bimport\s*\(?\s*['\"]"
-    r"|\bimport\s*\(|(?:https?|wss?)://(?!www\.w3\.org/)[^\s'\"`<>)]+"
+    r"\b(?:fetch|importScripts|XMLHttpRequest|WebSocket|EventSource|sendBeacon|requirejs)\b\s*\("
+    r"|\bimport\s*\(?\s*['\"]|\bimport\s*\(|(?:https?|wss?)://(?!www\.w3\.org/)[^\s'\"`<>)]+"
 )
 _CODE_TYPES = ("", "module", "text/javascript", "application/javascript")
 
@@ -51,65 +29,41 @@ class RemoteRequestError(ValueError):
     """A page would ask something from outside itself."""
 
 
-class _RequestFinder(HTMLParser):
-    """Collects every place where a browser would load something that is not inside the page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._inside: str | None = None
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        for name in _SOURCES.get(tag, ()):
-            value = given.get(name, "")
-            local = _local_srcset(value) if name.endswith("srcset") else _LOCAL.match(value)
-            if not local:
-                self.found.append(f'<{tag} {name}="{value[:120]}">')
-        if tag == "meta" and given.get("http-equiv", "").lower() == "refresh":
-            self.found.append(
-                f'<meta http-equiv="refresh" content="{given.get("content", "")[:120]}">'
-            )
-        self._style(given.get("style", ""), f"<{tag} style>")
-        for name, value in given.items():
-            if name.startswith("on"):
-                self._script(value, f"<{tag} {name}>")
-        code = tag == "script" and given.get("type", "").lower() in _CODE_TYPES
-        self._inside = "script" if code else "style" if tag == "style" else None
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = None
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "style":
-            self._style(data, "<style>")
-        elif self._inside == "script":
-            self._script(data, "<script>")
-
-    def _style(self, text: str, place: str) -> None:
-        for match in _STYLE_URL.finditer(text):
-            target = match[1] if match[1] is not None else match[2]
-            if not _LOCAL.match(target):
-                self.found.append(f"{place}: {match[0][:120]}")
-
-    def _script(self, text: str, place: str) -> None:
-        self.found += [f"{place}: {match[0][:120]}" for match in _SCRIPT_REQUEST.finditer(text)]
-
-
-def _local_srcset(value: str) -> bool:
-    """Whether every candidate of an image set is a data URI (which has a comma of its own)."""
-    return all(_LOCAL.match(part) for part in re.split(r"\s,|,\s", value))
-
-
 def remote_requests(html: str) -> list[str]:
     """Name every script, style, font, image, frame or fetch in a page that is not part of it.
 
     Links that a reader follows by hand (``<a href>``) are not requests.
     """
-    finder = _RequestFinder()
-    finder.feed(html)
-    finder.close()
-    return finder.found
+    found = []
+    for tag in BeautifulSoup(html, "html.parser").find_all(True):
+        found += _requests_of(tag)
+    return found
+
+
+def _requests_of(tag: Tag) -> list[str]:
+    """What one element would load: by its attributes, its style, its script."""
+    found, scripts, styles = [], [], [tag.get("style", "")]
+    for name, value in tag.attrs.items():
+        if _SOURCES.fullmatch(name) and not (tag.name == "a" and name == "href"):
+            # an image set may hold data URIs, which have a comma of their own
+            parts = re.split(r"\s,|,\s", value) if name.endswith("srcset") else [value]
+            if not all(map(_LOCAL.match, parts)):
+                found.append(f'<{tag.name} {name}="{value[:120]}">')
+        elif name.startswith("on"):
+            scripts.append(value)
+    if tag.name == "meta" and tag.get("http-equiv", "").lower() == "refresh":
+        found.append(f'<meta http-equiv="refresh" content="{tag.get("content", "")[:120]}">')
+    if tag.name == "style":
+        styles.append(tag.string or "")
+    if tag.name == "script" and tag.get("type", "").lower() in _CODE_TYPES:
+        scripts.append(tag.string or "")
+    for text in styles:
+        for match in _STYLE_URL.finditer(text):
+            if not _LOCAL.match(match["target"]):
+                found.append(f"<{tag.name} style>: {match[0][:120]}")
+    for text in scripts:
+        found += [f"<{tag.name} script>: {one[0][:120]}" for one in _SCRIPT_REQUEST.finditer(text)]
+    return found
 
 
 def require_offline(html: str, name: str) -> None:
@@ -124,21 +78,6 @@ def require_offline(html: str, name: str) -> None:
             f"{name}: expected a page that loads nothing, found {'; '.join(found[:3])}{more}; "
             "put the content into the page (figures.show, data URIs) or drop the output"
         )
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file in one step: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def asset(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a notebook leaves in its outputs for its page: where it came from, and the answer."""
+"""What a notebook leaves in its outputs for its page: its provenance and its answer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from kitslib.reporting.pages.words import interval, number, plain, setting
 
 PROVENANCE_MIME = "application/vnd.kitslib.provenance+json"
 ANSWER_MIME = "application/vnd.kitslib.answer+json"
+NUMBER_KEYS = {"label", "value", "ci", "n", "digits", "about", "reason"}
 
 
-class Record:
-    """A dictionary for a notebook cell to display: its own MIME type for the page, HTML for JupyterLab."""
+class Output:
+    """A dictionary that a cell displays: its own MIME type for the page, HTML for JupyterLab."""
 
     def __init__(self, mime: str, content: dict[str, Any], html: str, text: str) -> None:
         self.mime, self.content, self.html, self.text = mime, content, html, text
@@ -25,61 +26,55 @@ class Record:
         return self.text
 
 
-def provenance_output(record: Mapping[str, Any]) -> Record:
-    """Where a notebook's results come from, for its page's header band; display it or end a cell with it.
+def provenance_output(entries: Mapping[str, Any]) -> Output:
+    """Where a notebook's results come from, for its page's header band; end a cell with it.
 
-    Known keys, all optional: title, parameters (mapping), date (ISO 8601), duration_s, commit, data and
-    synthetic (bool, puts the banner on the page). Every other key becomes a row of the page's last table.
-    Raises ValueError when synthetic is no bool or parameters no mapping.
+    Known keys, all optional: title, parameters (mapping), date (ISO 8601), duration_s, commit,
+    data and synthetic (bool, puts the banner on the page). Every other key becomes a row of the
+    page's last table. Raises ValueError when synthetic is no bool or parameters no mapping.
     """
-    content = plain(record)
-    if not isinstance(content.get("synthetic", False), bool):
-        raise ValueError(
-            f"provenance: synthetic must be True or False, got {content['synthetic']!r}"
-        )
-    if not isinstance(content.get("parameters", {}), dict):
-        raise ValueError(
-            f"provenance: parameters must be a mapping, got {type(record['parameters']).__name__}"
-        )
-    left = "style='text-align:left'"
-    rows = "".join(
-        f"<tr><th {left}>{escape(key)}</th><td {left}>{escape(setting(value))}</td></tr>"
-        for key, value in content.items()
-    )
-    text = "\n".join(f"{key}: {setting(value)}" for key, value in content.items())
-    return Record(PROVENANCE_MIME, content, f"<table>{rows}</table>", text)
+    content = plain(entries)
+    synthetic, parameters = content.get("synthetic", False), content.get("parameters", {})
+    if not isinstance(synthetic, bool):
+        raise ValueError(f"provenance: synthetic must be True or False, got {synthetic!r}")
+    if not isinstance(parameters, dict):
+        kind = type(entries["parameters"]).__name__
+        raise ValueError(f"provenance: parameters must be a mapping, got {kind}")
+    left, html, text = "style='text-align:left'", "", []
+    for key, value in content.items():
+        words = setting(value)
+        html += f"<tr><th {left}>{escape(key)}</th><td {left}>{escape(words)}</td></tr>"
+        text.append(f"{key}: {words}")
+    return Output(PROVENANCE_MIME, content, f"<table>{html}</table>", "\n".join(text))
 
 
-def answer_output(question: str, answer: str, numbers: Sequence[Mapping[str, Any]] = ()) -> Record:
-    """A notebook's question and computed answer, lifted to its page's top; display it or end a cell with it.
+def answer_output(question: str, answer: str, numbers: Sequence[Mapping[str, Any]] = ()) -> Output:
+    """A notebook's question and computed answer, shown at its page's top; end a cell with it.
 
-    The answer is Markdown. A number has label, value (a number, text, or None), and where they exist ci (two
-    bounds), n, digits, about (what it means) and reason (why there is no value).
+    The answer is Markdown. A number has label, value (a number, text, or None), and where they
+    exist ci (two bounds), n, digits, about (what it means) and reason (why there is no value).
     Raises ValueError when a number has no label or an unknown key.
     """
-    items = [plain(item) for item in numbers]
-    known = {"label", "value", "ci", "n", "digits", "about", "reason"}
+    items = plain(numbers)
     for item in items:
-        if not item.get("label") or not set(item) <= known:
+        if not item.get("label") or not set(item) <= NUMBER_KEYS:
+            known = sorted(NUMBER_KEYS)
             raise ValueError(
-                f"answer: a number needs a label and may have {sorted(known)}, got {sorted(item)}"
+                f"answer: a number needs a label and may have {known}, got {sorted(item)}"
             )
     lines = [_line(item) for item in items]
-    html = "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+    html = f"<p><b>{escape(question)}</b></p><p>{escape(answer)}</p>"
+    if lines:
+        html += "<ul><li>" + "</li><li>".join(map(escape, lines)) + "</li></ul>"
     content = {"question": question, "answer": answer, "numbers": items}
-    text = "\n".join([question, answer, *lines])
-    return Record(
-        ANSWER_MIME, content, f"<p><b>{escape(question)}</b></p><p>{escape(answer)}</p>{html}", text
-    )
+    return Output(ANSWER_MIME, content, html, "\n".join([question, answer, *lines]))
 
 
 def _line(item: Mapping[str, Any]) -> str:
-    shown = (
-        number(item.get("value"), item.get("digits"))
-        or f"– ({item.get('reason') or 'not available'})"
-    )
-    spread = interval(item.get("ci"), item.get("digits"))
-    extra = [
-        part for part in (spread, f"n = {item['n']}" if item.get("n") is not None else None) if part
-    ]
-    return f"{item['label']}: {shown}" + (f" ({', '.join(extra)})" if extra else "")
+    digits = item.get("digits")
+    shown = number(item.get("value"), digits) or f"– ({item.get('reason') or 'not available'})"
+    extra = [interval(item.get("ci"), digits)]
+    if item.get("n") is not None:
+        extra.append(f"n = {item['n']}")
+    words = ", ".join(filter(None, extra))
+    return f"{item['label']}: {shown}" + (f" ({words})" if words else "")

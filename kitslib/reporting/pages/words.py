@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 
@@ -14,36 +13,46 @@ def plain(value: Any) -> Any:
     """A value as JSON can hold it: NumPy, paths and tuples unpacked, NaN and infinity as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [
-            plain(item)
-            for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)
-        ]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def number(value: Any, digits: int | None = None) -> str | None:
     """A number with as many digits as matter (0.873, 42.1, 1,464); None where there is none."""
     value = plain(value)
-    if value is None or isinstance(value, str | bool):
-        return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, str | bool):
+        return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if digits is None:
-        digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    if digits is None and abs(value) < 10:
+        digits = 3
+    elif digits is None:
+        digits = int(abs(value) < 1000)
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
+def quantity(value: Any, unit: str | None = None) -> str | None:
+    """A number with its unit, where it has one ("1.53 ml"); None where there is no number."""
+    shown = number(value)
+    return f"{shown} {unit}" if shown and unit else shown
+
+
 def interval(bounds: Any, digits: int | None = None) -> str | None:
-    """An interval as "0.812 to 0.931", a small bound with its first digit; None where a bound is missing."""
+    """An interval as "0.812 to 0.931"; None where a bound is missing.
+
+    A bound whose digits would all be zero shows its first digit, so that its sign can be seen.
+    """
     bounds = plain(bounds)
     if not isinstance(bounds, Sequence) or len(bounds) != 2 or None in bounds:
         return None
@@ -60,7 +69,7 @@ def _bound(value: float, digits: int | None) -> str:
 def duration(seconds: Any) -> str | None:
     """A time span as "3.2 s", "4 min 10 s" or "1 h 02 min"; None where it is unknown."""
     seconds = plain(seconds)
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+    if not isinstance(seconds, int | float):
         return None
     if seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -72,14 +81,12 @@ def duration(seconds: Any) -> str | None:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def moment(value: Any) -> str | None:
-    """A point in time as "2026-11-23 19:02 UTC"; other text is left as it is."""
-    if not value:
-        return None
+def moment(value: str | None) -> str | None:
+    """An ISO 8601 time as "2026-11-23 19:02 UTC"; other text is left as it is."""
     try:
-        when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        when = datetime.fromisoformat(value or "")
     except ValueError:
-        return str(value)
+        return value
     if when.tzinfo is None:
         return when.strftime("%Y-%m-%d %H:%M")
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -88,44 +95,22 @@ def moment(value: Any) -> str | None:
 def setting(value: Any) -> str:
     """A parameter or provenance entry in one line."""
     value = plain(value)
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(setting(item) for item in value) if value else "none"
-    if isinstance(value, Mapping):
-        nested = any(isinstance(item, Mapping) for item in value.values())
-        return (
-            json.dumps(value)
-            if nested
-            else ", ".join(f"{key} {setting(item)}" for key, item in value.items())
-        )
-    return str(value)
+        return ", ".join(map(setting, value))
+    if not isinstance(value, Mapping):
+        return str(value)
+    if any(isinstance(item, Mapping) for item in value.values()):
+        return json.dumps(value)
+    return ", ".join(f"{key} {setting(item)}" for key, item in value.items())
 
 
 def titled(key: str) -> str:
     """A key as a label: "wall_s" becomes "Wall s"."""
     text = key.replace("_", " ").strip()
     return text[:1].upper() + text[1:]
-
-
-def picture_type(path: Path) -> str:
-    """The MIME type of a picture file, from its name.
-
-    Raises ValueError for anything but JPEG, PNG and WebP.
-    """
-    kinds = {
-        ".jpg": "image/jpeg",
-        ".jpeg": "image/jpeg",
-        ".png": "image/png",
-        ".webp": "image/webp",
-    }
-    try:
-        return kinds[path.suffix.lower()]
-    except KeyError:
-        raise ValueError(
-            f"{path}: expected a .jpg, .png or .webp picture, got {path.suffix or 'no suffix'!r}"
-        ) from None

@@ -1,1 +1,1 @@
-"""Slice viewer and turntable: pictures and a slider, live in JupyterLab and in the offline report."""
+"""Slice viewer and turntable: pictures behind a slider, in JupyterLab and on the offline page."""

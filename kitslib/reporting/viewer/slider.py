@@ -1,4 +1,4 @@
-"""Pictures behind a slider, as HTML that works in JupyterLab and in the offline page."""
+"""Pictures behind a slider, as HTML that works in JupyterLab and on the offline page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-# JupyterLab would otherwise take the arrow keys for its own shortcuts; it looks at the focused element itself
+# JupyterLab would otherwise take the arrow keys for its own shortcuts
 _OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
+_PLACES = ("left:6px;top:48%", "right:6px;top:48%", "left:48.5%;top:6px", "left:48.5%;bottom:6px")
 
 
 class ViewerError(ValueError):
@@ -27,8 +28,9 @@ class ViewerError(ValueError):
 class Viewer:
     """Pictures behind one slider, as HTML that needs nothing else.
 
-    ``frames`` maps a picture set (a window) to base64 JPEGs, ``layers`` an overlay to base64 PNGs; all have
-    the length of ``words``, the text beside the slider. ``size`` is (width, height) in CSS pixels.
+    `frames` maps a picture set (an HU window) to base64 JPEGs, `layers` an overlay to base64 PNGs;
+    all have the length of `words`, the text beside the slider. `size` is (width, height) in CSS
+    pixels; `marks` stand at the left, right, top and bottom.
     """
 
     title: str
@@ -39,7 +41,7 @@ class Viewer:
     words: Sequence[str]
     start: int
     size: tuple[int, int]
-    marks: tuple[str, str, str, str] | None
+    marks: Sequence[str]
     legend: Sequence[tuple[str, str]]
 
     @property
@@ -51,62 +53,47 @@ class Viewer:
         return f"viewer-{digest.hexdigest()[:12]}"
 
     def _repr_html_(self) -> str:
+        parts = f"<style>{_asset('slider.css')}</style>{self._pictures()}{self._controls()}"
+        style = f"width:{self.size[0]}px"
         return (
-            f'<figure class="kits-viewer" id="{self.id}" style="width:{self.size[0]}px">'
-            + "".join(
-                (
-                    f"<style>{_asset('slider.css')}</style>",
-                    self._stage(),
-                    self._controls(),
-                    self._caption(),
-                    self._script(),
-                    "</figure>",
-                )
-            )
+            f'<figure class="kits-viewer" id="{self.id}" style="{style}">{parts}'
+            f"{self._caption()}{self._script()}</figure>"
         )
 
-    def _stage(self) -> str:
+    def _pictures(self) -> str:
         width, height = self.size
         first = next(iter(self.frames.values()))[self.start]
-        parts = [
-            f'<img class="frame" alt="{escape(self.alt)}" src="data:image/jpeg;base64,{first}">'
-        ]
+        source = f"data:image/jpeg;base64,{first}"
+        html = f'<img class="frame" alt="{escape(self.alt)}" src="{source}">'
         for name, pictures in self.layers.items():
             source = f"data:image/png;base64,{pictures[self.start]}"
-            parts.append(f'<img class="layer" data-name="{escape(name)}" alt="" src="{source}">')
-        if self.marks is not None:
-            places = (
-                "left:6px;top:48%",
-                "right:6px;top:48%",
-                "left:48.5%;top:6px",
-                "left:48.5%;bottom:6px",
-            )
-            for mark, place in zip(self.marks, places, strict=True):
-                parts.append(f'<span class="mark" style="{place}">{mark}</span>')
-        return f'<div class="stage" style="aspect-ratio:{width}/{height}">{"".join(parts)}</div>'
+            html += f'<img class="layer" data-name="{escape(name)}" alt="" src="{source}">'
+        for mark, place in zip(self.marks, _PLACES, strict=False):
+            html += f'<span class="mark" style="{place}">{mark}</span>'
+        return f'<div class="pictures" style="aspect-ratio:{width}/{height}">{html}</div>'
 
     def _controls(self) -> str:
-        parts = [
-            f'<input {_OWN_KEYS} type="range" min="0" max="{len(self.words) - 1}" step="1" value="{self.start}" '
-            f'aria-label="{escape(self.title)}"><output>{escape(self.words[self.start])}</output>'
-        ]
+        html = (
+            f'<input {_OWN_KEYS} type="range" min="0" max="{len(self.words) - 1}" step="1" '
+            f'value="{self.start}" aria-label="{escape(self.title)}">'
+            f"<output>{escape(self.words[self.start])}</output>"
+        )
         if len(self.frames) > 1:
-            choices = "".join(
-                f'<option value="{escape(name)}">{escape(name)}</option>' for name in self.frames
-            )
-            parts.append(f"<label>window <select {_OWN_KEYS}>{choices}</select></label>")
-        for name in self.layers:
-            parts.append(
-                f'<label><input {_OWN_KEYS} type="checkbox" name="{escape(name)}" checked> {escape(name)}</label>'
-            )
-        return f'<div class="controls">{"".join(parts)}</div>'
+            choices = ""
+            for name in map(escape, self.frames):
+                choices += f'<option value="{name}">{name}</option>'
+            html += f"<label>HU window <select {_OWN_KEYS}>{choices}</select></label>"
+        for name in map(escape, self.layers):
+            box = f'<input {_OWN_KEYS} type="checkbox" name="{name}" checked>'
+            html += f"<label>{box} {name}</label>"
+        return f'<div class="controls">{html}</div>'
 
     def _caption(self) -> str:
-        swatches = "".join(
-            f' <span class="key"><span class="swatch" style="background:{color}"></span>{escape(word)}</span>'
-            for word, color in self.legend
-        )
-        return f"<figcaption>{escape(self.caption)}{swatches}</figcaption>"
+        html = escape(self.caption)
+        for word, color in self.legend:
+            swatch = f'<span class="swatch" style="background:{color}"></span>'
+            html += f' <span class="key">{swatch}{escape(word)}</span>'
+        return f"<figcaption>{html}</figcaption>"
 
     def _script(self) -> str:
         data = {"frames": self.frames, "layers": self.layers, "words": list(self.words)}
@@ -116,6 +103,7 @@ class Viewer:
 
 
 def encoded(picture: Image.Image, format: str, **options: Any) -> str:
+    """A picture as base64, with Pillow's options of that format."""
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,92 @@
+"""What a label map shows: volumes and diameters as a row of a table, and a preview."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+
+from kitslib.config import replacing
+from kitslib.evaluation import largest_components
+from kitslib.reporting import three_planes, use_style
+from kitslib.transforms import bounding_box
+
+
+def measure(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
+    """Return volumes (ml) and diameters (mm) of a label map uint8 (D, H, W), spacing (z, y, x) mm.
+
+    The diameter of kidney and masses is that of the larger side. A diameter is the longest
+    distance within; the axial one lies within a slice.
+    """
+    if labels.any():
+        labels = labels[bounding_box(labels)]
+    larger, tumor = largest_components(labels > 0, 1), labels == 2
+    voxel_ml = float(np.prod(spacing)) / 1000
+    axial = [longest_diameter_mm(plane, spacing[1:]) for plane in tumor]
+    row = {
+        "kidney_and_masses_ml": voxel_ml * np.count_nonzero(labels),
+        "kidney_and_masses_diameter_mm": longest_diameter_mm(larger, spacing),
+        "tumor_ml": voxel_ml * np.count_nonzero(tumor),
+        "tumor_diameter_mm": longest_diameter_mm(tumor, spacing),
+        "tumor_axial_diameter_mm": max(axial),
+    }
+    return {name: round(float(value), 2) for name, value in row.items()}
+
+
+def longest_diameter_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """Return the longest distance (mm) between voxel faces of a mask of any dimension; 0 if empty.
+
+    The faces' centres are where a surface through the voxels' borders has its vertices.
+    """
+    if not mask.any():
+        return 0.0
+    lines = mask.any(axis=-1)  # along the last axis only the ends can be corners
+    first = mask[lines].argmax(axis=-1)
+    last = mask.shape[-1] - 1 - mask[lines][:, ::-1].argmax(axis=-1)
+    places = np.argwhere(lines)
+    ends = np.concatenate([np.column_stack([places, first]), np.column_stack([places, last])])
+    steps = np.concatenate([np.eye(mask.ndim), -np.eye(mask.ndim)]) / 2
+    faces = (ends[:, None] + steps).reshape(-1, mask.ndim) * np.asarray(spacing)
+    return float(pdist(faces[ConvexHull(faces).vertices]).max())
+
+
+def add_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Write a row into a CSV file, sorted by case; the case's older row is replaced."""
+    table = pd.DataFrame([row])
+    if path.is_file():
+        table = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), table])
+    table = table.drop_duplicates("case", keep="last").sort_values("case")
+    with replacing(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
+
+
+def write_preview(
+    path: Path, name: str, imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[float],
+    row: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Write a JPEG of three planes at true aspect, titled with the measurements.
+
+    imaging: HU (D, H, W); labels: 0 to 2, same shape; spacing (z, y, x) mm; row: from `measure`.
+    """
+    plt.switch_backend("agg")
+    use_style()
+    words = "no kidney found"
+    if row["kidney_and_masses_ml"]:
+        tumor = "no tumour found"
+        if row["tumor_ml"]:
+            tumor = f"tumour (orange) {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
+        words = f"kidneys (blue) and masses {row['kidney_and_masses_ml']:.0f} ml, {tumor}"
+    figure = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {words}")
+    try:
+        with replacing(path) as part:
+            figure.savefig(
+                part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88}
+            )
+    finally:
+        plt.close(figure)

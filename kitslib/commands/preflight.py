@@ -1,0 +1,191 @@
+"""`preflight`: whether a study fits this machine, and how long it will take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from kitslib.commands.line import add_jobs, add_settings, text_table
+from kitslib.commands.timing import Measured, measure
+from kitslib.config import (
+    PROFILES,
+    RunConfig,
+    arm,
+    configure,
+    duration_text,
+    parse_settings,
+    size_text,
+    write_json,
+)  # fmt: skip
+from kitslib.data import split_cases
+from kitslib.training import device_name, start
+
+NOTEBOOK = 6  # a notebook's processes, figures and page take so many times what loading takes
+READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
+PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
+KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam's two averages
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a notebook or the study takes, or a machine has: seconds (0: any) and bytes."""
+
+    stage: str
+    what: str
+    seconds: float
+    memory: int
+    disk: int = 0
+    gpu: int = 0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = "Takes half a minute for the demo. Exit status 1 when the study does not fit."
+    argument = parser.add_argument
+    argument("data", type=Path, nargs="?", metavar="DATA", help="KiTS cohort (default: synthetic)")
+    argument("--profile", choices=tuple(PROFILES), default="demo", help="default: demo")
+    argument("--out", type=Path, metavar="DIR", help="folder of results (default: reports)")
+    argument("--hours", type=float, metavar="H", help="the time there is: more does not fit")
+    argument("--json", type=Path, metavar="FILE", help="also write the estimate as JSON")
+    add_jobs(parser, "stages")
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what every stage of a study takes; return 1 where it does not fit this machine."""
+    data, out = (str(path.absolute()) if path else "" for path in (args.data, args.out))
+    options = parse_settings(args.settings)
+    config = configure(profile=args.profile, data=data, out=out, options=options)
+    accelerator = start(device=config.device, precision=config.precision)
+    machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
+    measured = measure(config, accelerator)
+    jobs = min(args.jobs, os.cpu_count() or 1)
+    costs = estimate(config, measured, jobs=jobs, on_gpu=machine.gpu > 0)
+    found = problems(config, costs, machine)
+    print(table([*costs, machine]))
+    for case_id in measured.unreadable:
+        print(f"left out, since its header cannot be read: {case_id}")
+    print("Times are those of a machine that does nothing else.")
+    words = [f"does not fit: {problem}" for problem in found]
+    print("\n".join(words or [f"The profile {args.profile} fits this machine."]))
+    if args.json:
+        *stages, whole = map(asdict, costs)
+        parts = {"estimate": {**whole, "costs": stages, "problems": found}}
+        write_json(args.json, parts | {"machine": asdict(machine), "measured": asdict(measured)})
+    return int(bool(found))
+
+
+def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
+    """Return what there is for a study that writes to `folder`; what it holds is free for it."""
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    what, gpu = device_name(device), 0
+    if held:
+        what += f"; {size_text(held)} are on disk already"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device).total_memory
+    disk, memory = shutil.disk_usage(there).free + held, psutil.virtual_memory().available
+    return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
+
+
+def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) -> list[Cost]:
+    """Return the cost of every notebook of a study in order, and as the last that of the whole."""
+    wanted, kidney, tumor = config.cohort, config.kidney, config.tumor
+    ids, networks = measured.case_ids, measured.networks
+    split = split_cases(ids, seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out)
+    notebook, reading = NOTEBOOK * measured.loading, measured.prepare / len(ids)
+    base, scan = measured.base, measured.base + measured.memory
+
+    compared = replace(kidney, epochs=kidney.arm_epochs, test_time_mirroring=False)
+    plan: list[tuple[str, Any]] = [("kidney", kidney)]
+    plan += [("kidney", compared)] * len(config.kidney_arms)
+    for name in config.arms:
+        plan += [(name, tumor)] * len(config.seeds_of(name))
+    runs = []
+    for name, t in plan:
+        cost, predictions = networks[name], 0.0
+        stage, held_out, steps = "03_tumor", len(split.tumor_held_out), tumor.steps
+        if name == "kidney":
+            stage, held_out = "02_kidney", len(split.kidney_held_out)
+            steps = math.ceil(len(split.kidney_train) * t.samples_per_case / t.batch)
+        elif arm(name).oversample and arm(name).oversample_by == "difficulty":
+            times = (t.epochs - 1) // t.oversample_every
+            predictions = times * len(split.tumor_train) / t.oversample_stride
+        predictions += held_out * (math.ceil(t.epochs / t.validate_every) + 1)
+        predictions += held_out * t.test_time_mirroring
+        seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
+        gpu = cost.memory if on_gpu else 0
+        memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
+        what = f"{name}: {t.epochs} epochs of {steps} steps"
+        runs.append(Cost(stage, what, notebook + seconds, memory, disk, gpu))
+    slowest, cases = max(networks[name].case for name in config.arms), len(split.cascade_test)
+    seconds = 2 * reading + networks["kidney"].case * (1 + kidney.test_time_mirroring)
+    seconds += PASSES * slowest * (1 + tumor.test_time_mirroring)
+    what = f"{cases} cases through the cascade"
+    test = Cost("05_evaluation", what, notebook + cases * seconds, scan)
+    tables = Cost("04_ablations", "tables and figures", notebook, base)
+    seconds = notebook + (measured.make + READS * measured.prepare) / jobs
+    what = f"{len(ids)} cases checked and prepared"
+    data = Cost("01_data", what, seconds, base + jobs * scan, measured.disk)
+
+    places = 1 if on_gpu else max(1, jobs // config.threads)
+    busy = [0.0] * places  # seconds; a run starts where there is a place first
+    for cost in runs:
+        busy[busy.index(min(busy))] += cost.seconds
+    together = sorted((cost.memory for cost in runs), reverse=True)[:places]
+    seconds = data.seconds + max(busy) + tables.seconds + test.seconds
+    memory = max(data.memory, sum(together), test.memory)
+    disk, gpu = sum(cost.disk for cost in [data, *runs]), max(cost.gpu for cost in runs)
+    whole = Cost("the whole", "", seconds, memory, disk, gpu)
+    return [data, *runs, tables, test, whole]
+
+
+def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
+    """Return what does not fit, each with what to do."""
+    whole, runs, found = costs[-1], costs[1:-3], []
+    for kind, name in (("disk", "disk"), ("memory", "memory"), ("gpu", "GPU memory")):
+        needed, there = getattr(whole, kind), getattr(machine, kind)
+        if needed <= there:
+            continue
+        advice = "name a larger disk with --out, lower cohort.cases of a synthetic cohort, or raise"
+        advice += f" tumor_grid.spacing_z from {config.tumor_grid.spacing_z:g} mm"
+        if kind != "disk":
+            largest = max(runs, key=attrgetter(kind))
+            stage, share = largest.stage.partition("_")[2], there / getattr(largest, kind)
+            batch = getattr(config, stage).batch
+            advice = f"lower {stage}.batch from {batch} to {max(1, int(batch * share))}"
+            if batch * share < 1:
+                advice += f", and {stage}.patch, slab or widths"
+            if share >= 1:
+                advice = "run fewer stages at a time with --jobs 1"
+        found.append(f"{name}: {size_text(needed)} needed, {size_text(there)} there; {advice}")
+    share = machine.seconds / whole.seconds
+    if 0 < share < 1:
+        kidney, tumor = config.kidney.epochs, config.tumor.epochs
+        found.append(
+            f"time: {duration_text(whole.seconds)} needed, {duration_text(machine.seconds)} there; "
+            "use a GPU, fewer arms or seeds, or lower kidney.epochs "
+            f"from {kidney} to {max(1, int(kidney * share))} and tumor.epochs "
+            f"from {tumor} to {max(1, int(tumor * share))}"
+        )
+    return found
+
+
+def table(costs: list[Cost]) -> str:
+    """Return costs as a table, equal ones once."""
+    lines = [["stage", "time", "disk", "memory", "GPU memory", ""]]
+    for cost in dict.fromkeys(costs):
+        times = f"{costs.count(cost)} × " if costs.count(cost) > 1 else ""
+        seconds = duration_text(cost.seconds) if cost.seconds else ""
+        sizes = [size_text(cost.disk), size_text(cost.memory), size_text(cost.gpu)]
+        lines.append([cost.stage, seconds, *sizes, times + cost.what])
+    return text_table(lines, left=(0, 5))

@@ -1,1 +1,0 @@
-"""What a study will need on this machine."""

@@ -1,0 +1,175 @@
+"""What the parts of a study take on this machine, measured on a few cases and steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+
+import psutil
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kitslib.config import RunConfig, arm
+from kitslib.data import CaseError, data_folder, open_volume, study_files
+from kitslib.networks import ready
+from kitslib.phantom import write_cohort
+from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
+from kitslib.training import make_optimizer
+
+SAMPLE = 4  # cases that are made or read, and prepared
+STEPS, SECONDS = 5, 4.0  # of a network's training, whichever ends first; step 1 is not counted
+SLICES = 16  # of a case that a network predicts
+VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
+PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
+SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost:
+    """Seconds of a training step and of predicting a case; bytes of weights and of a step."""
+
+    step: float
+    case: float
+    weights: int
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a study takes here; `networks` holds "kidney" and every tumour arm.
+
+    Seconds (on a CPU those that one thread was at work, whatever other programs do): `loading` the
+    packages, to `make` all synthetic cases, to `prepare` all. Bytes: `base` of a process with the
+    packages, `disk` of cache and synthetic cohort, `memory` at work on the largest case.
+    """
+
+    case_ids: list[str]
+    unreadable: list[str]  # left out
+    loading: float
+    base: int
+    make: float
+    prepare: float
+    disk: int
+    memory: int
+    networks: dict[str, NetworkCost]
+
+
+def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
+    """Measure the parts of a study. Raises CaseError where no case can be read."""
+
+    def now() -> float:
+        if accelerator.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    torch.set_num_threads(1)
+    loading, base = time.process_time(), psutil.Process().memory_info().rss
+    voxels, unreadable = {}, []
+    with TemporaryDirectory() as out:
+        cohort = replace(config.cohort, cases=SAMPLE, held_out=1, split="nested")
+        few, began = replace(config, out=out, cohort=cohort), now()
+        found = study_files(few, data_folder(few, write_cohort))
+        made = now()
+        for item in found:
+            try:
+                with open_volume(item.imaging) as volume:
+                    voxels[item.case_id] = math.prod(volume.geometry.canonical_shape)
+            except (CaseError, OSError):
+                unreadable.append(item.case_id)
+        if not voxels:
+            words = f"expected cases with imaging and {config.cohort.labels} labels, found none"
+            raise CaseError(f"{config.data}: {words}; python -m kitslib check says what is wrong")
+        case_ids = list(voxels)
+        if config.synthetic:
+            case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
+        by_size = sorted(voxels, key=voxels.__getitem__)
+        usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
+        files = [item for item in found if item.case_id in usual]
+        opened = now()
+        kidney = KidneyRecipe.of(few, files, accelerator)
+        tumor = TumorRecipe.of(few, files, accelerator, arm=config.arms[0])
+        prepared = now()
+        written = sum(file.stat().st_size for file in Path(out).rglob("*") if file.is_file())
+        largest = max(entry.imaging.size for entry in tumor.train.values())
+        networks = {"kidney": network_cost(kidney, now)}
+        for name in config.arms:
+            networks[name] = network_cost(replace(tumor, arm=arm(name)), now)
+    share = len(case_ids) * fmean(voxels.values()) / sum(voxels[name] for name in usual)
+    return Measured(
+        case_ids=case_ids, unreadable=unreadable, loading=loading, base=base,
+        make=(made - began) * share, prepare=(prepared - opened) * share,
+        disk=int(written * share),
+        memory=SCAN_BYTES * (max(voxels.values()) + largest), networks=networks,
+    )  # fmt: skip
+
+
+def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
+    """Take a few steps of a recipe, or of a part of its batch, and predict a few slices."""
+    t, device, autocast = recipe.training, recipe.accelerator.device, recipe.accelerator.autocast
+    images, _ = recipe.prepare(recipe.sampler.batch(0, 0))
+    network = recipe.network()
+    weights = 4 * sum(weight.numel() for weight in network.parameters())
+    memory = 4 * weights + step_bytes(recipe, images.shape)  # gradients, Adam's two averages
+    fits = images.numel() <= VOXELS
+    if device.type == "cuda":
+        fits = memory < torch.cuda.mem_get_info(device)[0]
+    part = (...,) if fits else PART
+    share = images.numel() / images[part].numel()
+    layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+    network = ready(network, device).train()
+    optimizer, _ = make_optimizer(
+        network, name=t.optimizer, lr=t.lr, schedule="constant", total_steps=STEPS
+    )
+    steps, first = [], now()
+    while len(steps) < 2 or (len(steps) < STEPS and now() - first < SECONDS):
+        began = now()
+        images, target = recipe.prepare(recipe.sampler.batch(0, len(steps)))
+        drawn = now()
+        images = images[part].to(device, memory_format=layout)
+        with autocast():
+            outputs = network(images)
+        recipe.loss(outputs, target[part].to(device), 0).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps.append(drawn - began + share * (now() - drawn))
+    entry = next(iter(recipe.held_out.values()))
+    middle = sum(entry.meta["kidney_range"]) // 2
+    arrays = [array for array in (entry.imaging, entry.mask) if array is not None]
+    some = [array[middle:][:SLICES] for array in arrays]
+    stage = replace(recipe.stage(network.eval()), test_time_mirroring=False)
+    began = now()
+    stage.probability(*some, autocast)
+    case = (now() - began) * len(entry.imaging) / len(some[0])
+    threads = recipe.threads if device.type == "cpu" else 1  # they share the work evenly
+    step = median(steps[1:])
+    return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
+
+
+def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
+    """Return the bytes that a step on an input of `shape` saves for its gradient or works on.
+
+    At work are three tensors of the largest size. Nothing is computed: tensors have no content.
+    """
+    saved: dict[int, Tensor] = {}  # kept, since the place of a freed tensor is used again
+    with FakeTensorMode():
+        network = recipe.network()
+        own = {weight.untyped_storage()._cdata for weight in network.parameters()}
+
+        def note(tensor: Tensor) -> Tensor:
+            if tensor.untyped_storage()._cdata not in own:
+                saved[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, recipe.accelerator.autocast():
+            network(torch.empty(shape))
+    sizes = [tensor.untyped_storage().nbytes() for tensor in saved.values()]
+    return sum(sizes) + 3 * max(sizes)

@@ -1,0 +1,117 @@
+"""Held-out cases through one stage alone, scored in their own geometry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kitslib.data import Case, CaseFiles, Entry, LabelVersion, load_case
+from kitslib.evaluation.cascade import KidneyStage, TumorStage
+from kitslib.evaluation.inference import Autocast, largest_components
+from kitslib.evaluation.metrics.scores import (
+    cyst_false_positive_ml,
+    dice,
+    false_positive_ml,
+    volumes_ml,
+)
+from kitslib.evaluation.metrics.statistics import estimate
+
+Scored = tuple[Case, np.ndarray, dict[str, Any]]  # a case, its prediction (D, H, W), its scores
+
+
+def kidney_cases(
+    stage: KidneyStage, files: Iterable[CaseFiles], labels: LabelVersion, autocast: Autocast
+) -> Iterator[Scored]:
+    """Yield each case with its kidney mask, uint8 0/1, and Dice of kidney and masses."""
+    for item in files:
+        case = load_case(item, labels)
+        found = stage.mask(case.imaging, case.spacing, autocast)
+        truth = case.labels > 0
+        ml = float(truth.sum() * np.prod(case.spacing) / 1000)
+        score = dice(found > 0, truth)
+        yield case, found, {"case": case.case_id, "dice": score, "kidney_and_masses_ml": ml}
+
+
+def tumor_cases(
+    stage: TumorStage, files: Iterable[CaseFiles], labels: LabelVersion, autocast: Autocast
+) -> Iterator[Scored]:
+    """Yield each case with its tumour, uint8 0 or 2, found inside the true kidney mask.
+
+    Scores: Dice of the largest component and of all of them, volumes and false positives in ml;
+    those of cysts are None where cysts are not labelled.
+    """
+    for item in files:
+        case = load_case(item, labels)
+        truth, spacing = case.labels, case.spacing
+        kidney_and_masses = (truth > 0).astype(np.uint8)
+        everything = stage.mask(case.imaging, kidney_and_masses, spacing, autocast) > 0
+        found = 2 * largest_components(everything, 1).astype(np.uint8)
+        cyst_ml = cyst_fp_ml = None
+        if item.segmentation_kits23 is not None:
+            cyst_ml = volumes_ml(truth, spacing)["cyst"]
+            cyst_fp_ml = cyst_false_positive_ml(found, truth, spacing)
+        scores = {
+            "case": case.case_id,
+            "dice": dice(found == 2, truth == 2),
+            "dice_all_components": dice(everything, truth == 2),
+            "tumor_ml": volumes_ml(truth, spacing)["tumor"],
+            "cyst_ml": cyst_ml,
+            "fp_ml": false_positive_ml(found, truth, spacing),
+            "cyst_fp_ml": cyst_fp_ml,
+        }
+        yield case, found, scores
+
+
+def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:
+    """Return the case ids of the worst, the median and the best row, each once."""
+    order = scores.sort_values(column)["case"].to_list()
+    places = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1}
+    named: dict[str, str] = {}
+    for word, place in places.items():
+        if order[place] not in named.values():
+            named[word] = order[place]
+    return named
+
+
+def window_readings(
+    stage: KidneyStage, held_out: Mapping[str, Entry], autocast: Autocast
+) -> pd.DataFrame:
+    """Return Dice on the stage's grid of each case under other readings of the paper.
+
+    Padded, averaged and literal windows; components by the other measure; windows twice as deep.
+    Columns: case, reading, dice, seconds.
+    """
+    other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
+    deeper = 2 * stage.window_slices
+    windows = "padded", "overlap_average", "literal"
+    readings: dict[str, dict[str, Any]] = {window: {"window": window} for window in windows}
+    readings[f"padded, components by {other_by}"] = {"window": "padded", "components_by": other_by}
+    readings[f"{stage.window}, {deeper} slices"] = {"window_slices": deeper}
+    rows = []
+    for reading, changes in readings.items():
+        other = replace(stage, **changes)
+        for case_id, entry in held_out.items():
+            began = time.perf_counter()
+            found = other.probability(entry.imaging, autocast) > 0.5
+            seconds = time.perf_counter() - began
+            score = dice(found, entry.labels > 0)
+            rows.append({"case": case_id, "reading": reading, "dice": score, "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def lost_to(readings: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return, per reading, mean Dice, what it loses to `reference` with interval, and seconds."""
+    by_case = readings.pivot(index="case", columns="reading", values="dice")
+    rows = []
+    for reading, part in readings.groupby("reading", sort=False):
+        lost = estimate(by_case[reference] - by_case[reading])
+        rows.append(
+            {"reading": reading, "dice": part["dice"].mean(), "lost": lost.value,
+             "low": lost.ci[0], "high": lost.ci[1], "n": lost.n, "seconds": part["seconds"].mean()}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

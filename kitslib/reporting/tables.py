@@ -1,0 +1,72 @@
+"""Tables of results, rounded and named for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from IPython.display import display
+
+from kitslib.reporting.pages.words import interval, number, plain, setting
+
+EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.arm_effects`
+    "reference": "against",
+    "difference": "difference in Dice",
+    "interval": "95 % interval",
+    "p": "p",
+    "p_holm": "p, Holm",
+    "effect": "rank effect",
+    "effect_lo": "effect from",
+    "effect_hi": "effect to",
+    "n": "n",
+    "seeds": "seeds",
+}
+
+
+def show(
+    frame: pd.DataFrame,
+    columns: dict[str, str] | None = None,
+    digits: int | dict[str, int] = 3,
+    index: str | None = None,
+) -> None:
+    """Display a table once: numbers rounded, whole numbers without decimals, missing values as –.
+
+    `columns` maps a column to the name that is shown, in the order shown; without it all columns
+    keep their names. `digits` counts decimals, for all columns or by column (3 for the others).
+    `index` is the column (by its own name) that becomes the index. Raises KeyError for a column
+    that the frame does not have.
+    """
+    names = columns or {name: name for name in frame}
+    decimals = digits if isinstance(digits, dict) else dict.fromkeys(names, digits)
+    shown = pd.DataFrame(index=frame.index if index is None else frame[index])
+    shown.index.name = names.get(index, index or frame.index.name)
+    for name, title in names.items():
+        if name != index:
+            shown[title] = _cells(frame[name], decimals.get(name, 3))
+    with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
+        display(shown)
+
+
+def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
+    """Intervals as a column of words: "0.812 to 0.931", – where a bound is missing."""
+    return [interval(bounds) or "–" for bounds in zip(low, high, strict=True)]
+
+
+def mean_text(value: float, ci: tuple[float, float], n: int) -> str:
+    """A mean with its interval and number of cases as one cell: "0.18 [0.01, 0.48] n = 8"."""
+    return f"{value:.2f} [{ci[0]:.2f}, {ci[1]:.2f}] n = {n}" if n else "no case"
+
+
+def _cells(column: pd.Series, digits: int) -> list[str]:
+    values = plain(column.astype(object).where(column.notna(), None).tolist())
+    numbers = [value for value in values if isinstance(value, int | float)]
+    whole = all(value == int(value) for value in numbers)
+    return [_cell(value, 0 if whole else digits) for value in values]
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "–"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number(value, digits) if is_number else setting(value)

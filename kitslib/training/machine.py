@@ -1,0 +1,105 @@
+"""Device, precision and threads of a training; the names of machine and software."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from kitslib.config import ROOT
+
+PACKAGES = (
+    "torch", "accelerate", "numpy", "opencv-python-headless", "scipy", "nibabel", "papermill",
+)  # fmt: skip
+BF16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # what a CPU calls its bf16 products
+
+
+class DeviceError(ValueError):
+    """A device or precision that this machine does not have."""
+
+
+def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) -> Accelerator:
+    """Return the accelerator: device, mixed precision and CPU threads.
+
+    "auto" takes a GPU where there is one, and bf16 where the hardware multiplies it itself.
+    Raises DeviceError for a GPU that is not there and for fp16 on a CPU.
+    """
+    _keep_freed_memory()
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if device == "cuda" and cpu:
+        raise DeviceError(
+            "device: 'cuda' was asked for, but this machine shows no CUDA device; use 'auto'"
+        )
+    if precision == "fp16" and cpu:
+        raise DeviceError(
+            "precision: 'fp16' needs a GPU, and this training is on the CPU;"
+            " use 'bf16', 'no' or 'auto'"
+        )
+    if precision == "auto":
+        able = cpu_has_bf16() if cpu else torch.cuda.is_bf16_supported()
+        precision = "bf16" if able else "no"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # a second start may ask for other settings
+        AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    torch.set_num_threads(threads)  # last: accelerate sets a number where processes share a CPU
+    return accelerator
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself; where AVX-512 emulates it, float32 is quicker."""
+    if not torch.backends.mkldnn.is_available():  # such builds lack the question asked below
+        return False
+    able = torch.cpu.get_capabilities()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(map(able.get, BF16))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse freed blocks of any size: mapping them anew costs a training a third."""
+    mmap_max, trim_threshold = -4, -1  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def device_name(device: torch.device | str = "cpu") -> str:
+    """Return the device in words, as a report states it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":")[1].strip()
+                break
+    without = "" if cpu_has_bf16() else ", without bf16"
+    return f"{model}, {os.cpu_count()} cores{without}"
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str | None:
+    """Return the git commit of the project, `+` added where files differ; None outside git."""
+
+    def git(*words: str) -> str:
+        call = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return call.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

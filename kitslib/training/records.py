@@ -1,0 +1,164 @@
+"""What a notebook found, as a record that other notebooks of the same study read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kitslib.config import ROOT, RunConfig, as_dict, code_key, read_json, replacing, write_json
+from kitslib.training.machine import commit, device_name, versions
+from kitslib.training.runs import Run, RunError, differing
+
+WEIGHTS = ROOT / "kitslib" / "weights"  # of the networks that come with the package
+NOT_COMPARED = ("out", "seed")  # where results go; which of a study's seeds
+CODE = (
+    "data", "evaluation/cascade.py", "evaluation/inference.py", "evaluation/metrics", "networks",
+    "phantom", "recipes", "training/loop.py", "training/losses.py", "training/optimizers.py",
+    "transforms",
+)  # fmt: skip  # whose numbers a record holds
+
+
+def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
+    """Return where a result comes from: commit, versions, device, data, date."""
+    cuda = torch.cuda.is_available() and config.device != "cpu"
+    return {
+        "profile": config.profile,
+        "settings": list(config.changes),
+        "synthetic": config.synthetic,
+        "data": config.data or "synthetic cohort",
+        "labels": config.cohort.labels,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
+        "device": device_name("cuda" if cuda else "cpu"),
+        "python": platform.python_version(),
+        "versions": versions(),
+        **more,
+    }
+
+
+def record_path(config: RunConfig, name: str) -> Path:
+    """Return where a record lies: `work/records/03_tumor-full-s0.json` in the study's folder."""
+    return config.work / "records" / f"{name}.json"
+
+
+def begin(config: RunConfig, name: str) -> float:
+    """Return the time, in seconds since 1970, at which a notebook began.
+
+    Raises RunError where its record is there already and was made with other settings.
+    """
+    path = record_path(config, name)
+    if path.is_file() and (names := _differences(config, read_json(path), code=False)):
+        raise RunError(
+            f"{path} was made with other settings: {', '.join(names)}; give this run a folder of"
+            " its own with out, or remove the record"
+        )
+    return time.time()
+
+
+def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path:
+    """Write what a notebook found: its last act, by which it is known to have come to its end.
+
+    `began` is what `begin` returned. Settings, code and commit stand beside the values.
+    """
+    head = {"record": name, "began": began, "ended": time.time(), "commit": commit()}
+    head |= {"config": _compared(config), "code": code_key(*CODE)}
+    return write_json(record_path(config, name), head | values)
+
+
+def recorded(config: RunConfig, name: str) -> dict[str, Any]:
+    """Return a record of this study.
+
+    Raises RunError, with the command that makes it, where it is missing, and where it was made
+    with other settings or by other code.
+    """
+    path = record_path(config, name)
+    if not path.is_file():
+        notebook, _, rest = name.partition("-")
+        arm, _, seed = rest.rpartition("-s")
+        more = f" -p arm {arm} -p seed {seed}" if rest else ""
+        raise RunError(
+            f"{path} is missing; make it with: papermill notebooks/{notebook}.ipynb {name}.ipynb"
+            f" -k python3 -p profile {config.profile}{more}  (or all: {config.command})"
+        )
+    found = read_json(path)
+    if names := _differences(config, found, code=True):
+        raise RunError(
+            f"{path} does not belong to this study: {', '.join(names)}; make it anew with:"
+            f" {config.command}"
+        )
+    return found
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    """The settings that two records of one study share."""
+    values = as_dict(config)
+    for name in NOT_COMPARED:
+        del values[name]
+    return values
+
+
+def _differences(config: RunConfig, found: dict[str, Any], *, code: bool) -> list[str]:
+    """What tells a record from those of this study, by name."""
+    names = differing(found.get("config", {}), _compared(config))
+    if code and found.get("code") != code_key(*CODE):
+        names.append(f"its code (commit {found.get('commit')} there, {commit()} here)")
+    return names
+
+
+def summary(reports: Path) -> dict[str, Any]:
+    """Return what summary.json says: the evaluation's summary, and the seconds at work."""
+    records = [read_json(path) for path in sorted((reports / "work" / "records").glob("*.json"))]
+    found = [r["summary"] for r in records if "summary" in r]
+    if not found:
+        raise RunError(f"{reports}: no evaluation is recorded there; run ./run_all.sh first")
+    wall, end = 0.0, 0.0
+    for began, ended in sorted((r["began"], r["ended"]) for r in records):
+        wall += max(0.0, ended - max(began, end))
+        end = max(end, ended)
+    return {**found[-1], "wall_s": round(wall, 1)}
+
+
+def models_folder(folder: Path | None = None) -> Path:
+    """Return the folder with kidney/ and tumor/: the one named, or the package's own."""
+    folder = WEIGHTS if folder is None else folder
+    for stage in ("kidney", "tumor"):
+        if not (folder / stage / "weights.safetensors").is_file():
+            raise RunError(
+                f"{folder / stage}: no trained network is there; name a folder that holds kidney/"
+                " and tumor/ with --models, such as the reports/demo/models of ./run_all.sh"
+            )
+    return folder
+
+
+def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
+    """Copy weights and settings of two finished runs to where `--models` finds them."""
+    folder = config.reports / "models"
+    for name, run in (("kidney", kidney), ("tumor", tumor)):
+        for file in ("settings.json", "weights.safetensors"):
+            with replacing(folder / name / file) as part:
+                shutil.copyfile(run.folder / file, part)
+    made = {"command": config.command, **provenance(config), "settings": _compared(config)}
+    made["data"] = "synthetic cohort" if config.synthetic else "--data DIR"
+    made["settings"].pop("data")
+    write_json(folder / "made.json", made)
+    return folder
+
+
+def real_ct_folder(named: str = "") -> Path | None:
+    """Return the folder of real CT: the one named, else $KITS_SHARED's or ../shared's, else None.
+
+    Raises RunError where the one named is not a folder.
+    """
+    if named:
+        folder = ROOT / named
+        if not folder.is_dir():
+            raise RunError(f"real: {folder} is not a folder")
+        return folder
+    folder = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared")) / "realct" / "data"
+    return folder if folder.is_dir() else None

@@ -1,0 +1,57 @@
+"""Files that are written whole or not at all; sizes and durations in words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kitslib.config import duration_text, read_json, replacing, size_text, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(KeyError), replacing(path) as part:
+        part.write_text("half")
+        raise KeyError
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_ends_as_its_file_does(tmp_path: Path) -> None:
+    with replacing(tmp_path / "scan.nii.gz") as part:
+        assert part.name.endswith(".nii.gz") and part.parent == tmp_path
+        part.write_bytes(b"whole")
+    assert (tmp_path / "scan.nii.gz").read_bytes() == b"whole"
+
+
+def test_folders_are_made_and_damage_is_named(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a" / "b.json", "{half")
+    with pytest.raises(ValueError, match=r"b\.json: not readable as JSON"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 kB"), (1_500, "2 kB"), (2.5e6, "2.5 MB"), (3e9, "3.0 GB")]
+)
+def test_sizes_in_words(count: float, text: str) -> None:
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (250, "4 min 10 s"),
+     (3720, "1 h 02 min")],
+)  # fmt: skip
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        path = write_text(tmp_path / "private.json", "{}")
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o600
