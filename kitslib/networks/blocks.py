@@ -54,7 +54,8 @@ class UpUnit(Unit):
 
     def __init__(self, dims: int, channels: int, out: int, *, norm: bool) -> None:
         options = {"stride": 2, "bias": not norm}
-        conv = nn.utils.skip_init(UP_CONV[dims], channels, out, 2, **options)
+        with torch.random.fork_rng(devices=[]):  # `initialise` draws its weights
+            conv = UP_CONV[dims](channels, out, 2, **options)
         super().__init__(conv, out, norm)
 
 
