@@ -1,4 +1,4 @@
-"""Run one benchmark, `python -m benchmarks JOB`: a job is any module of this package that has a `main`."""
+"""Run one benchmark, `python -m benchmarks JOB`: a job is a module here that has a `main`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs share: interleaved timing, the conditions of a measurement, tables as Markdown and JSON."""
+"""What the jobs share: interleaved timing, conditions, tables as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 INSTALL = "pip install -r benchmarks/requirements.txt"
-CLOCK_HELP = "what times are in; processor time of one thread tells more where other programs run (%(default)s)"
+CLOCK_HELP = "of all times; processor time suits one thread beside other programs (%(default)s)"
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 Cell = str | int | float | None
 
@@ -63,10 +63,10 @@ def timed(job: Callable[[], Any], clock: str = "wall") -> Callable[[], float]:
 
 
 def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Timing]:
-    """Run the jobs in turns, each turn starting with another one, after a first turn that is not counted.
+    """Run the jobs in turns, each starting with another job; the first turn is not counted.
 
-    A job returns its own seconds. What else the machine does meets all jobs alike, so that ratios of their
-    medians hold where single times do not.
+    A job returns its own seconds. What else the machine does meets all jobs alike, so that ratios
+    of their medians hold where single times do not.
     """
     names = list(jobs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -80,7 +80,7 @@ def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
 
 
 def process() -> Executor:
-    """A process of its own for what is submitted to it, free of what other contenders set in theirs."""
+    """A process for what is submitted to it, free of what other contenders set in theirs."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -117,14 +117,15 @@ def conditions(threads: int, repeats: int, *packages: str, clock: str = "wall") 
         f"{name} {version(name) if installed(name) else 'not installed'}"
         for name in ("torch", *packages)
     ]
+    processor = [*names, platform.processor() or platform.machine()][0]
     return {
-        "processor": f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "processor": f"{processor}, {os.cpu_count()} cores",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": str(threads),
         "load when started": f"{os.getloadavg()[0]:.1f} processes running (1 minute average)",
         "clock": f"{clock} time",
         "versions": f"Python {platform.python_version()}, {', '.join(versions)}",
-        "repeats": f"{repeats} of each, in turns, after one that is not counted; median [quartiles]",
+        "repeats": f"{repeats} of each, in turns, after one not counted; median [quartiles]",
     }
 
 
@@ -153,7 +154,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a job found: conditions, tables, and each bound with the number that meets or misses it."""
+    """All that a job found: conditions, tables, and each bound with the number measured."""
 
     name: str
     question: str
@@ -181,7 +182,7 @@ class Report:
         )
 
     def publish(self, folder: Path | None) -> None:
-        """Print the page; with a folder, write it there as `<name>.md` and its numbers as `<name>.json`."""
+        """Print the page; with a folder, write it there as `<name>.md` and `<name>.json`."""
         print(self.text(), flush=True)
         if folder is None:
             return
@@ -213,7 +214,8 @@ def judged(what: str, number: float | None, bound: float, unit: str = "times") -
     """A lower bound and the number that meets or misses it."""
     if number is None:
         return f"{what}: at least {bound:g} {unit} asked; not measured, a peer is missing"
-    return f"{what}: {number:.2f} {unit}, at least {bound:g} asked: {'met' if number >= bound else 'missed'}"
+    verdict = "met" if number >= bound else "missed"
+    return f"{what}: {number:.2f} {unit}, at least {bound:g} asked: {verdict}"
 
 
 def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argparse.ArgumentParser:

@@ -1,9 +1,10 @@
-"""Augmentation of a batch of 2.5D stacks: ours beside MONAI's random transforms and batchgeneratorsv2, per sample.
+"""Augmentation of 2.5D stacks: samples a second, ours beside MONAI and batchgeneratorsv2.
 
-Each contender turns, shifts, zooms and mirrors images and labels, equalises and blurs images, each with the same
-share of the samples and the same ranges. batchgeneratorsv2 knows no histogram equalisation; its gamma transform
-stands in. A peer is measured twice: in one process with all threads, and in as many data-loader workers. All make
-as many batches in a measurement, one after the other, as a training's loader does.
+Each contender turns, shifts, zooms and mirrors images and labels, equalises and blurs images, each
+with the same share of the samples and the same ranges. batchgeneratorsv2 knows no histogram
+equalisation; its gamma transform stands in. A peer is measured twice: in one process with all
+threads, and in as many data-loader workers. All make as many batches in a measurement, one after
+the other, as a training's loader does.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ PerSample = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def batch(size: int = SIZE) -> tuple[Tensor, Tensor]:
-    """Smooth images (B, K, H, W) with a dark outside, as behind a kidney mask, and labels (B, 1, H, W) uint8."""
+    """Smooth images (B, K, H, W), dark outside as behind a mask, and labels (B, 1, H, W) uint8."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(BATCH, SLICES, size // 8, size // 8, generator=generator)
     images = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear").clamp_(-1, 1)
@@ -262,12 +263,13 @@ def main(arguments: list[str]) -> int:
     tables, judgements = [], []
     for setting, shares in SETTINGS.items():
         timings = interleave(contenders(shares, options.threads, options.size), options.repeats)
-        note = f"{BATCH} samples of {SLICES} x {options.size} x {options.size} float32 with labels of one slice."
+        shape = f"{SLICES} x {options.size} x {options.size}"
+        note = f"{BATCH} samples of {shape} float32 with labels of one slice."
         tables.append(Table(title=setting, note=note, rows=rows(timings)))
         judgements += bounds(setting, timings)
     Report(
         name="augmentation",
-        question="How many samples a second are augmented, ours on the batch beside peers' sample by sample?",
+        question="How many samples a second are augmented, ours by batch, peers' by sample?",
         command=command("augmentation", arguments),
         conditions=facts,
         tables=tables,

@@ -1,9 +1,10 @@
-"""Resampling of one CT to both stages' grids: ours beside scipy.ndimage.zoom, SimpleITK and MONAI Spacing.
+"""Resampling of one CT to both stages' grids: ours beside scipy, SimpleITK and MONAI.
 
-Each contender runs in a process of its own, on the same volume and the same number of threads. What it needs
-as input (an ITK image, a float tensor) is made before the clock starts, its result becomes an array after
-it stops. Times are the best of several runs; memory is the process's peak above what it held before them.
-A peer that puts its voxels elsewhere (`shift`, in mm along x) is compared with ours on the grid it chose.
+Each contender runs in a process of its own, on the same volume and the same number of threads.
+What it needs as input (an ITK image, a float tensor) is made before the clock starts, its result
+becomes an array after it stops. Times are the best of several runs; memory is the process's peak
+above what it held before them. A peer that puts its voxels elsewhere (`shift`, in mm along x) is
+compared with ours on the grid it chose.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks._measure import INSTALL, peak_gb
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import canonical_affine, find_cases, prepare, write_imaging, write_labels
 from kitslib.transforms import Grid, resample
@@ -45,7 +46,8 @@ EDGE = 2  # voxels at each face left out of the comparison: there conventions di
 class Contender(NamedTuple):
     """What is timed, and what makes an int16 array of its result.
 
-    first_centre: the array's first voxel centre, (z, y, x) mm from the source's; None: as the target says.
+    first_centre: the array's first voxel centre, (z, y, x) mm from the source's; None: the
+    target's.
     """
 
     job: Callable[[], Any]
@@ -121,15 +123,11 @@ def _volume() -> np.ndarray:
 
 def _peak_mb() -> float:
     """This process's largest resident size so far in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent held when it started this process
-        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+    return peak_gb() * 1e3
 
 
 def _measure(contender: str, stage: str, threads: int, folder: Path) -> dict[str, Any]:
-    """In a process of its own: best time, additional memory, distance of the result from ours on its grid."""
+    """In its own process: best time, more memory, the result's difference from ours on its grid."""
     volume = np.load(folder / "volume.npy")
     source = Grid(shape=volume.shape, spacing=SPACING)
     target = source.respaced(GRIDS[stage])
@@ -157,7 +155,7 @@ def _measure(contender: str, stage: str, threads: int, folder: Path) -> dict[str
 
 
 def _prepare_tall(folder: Path) -> dict[str, float]:
-    """In a process of its own: both stages of the tall case through the cache; peak memory and time."""
+    """In its own process: both stages of the tall case through the cache; peak memory and time."""
     start = time.perf_counter()
     for stage in (KidneyGrid(), TumorGrid(region="slice")):
         prepare(find_cases(folder / "cohort"), stage, folder / "cache")
@@ -186,24 +184,23 @@ def _compare(threads: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / "volume.npy", _volume())
         print(f"{' x '.join(map(str, SHAPE))} int16 at {SPACING} mm, {threads} thread(s)\n")
-        print(
-            f"{'grid':9s}{'contender':20s}      ms  x ours  result MB  extra MB  max |HU - ours|  shift"
-        )
+        columns = "      ms  x ours  result MB  extra MB  max |HU - ours|  shift"
+        print(f"{'grid':9s}{'contender':20s}{columns}")
         for stage in GRIDS:
             base = None
             for contender in CONTENDERS:
                 if contender in PEERS and not importlib.util.find_spec(PEERS[contender]):
-                    print(
-                        f"{stage:9s}{contender:20s}not installed: pip install -r benchmarks/requirements.txt"
-                    )
+                    print(f"{stage:9s}{contender:20s}not installed: {INSTALL}")
                     continue
                 row = _child(
                     ["--contender", contender, "--stage", stage, "--folder", name], threads
                 )
                 base = base or row["seconds"]
+                seconds = row["seconds"]
                 print(
-                    f"{stage:9s}{contender:20s}{row['seconds'] * 1e3:8.1f}{row['seconds'] / base:8.1f}"
-                    f"{row['result_mb']:11.0f}{row['extra_mb']:10.0f}{row['difference']:17d}{row['shift']:7.2f}",
+                    f"{stage:9s}{contender:20s}{seconds * 1e3:8.1f}{seconds / base:8.1f}"
+                    f"{row['result_mb']:11.0f}{row['extra_mb']:10.0f}{row['difference']:17d}"
+                    f"{row['shift']:7.2f}",
                     flush=True,
                 )
 
@@ -226,8 +223,9 @@ def _tall(threads: int) -> None:
         row = _child(["--folder", name], threads)
         limit = 2.5 * size + 400
         print(
-            f"\n{' x '.join(map(str, TALL_SHAPE))} ({size:.0f} MB as int16), file to cache, both stages: "
-            f"{row['seconds']:.1f} s, peak {row['peak_mb']:.0f} MB (bound 2.5 x size + 400 = {limit:.0f} MB)"
+            f"\n{' x '.join(map(str, TALL_SHAPE))} ({size:.0f} MB as int16), file to cache, both"
+            f" stages: {row['seconds']:.1f} s, peak {row['peak_mb']:.0f} MB"
+            f" (bound 2.5 x size + 400 = {limit:.0f} MB)"
         )
 
 

@@ -1,10 +1,11 @@
-"""Training steps a second: the kidney network in our loop beside MONAI's DynUNet and UNet in plain PyTorch loops.
+"""Training steps a second: the kidney network in our loop beside MONAI's networks in plain ones.
 
-Batch and crop are the same, and the peers' widths are such that parameters and multiply-adds are too. Ours runs
-through `kitslib.training.fit` in bfloat16, with its deep supervision, in a process that `kitslib.training.start` set up
-as a notebook does; a peer's step is forward, MONAI's Dice loss, backward and Adam, in float32 and under bfloat16
-autocast, in a plain process. Beside them one optimiser step of the network at the
-paper's size, in a process of its own, and what 500 epochs of it would take.
+The peers are MONAI's DynUNet and UNet. Batch and crop are the same, and the peers' widths are such
+that parameters and multiply-adds are too. Ours runs through `kitslib.training.fit` in bfloat16,
+with its deep supervision, in a process that `kitslib.training.start` set up as a notebook does; a
+peer's step is forward, MONAI's Dice loss, backward and Adam, in float32 and under bfloat16
+autocast, in a plain process. Beside them one optimiser step of the network at the paper's size, in
+a process of its own, and what 500 epochs of it would take.
 """
 
 from __future__ import annotations
@@ -54,18 +55,13 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 GPU_WARM, GPU_STEPS = 3, 10
 
-DYNUNET_WIDTHS = (
-    32,
-    48,
-    112,
-    192,
-    224,
-)  # both found by a search over multiples of 8 and 16 for the parameters
-UNET_WIDTHS = (32, 80, 128, 128, 320)  # and multiply-adds of ResUNet3D
+# found by a search over multiples of 8 and 16 for the parameters and multiply-adds of ResUNet3D
+DYNUNET_WIDTHS = (32, 48, 112, 192, 224)
+UNET_WIDTHS = (32, 80, 128, 128, 320)
 
 
 class Slabs:
-    """A sampler that gives one random batch over and over, and notes when the steps that count begin."""
+    """A sampler that repeats one random batch and notes when the steps that count begin."""
 
     def __init__(self, shape: tuple[int, ...], *, warm: int, steps: int, clock: str) -> None:
         self.steps, self.size, self.warm, self.clock, self.began = (
@@ -109,7 +105,7 @@ class Unwritten:
 
 
 def data(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Random images (B, 1, D, H, W) float32 and labels of the same shape, about a tenth of them 1."""
+    """Random images (B, 1, D, H, W) float32 and labels of that shape, about a tenth of them 1."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(shape, generator=generator)
     return images, (images > 0.9).float()
@@ -173,7 +169,7 @@ def dynunet() -> nn.Module:
 
 
 def unet() -> nn.Module:
-    """MONAI's UNet, instance norm and PReLU, two residual units a level, the first level at full resolution."""
+    """MONAI's UNet, instance norm and PReLU, two residual units a level, the first at full size."""
     from monai.networks.nets import UNet
 
     return UNet(3, 1, 1, channels=UNET_WIDTHS, strides=(1, 2, 2, 2), num_res_units=2)
@@ -195,7 +191,7 @@ class Loops:
     def prepare(
         cls, mine: bool, shape: tuple[int, ...], threads: int, clock: str
     ) -> dict[str, tuple[int, int]]:
-        """Build our loops or the peers'; return parameters and multiply-adds a sample of each by name."""
+        """Build our loops or the peers'; return parameters and multiply-adds a sample by name."""
         torch.set_num_threads(threads)
         networks: dict[str, nn.Module] = {}
         for name, make in (OURS if mine else {}).items():
@@ -223,7 +219,7 @@ class Loops:
 def measure(
     shape: tuple[int, ...], threads: int, clock: str, repeats: int
 ) -> tuple[dict[str, Timing], dict[str, tuple[int, int]]]:
-    """Timings of a step by contender, taken in turns, and each one's parameters and multiply-adds a sample."""
+    """Timings of a step by contender, in turns, and its parameters and multiply-adds a sample."""
     jobs: dict[str, Callable[[], float]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     with ExitStack() as stack:
@@ -241,7 +237,7 @@ def measure(
 def rows(
     timings: dict[str, Timing], sizes: dict[str, tuple[int, int]], shape: tuple[int, ...]
 ) -> list[dict[str, Cell]]:
-    """One row a contender: size, cost, speed, and how many times the samples per second ours has."""
+    """One row a contender: size, cost, speed, and how many times its samples a second ours has."""
     ours = timings["ours, bfloat16"].median
     found: list[dict[str, Cell]] = [
         {
@@ -276,7 +272,7 @@ def product_rate(size: int, clock: str) -> float:
 
 
 def full_step(threads: int, clock: str) -> dict[str, float]:
-    """One step of the whole network on the paper's slabs: seconds, memory in GB, multiply-adds a second."""
+    """One step on the paper's slabs: seconds, memory in GB, multiply-adds a second."""
     torch.set_num_threads(threads)
     network, shape = ResUNet3D(), (BATCH, 1, *PAPER_SLAB)
     cost = (
@@ -338,7 +334,7 @@ def full_step_bound(row: dict[str, Cell]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure steps on small crops in turns, then one of the paper's size; print tables and bounds."""
+    """Measure steps on small crops, then one of the paper's size; print tables and bounds."""
     reader = parser("training", __doc__, threads=1, repeats=5)
     reader.add_argument(
         "--crop",
@@ -364,14 +360,15 @@ def main(arguments: list[str]) -> int:
     if options.full_step:
         row = full_step_row(options.threads, options.clock)
         note = (
-            f"Batch {BATCH} x {' x '.join(map(str, PAPER_SLAB))}, {count_parameters(ResUNet3D()):,} parameters; hours"
-            f" for {CASES} cases an epoch, which the paper trained in 25 h on two TITAN Xp."
+            f"Batch {BATCH} x {' x '.join(map(str, PAPER_SLAB))},"
+            f" {count_parameters(ResUNet3D()):,} parameters; hours for {CASES} cases an epoch,"
+            " which the paper trained in 25 h on two TITAN Xp."
         )
         tables.append(Table(title="A step at the paper's size", note=note, rows=[row]))
         judgements.append(full_step_bound(row))
     Report(
         name="training",
-        question="How many samples a second does a training step take in, ours beside peers of equal size and cost?",
+        question="How many samples a second does a training take in, beside peers of equal cost?",
         command=command("training", arguments),
         conditions=facts,
         tables=tables,

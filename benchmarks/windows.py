@@ -1,14 +1,16 @@
-"""Window inference of a whole volume: ours beside MONAI's sliding_window_inference at the paper's overlap.
+"""Sliding-window inference of a whole volume: ours beside MONAI's at the paper's overlap.
 
-MONAI averages whole windows, or weighs their slices: with weight 1 on the central half and 0 elsewhere, on the
-volume with its edges repeated, it states our `padded` reading. It gets the same network and the same volume, and
-probabilities are compared as float32. Ours is timed with the windows of the paper and with larger ones, which keep
-more of what they see: whatever the size they give the same for a network that sees no further than the halo, here
-a stack of dilated convolutions, and the difference stands in the table for the 3D ResUNet, which sees further.
+MONAI averages whole windows, or weighs their slices: with weight 1 on the central half and 0
+elsewhere, on the volume with its edges repeated, it states our `padded` reading. It gets the same
+network and the same volume, and probabilities are compared as float32. Ours is timed with the
+windows of the paper and with larger ones, which keep more of what they see: whatever the size they
+give the same for a network that sees no further than the halo, here a stack of dilated
+convolutions, and the difference stands in the table for the 3D ResUNet, which sees further.
 
-On a CPU much of a window's time can go into memory that the system hands out anew for every layer. Our commands and
-notebooks let freed memory be used again (`kitslib.training.start`), a plain program does not: every way is timed in a
-process of either kind, and ours as it ships is held against MONAI in a plain process.
+On a CPU much of a window's time can go into memory that the system hands out anew for every layer.
+Our commands and notebooks let freed memory be used again (`kitslib.training.start`), a plain
+program does not: every way is timed in a process of either kind, and ours as it ships is held
+against MONAI in a plain process.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ def ours(network: nn.Module, hu: np.ndarray, setting: Setting) -> Predict:
 
 
 def monai(network: nn.Module, hu: np.ndarray, reading: Reading) -> Predict:
-    """MONAI's inference with the paper's windows in one of two readings; gives (D, H, W) float32."""
+    """MONAI's inference with the paper's windows in one of two readings; (D, H, W) float32."""
     from monai.inferers import sliding_window_inference
 
     device = next(network.parameters()).device
@@ -135,7 +137,7 @@ def contenders(network: nn.Module, hu: np.ndarray, sizes: list[int]) -> dict[str
 
 
 class Ways:
-    """In a process: all ways to predict one volume with one network, each measured when asked for."""
+    """In a process: all ways to predict one volume with one network, measured one by one."""
 
     jobs: dict[str, Predict]
     clock: str
@@ -172,7 +174,7 @@ class Ways:
 def measure(
     network: str, shape: tuple[int, int], sizes: list[int], threads: int, clock: str, repeats: int
 ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], Timing]]:
-    """Predictions by way, and timings by way and what its process does with freed memory, measured in turns."""
+    """Predictions by way, and timings by way and use of freed memory, measured in turns."""
     jobs: dict[tuple[str, str], Callable[[], float]] = {}
     with ExitStack() as stack:
         for memory in (PLAIN, KEPT):
@@ -189,7 +191,7 @@ def measure(
 
 
 def _seen(name: str, depth: int) -> int:
-    """Slices that go through the network; MONAI's readings take as many as ours at the paper's size."""
+    """Slices that go through the network; MONAI's take as many as ours at the paper's size."""
     reading: Reading = "overlap_average" if "averag" in name else "padded"
     size = int(name.split()[-2]) if name.startswith("ours") else SIZE
     return sum(window.stop - window.start for window in windows(depth, size, reading))
@@ -198,7 +200,7 @@ def _seen(name: str, depth: int) -> int:
 def rows(
     predictions: dict[str, np.ndarray], timings: dict[tuple[str, str], Timing]
 ) -> list[dict[str, Cell]]:
-    """One row a way and memory: time, slices seen, and speed and difference beside plain MONAI in that reading."""
+    """One row a way and memory: time, slices, and speed and difference beside plain MONAI."""
     found: list[dict[str, Cell]] = []
     for (name, memory), timing in timings.items():
         row: dict[str, Cell] = {
@@ -232,8 +234,8 @@ def bounds(name: str, found: list[dict[str, Cell]]) -> list[str]:
     if not equal:
         return [f"{name}: none of ours equals MONAI within {CLOSE:g}"]
     best = max(equal, key=lambda row: float(row[AHEAD] or 0))
-    what = f"{name}: equal to MONAI within {CLOSE:g} ({len(equal)} of {len(mine)}), quickest {best['contender']}"
-    return [judged(what, float(best[AHEAD] or 0), BOUND)]
+    what = f"{name}: equal to MONAI within {CLOSE:g} ({len(equal)} of {len(mine)}), quickest"
+    return [judged(f"{what} {best['contender']}", float(best[AHEAD] or 0), BOUND)]
 
 
 def main(arguments: list[str]) -> int:
@@ -261,14 +263,14 @@ def main(arguments: list[str]) -> int:
         )
         found = rows(predictions, timings)
         note = (
-            f"{options.depth} x {side} x {side} voxels, float32, windows of whole slices; the probabilities' standard"
-            f" deviation is {next(iter(predictions.values())).std():.3f}."
+            f"{options.depth} x {side} x {side} voxels, float32, windows of whole slices; the"
+            f" probabilities' standard deviation is {next(iter(predictions.values())).std():.3f}."
         )
         tables.append(Table(title=name, note=note, rows=found))
         judgements += bounds(name, found)
     Report(
         name="windows",
-        question="How long does a whole volume take, window by window, and do ours and MONAI's agree?",
+        question="How long does a whole volume take by windows, and do ours and MONAI's agree?",
         command=command("windows", arguments),
         conditions=facts,
         tables=tables,

@@ -1,4 +1,4 @@
-"""Augmentation: every transform against its plain statement, labels in step with images, numbers from the seeds."""
+"""Augmentation: every transform against its plain statement, labels in step, seeds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from kitslib.transforms import (
     Draw,
     SlabAugment,
     SliceAugment,
-    _augment,
-    _steps,
     apply,
     augment_slabs,
     augment_slices,
@@ -27,6 +25,7 @@ from kitslib.transforms import (
     on_gpu,
     only,
 )
+from kitslib.transforms.augment import _augment, _steps
 
 EVERYTHING = SliceAugment(
     rotate=1,
@@ -59,7 +58,7 @@ def batch(*shape: int) -> tuple[Tensor, Tensor]:
 # The draw
 
 
-def test_the_seeds_alone_decides() -> None:
+def test_the_seeds_alone_decide() -> None:
     images, labels = batch(4, 3, 16, 16)
     before = images.clone()
     first, again, other = (
@@ -255,7 +254,7 @@ def test_all_slices_of_a_sample_move_alike() -> None:
 
 
 def test_equalisation_on_paper() -> None:
-    # four values above the lowest, a quarter of the range each; 64 bins over 0 to 10, linear inside a bin
+    # four values above the lowest, a quarter of the range each; 64 bins over 0 to 10
     images = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 10]).reshape(1, 1, 2, 4)
     expected = torch.tensor([0.0, 0, 0, 0, 2.5 * 0.4, 2.5 * 1.8, 2.5 * 2.2, 10]).reshape(1, 1, 2, 4)
     flat, _ = apply(images, images, neutral(equalise=1.0))
@@ -344,8 +343,9 @@ def test_threads_give_the_bits_that_one_gives() -> None:
 def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     """What a GPU's operations make of a batch, on the CPU."""
     done = torch.empty_like(images), torch.empty_like(labels)
-    for sample, steps in enumerate(_steps(drawn, *images.shape[2:])):
-        _augment(on_gpu, [x[sample] for x in (images, labels, *done)], steps)
+    steps = _steps(drawn, *images.shape[2:])
+    for sample in zip(images, labels, *done, steps, strict=True):
+        _augment(on_gpu, *sample)
     return done
 
 
@@ -449,7 +449,7 @@ def test_an_unknown_transform_lists_the_known_ones() -> None:
         (
             torch.zeros(2, 3, 8, 8, dtype=torch.int16),
             torch.zeros(2, 1, 8, 8),
-            "window the HU first",
+            "apply the HU window first",
         ),
         (torch.zeros(3, 3, 8, 8), torch.zeros(3, 1, 8, 8), "drawn for 2 samples, got a batch of 3"),
     ],

@@ -27,7 +27,7 @@ from benchmarks._measure import (
 from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
-JOBS = ("augmentation", "oversampling", "preprocessing", "training", "windows")
+JOBS = ("augmentation", "layers", "oversampling", "preprocessing", "training", "windows")
 
 
 @pytest.fixture(autouse=True)

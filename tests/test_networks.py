@@ -28,7 +28,7 @@ from kitslib.networks.blocks import (
     SqueezeExcite,
     resize,
 )
-from kitslib.networks.cpu import Conv3d, InstanceNorm, PReLU, UpConv, dropout, join
+from kitslib.networks.cpu import Conv3d, InstanceNorm, PReLU
 
 MECHANISMS = ("multi_scale", "se", "attention", "hdc")
 SHAPES = {"2d": (2, 1, 19, 12), "2.5d": (2, 5, 19, 12), "3d": (1, 1, 9, 19, 12)}
@@ -261,7 +261,7 @@ def test_a_network_without_gates_has_no_maps() -> None:
         gate_maps(build("vnet", **TINY), torch.randn(SHAPES["2.5d"]))
 
 
-def test_the_centre_slice_is_the_one_summed_into_the_first_stage() -> None:
+def test_the_centre_slice_is_the_one_summed_into_the_first_level() -> None:
     network = build("vnet", **TINY, slices=3)
     nn.init.zeros_(
         network.stem[0][0].weight
@@ -463,38 +463,24 @@ def test_instance_norm_and_prelu_equal_the_plain_ones_in_both_layouts(
         assert got[0].is_contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (2, 4, 3, 6, 5)])
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_up_convolution_equals_the_transposed_one(
-    shape: tuple[int, ...], last: bool, bias: bool
-) -> None:
-    layout = LAYOUTS[len(shape)] if last else torch.contiguous_format
-    up, x = UpConv(len(shape) - 2, 4, 3, bias=bias), torch.randn(shape).to(memory_format=layout)
-    for parameter in up.parameters():
-        nn.init.normal_(parameter)
-    plain = F.conv_transpose2d if len(shape) == 4 else F.conv_transpose3d
-    weights = torch.randn(len(x), 3, *(2 * n for n in shape[2:]))
-
-    def values_and_gradients(function):
-        leaf = x.clone().requires_grad_()
-        value = function(leaf)
-        return value, torch.autograd.grad((value * weights).sum(), (leaf, *up.parameters()))
-
-    got = values_and_gradients(up)
-    torch.testing.assert_close(
-        got, values_and_gradients(lambda leaf: plain(leaf, up.weight, up.bias, stride=2))
-    )
-    assert got[0].is_contiguous(memory_format=layout)
-
-
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     ("channels", "depth", "kernel", "stride", "dilation"),
-    [(3, 8, 3, 1, 1), (1, 8, 3, 1, 1), (3, 8, 3, 1, 2), (3, 4, 3, 1, 5), (3, 7, 3, 1, 1), (3, 2, 3, 1, 1),
-     (3, 1, 3, 1, 1), (3, 8, 2, 2, 1), (3, 2, 2, 2, 1), (3, 8, 5, 1, 1), (3, 8, 1, 1, 1)],
-)  # fmt: skip
+    [
+        (3, 8, 3, 1, 1),
+        (1, 8, 3, 1, 1),
+        (3, 8, 3, 1, 2),
+        (3, 4, 3, 1, 5),
+        (3, 7, 3, 1, 1),
+        (3, 2, 3, 1, 1),
+        (3, 1, 3, 1, 1),
+        (3, 8, 2, 2, 1),
+        (3, 2, 2, 2, 1),
+        (3, 8, 5, 1, 1),
+        (3, 8, 1, 1, 1),
+    ],
+)
 def test_convolution_of_one_small_sample_equals_the_plain_one(
     channels: int, depth: int, kernel: int, stride: int, dilation: int, bias: bool, last: bool
 ) -> None:
@@ -526,8 +512,8 @@ def test_convolutions_take_the_quick_way_where_torch_does_not() -> None:
         conv(x).sum().backward()
         conv(torch.cat([x, x]))  # two samples: torch takes oneDNN itself
     names = [event.key for event in profile.key_averages()]
-    assert "aten::mkldnn_convolution" in names and "aten::slow_conv3d_forward" not in names
-    assert "_SmallConvBackward" in names
+    assert "aten::mkldnn_convolution" in names
+    assert not any("slow_conv3d" in name for name in names)
     with torch.autocast("cpu"):
         assert conv(x).dtype == torch.bfloat16
 
@@ -550,46 +536,6 @@ def test_slope_gradients_of_bfloat16_are_summed_in_float32() -> None:
     )
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5])
-@pytest.mark.parametrize("last", [False, True])
-def test_dropout_of_bits_keeps_its_share_and_masks_the_gradient_alike(
-    share: float, last: bool
-) -> None:
-    layout = torch.channels_last_3d if last else torch.contiguous_format
-    leaf = torch.ones(2, 3, 31, 33, 35).bfloat16().to(memory_format=layout).requires_grad_()
-    torch.manual_seed(0)
-    dropped = dropout(leaf, share, True)
-    kept = (dropped != 0).double()
-    assert kept.mean().item() == pytest.approx(
-        1 - share, abs=4 * (share * (1 - share) / kept.numel()) ** 0.5
-    )
-    for axis in range(5):  # no axis along which it is kept more often here than there
-        along = kept.mean(dim=[n for n in range(5) if n != axis])
-        spread = (share * (1 - share) * len(along) / kept.numel()) ** 0.5
-        assert (along - (1 - share)).abs().max() < 4.5 * spread
-    scale = torch.tensor(1 / (1 - share)).bfloat16()
-    assert dropped.unique().tolist() == [0, scale.item()]
-    (gradient,) = torch.autograd.grad(dropped.sum(), leaf)
-    assert torch.equal(gradient, dropped)
-    torch.manual_seed(0)
-    assert torch.equal(dropout(leaf, share, True), dropped)
-    assert not torch.equal(dropout(leaf, share, True), dropped)
-    assert dropout(leaf, share, False) is leaf
-
-
-def test_join_is_the_concatenation_with_gradients_in_one_piece() -> None:
-    a, b = (
-        torch.randn(2, n, 3, 4, 5).to(memory_format=torch.channels_last_3d).requires_grad_()
-        for n in (2, 3)
-    )
-    joined = join(a, b)
-    assert torch.equal(joined, torch.cat([a, b], dim=1))
-    weights = torch.randn_like(joined)
-    gradients = torch.autograd.grad((joined * weights).sum(), (a, b))
-    assert all(map(torch.equal, gradients, weights.split((2, 3), dim=1)))
-    assert all(g.is_contiguous(memory_format=torch.channels_last_3d) for g in gradients)
-
-
 # By name, and what it costs
 
 
@@ -606,12 +552,11 @@ def test_multiply_adds_on_paper() -> None:
 
     assert cost(nn.Conv2d(2, 3, 3, padding=1), 1, 2, 4, 5) == 4 * 5 * 3 * (2 * 9)
     assert cost(nn.Conv3d(2, 3, 2, stride=2), 1, 2, 4, 4, 4) == 2 * 2 * 2 * 3 * (2 * 8)
-    for up in (UpConv(2, 2, 3), nn.ConvTranspose2d(2, 3, 2, stride=2)):
-        assert cost(up, 1, 2, 4, 5) == 4 * 5 * 2 * (3 * 4)
+    assert cost(nn.ConvTranspose2d(2, 3, 2, stride=2), 1, 2, 4, 5) == 4 * 5 * 2 * (3 * 4)
     assert cost(nn.Linear(6, 5), 2, 6) == 2 * 6 * 5
 
 
-def test_the_probe_follows_the_stages() -> None:
+def test_the_probe_follows_the_levels() -> None:
     network = build("resunet3d", widths=(2, 4, 6, 8, 10))
     rows = shape_probe(network, (1, 1, 16, 32, 32))
     assert rows[0] == ("encode1", (1, 2, 16, 32, 32), 2 * 27 + 2 + 2 + 2 * 2 * 27 + 2 + 2)
@@ -629,11 +574,11 @@ def test_the_probe_names_the_levels_of_a_vnet() -> None:
     assert names == ["stem", "encoder.1", "encoder.2", "decoder.1", "decoder.2", "map"]
 
 
-# Several networks together -----------------------------------------------------------------------------------
+# Several networks together
 
 
 class Fixed(nn.Module):
-    """Gives the logit of its first channel's mean over the right half, everywhere, times a factor."""
+    """Adds its first channel to a factor times the input's mean over the right half."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
-from kitslib.config import ConfigError, KidneyGrid, TumorGrid
-from kitslib.data import (
-    kidney_input,
-    kidney_mapping,
-    read_labels,
-    stage_labels,
-    tumor_input,
-    tumor_mapping,
-)
 from kitslib.transforms import (
     HU_WINDOWS,
     Grid,
@@ -33,7 +24,6 @@ from kitslib.transforms import (
     restore_labels,
     restore_mask,
     restore_probability,
-    window,
 )
 
 
@@ -99,7 +89,8 @@ def test_inside_counts_voxel_centres_between_the_faces() -> None:
 
 
 def test_mapping_survives_json() -> None:
-    mapping = kidney_mapping((10, 64, 80), (3.0, 0.7, 0.7), KidneyGrid(matrix=16))
+    native = Grid(shape=(10, 64, 80), spacing=(3.0, 0.7, 0.7), origin=(0.5, 0.0, 0.1))
+    mapping = Mapping(native=native, stage=native.respaced((2.0, 2.8, 2.8)))
     assert Mapping.from_json(mapping.to_json()) == mapping
 
 
@@ -211,85 +202,7 @@ def test_wrong_volumes_are_refused() -> None:
         restore_labels(np.zeros((3, 2, 2), np.uint8), Mapping(native=grid, stage=grid))
 
 
-# The two stages and the way back
-
-
-def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
-    mapping = kidney_mapping((50, 512, 796), (5.0, 0.75, 0.75), KidneyGrid())
-    assert mapping.stage == Grid(shape=(125, 256, 398), spacing=(2.0, 1.5, 1.5))
-
-
-def test_kidney_input_of_a_demo_size() -> None:
-    volume, mapping = kidney_input(
-        np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32)
-    )
-    assert volume.shape == mapping.stage.shape == (12, 32, 32) and mapping.stage.spacing == (
-        3,
-        3,
-        3,
-    )
-
-
-def test_tumor_box_is_the_kidneys_and_their_margin() -> None:
-    mask = np.zeros((20, 50, 60), np.uint8)
-    mask[8:12, 20:30, 10:40] = 1  # 24..36 mm, 20..30 mm, 10..40 mm
-    mapping = tumor_mapping(
-        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=6, mask_dilation_mm=5)
-    )
-    assert mapping.stage == Grid(shape=(24, 22, 42), spacing=(1, 1, 1), origin=(18, 14, 4))
-    slices = tumor_mapping(mask, (3.0, 1.0, 1.0), TumorGrid(region="slice", margin_mm=6))
-    assert slices.stage == Grid(shape=(24, 50, 60), spacing=(1, 1, 1), origin=(18, 0, 0))
-    coarse = tumor_mapping(
-        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", spacing_z=3, spacing_xy=2, margin_mm=15)
-    )
-    # z 9..51 mm of 3 mm, y 5..45 mm of 2 mm: voxels 2 to 22, x clamped to 0..55 mm: voxels 0 to 27
-    assert coarse.stage == Grid(shape=(14, 21, 28), spacing=(3, 2, 2), origin=(9, 4, 0))
-
-
-def test_tumor_input_leaves_hu_and_grows_the_mask() -> None:
-    imaging = np.arange(20 * 30 * 30, dtype=np.int16).reshape(20, 30, 30)
-    kidney = np.zeros(imaging.shape, np.uint8)
-    kidney[10, 15, 15] = 2  # every label above 0 is kidney
-    volume, mask, mapping = tumor_input(
-        imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=4, mask_dilation_mm=1)
-    )
-    assert np.array_equal(volume, imaging[6:15, 11:20, 11:20]) and volume.dtype == np.int16
-    assert mask.dtype == np.uint8 and mask.sum() == 7 and mask[4, 4, 4] == 1
-    assert mapping.stage.origin == (6, 11, 11)
-
-
-def test_an_empty_kidney_mask_is_refused() -> None:
-    empty = np.zeros((4, 4, 4), np.uint8)
-    with pytest.raises(TransformError, match="empty"):
-        tumor_input(empty.astype(np.int16), empty, (1.0, 1.0, 1.0), TumorGrid())
-
-
-@pytest.mark.parametrize("field", ["spacing_z", "margin_mm"])
-@pytest.mark.parametrize("settings", [KidneyGrid, TumorGrid])
-def test_settings_name_the_field_that_is_wrong(settings: type, field: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{settings.__name__}\.{field}.*-1"):
-        settings(**{field: -1})
-
-
-def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="would cut the mask"):
-        TumorGrid(margin_mm=3, mask_dilation_mm=5)
-    with pytest.raises(ConfigError, match="region"):
-        TumorGrid(region="patch")
-    with pytest.raises(ConfigError, match="matrix"):
-        KidneyGrid(matrix=96.5)
-
-
-def test_a_crop_at_native_spacing_comes_back_exactly() -> None:
-    labels = np.zeros((9, 20, 20), np.uint8)
-    labels[3:6, 5:12, 6:15] = np.random.default_rng(3).integers(0, 4, (3, 7, 9))
-    labels[3:6, 5, 6] = 1
-    spacing = (2.0, 0.75, 0.75)
-    mapping = tumor_mapping(
-        labels, spacing, TumorGrid(spacing_z=2, margin_mm=3, mask_dilation_mm=0)
-    )
-    staged = stage_labels(labels, mapping)
-    assert staged.size < labels.size and np.array_equal(restore_labels(staged, mapping), labels)
+# The way back
 
 
 def test_outside_a_crop_everything_is_background() -> None:
@@ -301,25 +214,11 @@ def test_outside_a_crop_everything_is_background() -> None:
     assert restore_probability(full.astype(np.float16), mapping).sum() == 8
 
 
-@pytest.mark.parametrize("stage", ["kidney", "tumor"])
-@pytest.mark.parametrize("spacing", [(5.0, 0.8, 0.8), (0.5, 0.8, 0.8)])
-def test_round_trip_loses_what_an_independent_resampling_loses(stage: str, spacing: tuple) -> None:
-    shape = (round(80 / spacing[0]), 64, 80)
-    labels = ball(shape, spacing, 24.0)
-    if stage == "kidney":
-        mapping = kidney_mapping(shape, spacing, KidneyGrid(matrix=24))
-    else:
-        mapping = tumor_mapping(labels, spacing, TumorGrid(spacing_xy=1.3))
-    there = peer_resample(labels, mapping.native, mapping.stage, 0)
-    ceiling = dice(peer_resample(there, mapping.stage, mapping.native, 0) > 0.5, labels > 0)
-    ours = dice(restore_labels(stage_labels(labels, mapping), mapping) > 0, labels > 0)
-    assert ceiling < 1 and ours >= ceiling - 1e-12
-
-
 def test_interpolated_probabilities_restore_a_boundary_better_than_labels() -> None:
     spacing = (2.0, 1.0, 1.0)
     truth = ball((40, 80, 80), spacing, 30.0)
-    mapping = kidney_mapping(truth.shape, spacing, KidneyGrid(spacing_z=4, matrix=20))
+    native = Grid(shape=truth.shape, spacing=spacing)
+    mapping = Mapping(native=native, stage=native.respaced((4.0, 4.0, 4.0)))
     smooth = resample(
         ndimage.uniform_filter(truth.astype(np.float32), (2, 4, 4)), mapping.native, mapping.stage
     )
@@ -340,18 +239,7 @@ def test_restored_mask_is_the_restored_probability_cut(dtype: type, one: int) ->
     assert restore_mask(probability, mapping, threshold=0.8).ravel().tolist() == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("case_id", ["case_00160", "case_00061"])
-def test_real_label_maps_keep_their_kidneys(shared: Path, case_id: str) -> None:
-    labels, geometry = read_labels(shared / "kits19" / "data" / case_id / "segmentation.nii.gz")
-    mapping = tumor_mapping(
-        labels, geometry.spacing, TumorGrid()
-    )  # in plane native, z finer than on disk
-    assert np.array_equal(restore_labels(stage_labels(labels, mapping), mapping), labels)
-    coarse = kidney_mapping(labels.shape, geometry.spacing, KidneyGrid())
-    assert dice(restore_labels(stage_labels(labels, coarse), coarse) > 0, labels > 0) > 0.97
-
-
-# Masks, windows, mirroring
+# Masks, HU windows, mirroring
 
 
 def test_boxes_and_slices_are_clamped() -> None:
@@ -389,33 +277,31 @@ def test_dilation_is_the_euclidean_distance_at_the_edges_too() -> None:
     expected = ndimage.distance_transform_edt(mask == 0, sampling=spacing) <= 5.0
     assert np.array_equal(dilate(mask, spacing, 5.0), expected)
     assert not dilate(np.zeros((2, 3, 4), np.uint8), spacing, 5.0).any()
+    assert dilate(np.eye(3, dtype=np.uint8)[None], (1.0, 1.0, 1.0), 9.0).all()  # beyond all faces
 
 
-def test_readings_of_hu() -> None:
-    hu = np.array([-1000, -200, 50, 300, 3000], np.int16)
-    assert window(hu, "soft_tissue").tolist() == [-1, -1, 0, 1, 1]
-    assert window(hu, "ancestor").tolist() == [-1, -1, 0.25, 1, 1]
-    assert window(np.array([30, 40, 45, 50, 60], np.int16), "literal").tolist() == [-1, -1, 0, 1, 1]
-    assert window(np.array([-130, 45, 220], np.int16), "centre45_width350").tolist() == [-1, 0, 1]
-    foreground = window(np.array([-500, 101, 304], np.int16), "foreground")
-    assert foreground.dtype == np.float32 and np.allclose(foreground, [-180 / 76.9, 0, 203 / 76.9])
+def test_hu_windows_on_paper() -> None:
+    def seen(name: str, *hu: int) -> list[float]:
+        values = HU_WINDOWS[name](torch.tensor(hu, dtype=torch.int16))
+        assert values.dtype == torch.float32
+        return values.tolist()
+
+    assert seen("soft_tissue", -1000, -200, 50, 300, 3000) == [-1, -1, 0, 1, 1]
+    assert seen("ancestor", -1000, -200, 50, 300, 3000) == [-1, -1, 0.25, 1, 1]
+    assert seen("literal", 30, 40, 45, 50, 60) == [-1, -1, 0, 1, 1]
+    assert seen("centre45_width350", -130, 45, 220) == [-1, 0, 1]
+    assert seen("foreground", -500, 101, 304) == pytest.approx([-180 / 76.9, 0, 203 / 76.9])
 
 
-def test_a_windows_darkest_value_is_what_it_makes_of_air() -> None:
-    for name, chosen in HU_WINDOWS.items():
-        assert window(np.array([-1024], np.int16), name)[0] == pytest.approx(chosen.darkest)
-
-
-def test_unknown_or_impossible_windows_are_refused() -> None:
-    with pytest.raises(TransformError, match=r"bone.*soft_tissue"):
-        window(np.zeros(1, np.int16), "bone")
-    with pytest.raises(TransformError, match="low"):
-        HuWindow(low=50, high=50, shift=0, scale=1)
+@pytest.mark.parametrize(("field", "value"), [("low", 50), ("scale", 0)])
+def test_impossible_hu_windows_are_refused_by_field(field: str, value: float) -> None:
+    with pytest.raises(TransformError, match=rf"HuWindow\.{field}"):
+        HuWindow(**{"low": 0, "high": 50, "shift": 0, "scale": 1, field: value})
 
 
 def test_outside_the_mask_lies_the_lower_end() -> None:
     imaging = np.array([[[100, 100, -900]]], np.int16)
-    hidden = hide_outside(imaging, np.array([[[1, 0, 1]]], np.uint8), "foreground")
+    hidden = hide_outside(imaging, np.array([[[1, 0, 1]]], np.uint8), HU_WINDOWS["foreground"])
     assert hidden.tolist() == [[[100, -79, -900]]] and hidden.dtype == np.int16
 
 

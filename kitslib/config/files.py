@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +15,13 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there when the block ends well, else remove it.
 
-    The temporary name ends as `path` does, so that writers which go by the ending take it too.
+    Its name begins with a dot, and ends as `path` does for writers that go by the ending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix="".join(path.suffixes), dir=path.parent
-    )
-    os.close(handle)
-    part = Path(name)
+    part = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}{''.join(path.suffixes)}"
+    part.touch(exist_ok=False)  # with the permissions of the user's umask
     try:
         yield part
-        part.chmod(0o644)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ from .blocks import hdc_coverage as hdc_coverage
 from .blocks import hole_free_reach as hole_free_reach
 from .blocks import initialise as initialise
 from .build import NETWORKS as NETWORKS
+from .build import Together as Together
 from .build import build as build
 from .deeplab import DeepLabV3Plus as DeepLabV3Plus
 from .layout import ready as ready
@@ -11,6 +12,5 @@ from .measure import gate_maps as gate_maps
 from .measure import multiply_adds as multiply_adds
 from .measure import shape_probe as shape_probe
 from .resunet import ResUNet3D as ResUNet3D
-from .together import Together as Together
 from .unet import UNet as UNet
 from .vnet import VNet as VNet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -13,11 +14,9 @@ from kitslib.networks.blocks import (
     ConvUnit,
     DownUnit,
     Level,
-    check_input,
+    TumorNetwork,
     crop_to,
     initialise,
-    input_layout,
-    pad_to_multiple,
     resize,
 )
 
@@ -32,11 +31,10 @@ class ResidualLevel(nn.Module):
         self, dims: int, channels: int, out: int, *, halve: bool, dilation: int, norm: bool
     ) -> None:
         super().__init__()
-        self.enter = (
-            DownUnit(dims, channels, out, norm=norm)
-            if halve
-            else ConvUnit(dims, channels, out, kernel=1, norm=norm)
-        )
+        if halve:
+            self.enter = DownUnit(dims, channels, out, norm=norm)
+        else:
+            self.enter = ConvUnit(dims, channels, out, kernel=1, norm=norm)
         self.stage = Level(dims, out, out, dilations=(dilation, dilation), norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,41 +43,32 @@ class ResidualLevel(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """Parallel dilated convolutions and the image mean, fused (ASPP; Chen et al. 2017, arXiv 1706.05587).
+    """Parallel dilated convolutions and the image mean, fused (ASPP).
 
-    Shapes: (B, channels, ...) to (B, out, ...).
+    Shapes: (B, channels, ...) to (B, out, ...). Source: Chen et al. 2017, arXiv 1706.05587.
     """
 
-    def __init__(
-        self, dims: int, channels: int, out: int, *, rates: Sequence[int], norm: bool
-    ) -> None:
+    def __init__(self, dims: int, channels: int, out: int, *, norm: bool) -> None:
         super().__init__()
         self.point = ConvUnit(dims, channels, out, kernel=1, norm=norm)
-        self.atrous = nn.ModuleList(
-            ConvUnit(dims, channels, out, dilation=rate, norm=norm) for rate in rates
-        )
-        self.image = ConvUnit(
-            dims, channels, out, kernel=1
-        )  # no norm here and below: it would erase
-        self.fuse = ConvUnit(
-            dims, (len(rates) + 2) * out, out, kernel=1
-        )  # what is constant over space
+        self.atrous = nn.ModuleList()
+        for rate in RATES:
+            self.atrous.append(ConvUnit(dims, channels, out, dilation=rate, norm=norm))
+        # no norm in these two: it would erase what is constant over space
+        self.image = ConvUnit(dims, channels, out, kernel=1, norm=False)
+        self.fuse = ConvUnit(dims, (len(RATES) + 2) * out, out, kernel=1, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True))
-        views = [
-            self.point(x),
-            *(branch(x) for branch in self.atrous),
-            mean.expand(-1, -1, *x.shape[2:]),
-        ]
-        return self.fuse(torch.cat(views, dim=1))
+        views = [branch(x) for branch in (self.point, *self.atrous)]
+        return self.fuse(torch.cat([*views, mean.expand_as(views[0])], dim=1))
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(TumorNetwork):
     """Dilated encoder, atrous pyramid, and a decoder that adds features of a quarter of the size.
 
-    Input, output and arguments as in `UNet`. Logits are computed at a quarter of the size and interpolated.
-    Raises `ValueError` for options out of range and for a batch of another shape.
+    Input, output and arguments as in `UNet`. Logits are computed at a quarter of the size and
+    interpolated. Raises ValueError for options out of range and for a batch of another shape.
     Source: Chen et al. 2018, arXiv 1802.02611, at output stride 8.
     """
 
@@ -92,40 +81,25 @@ class DeepLabV3Plus(nn.Module):
         widths: Sequence[int] = (16, 32, 64, 128, 256),
         norm: bool = False,
     ) -> None:
-        super().__init__()
-        if len(widths) < STRIDES:
-            raise ValueError(
-                f"widths: expected at least {STRIDES} channel counts, got {tuple(widths)}"
+        super().__init__(dims, slices, widths, least=STRIDES, halvings=STRIDES)
+        self.encoder, features = nn.ModuleList(), widths[STRIDES - 1]
+        for level, (channels, out) in enumerate(pairwise((self.in_channels, *widths))):
+            halve, dilation = level < STRIDES, 2 ** max(level - STRIDES + 1, 0)
+            self.encoder.append(
+                ResidualLevel(self.axes, channels, out, halve=halve, dilation=dilation, norm=norm)
             )
-        self.axes, self.in_channels = input_layout(dims, slices)
-        self.divisor = 2**STRIDES
-        incoming = [self.in_channels, *widths[:-1]]
-        self.encoder = nn.ModuleList(
-            ResidualLevel(
-                self.axes,
-                channels,
-                out,
-                halve=level < STRIDES,
-                dilation=2 ** max(level - STRIDES + 1, 0),
-                norm=norm,
-            )
-            for level, (channels, out) in enumerate(zip(incoming, widths, strict=True))
-        )
-        features = widths[STRIDES - 1]
-        self.pyramid = AtrousPyramid(self.axes, widths[-1], features, rates=RATES, norm=norm)
+        self.pyramid = AtrousPyramid(self.axes, widths[-1], features, norm=norm)
         self.low_level = ConvUnit(self.axes, widths[1], widths[0], kernel=1, norm=norm)
         self.decoder = Level(self.axes, features + widths[0], features, dilations=(1, 1), norm=norm)
         self.map = CONV[self.axes](features, out_channels, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, dims=self.axes, channels=self.in_channels, network="DeepLabV3Plus")
         size = x.shape[2:]
-        x = pad_to_multiple(x, self.divisor)
+        x = self.padded(x)
         padded = x.shape[2:]
         half, quarter, *deeper = self.encoder
-        low = quarter(half(x))
-        x = low
+        low = x = quarter(half(x))
         for level in deeper:
             x = level(x)
         x = resize(self.pyramid(x), low.shape[2:])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kitslib.networks.blocks import AdditiveGate, ConcatGate, crop_to
-from kitslib.networks.cpu import UpConv
-
-TRANSPOSED_CONV = (UpConv, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from kitslib.networks.blocks import TRANSPOSED, WEIGHTED, AdditiveGate, ConcatGate, crop_to
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -21,63 +19,63 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
-    """Multiply-adds of the convolutions and linear layers for one input of `shape` (B, C, ...), in evaluation."""
+    """Multiply-adds of convolutions and linear layers in evaluation, for an input (B, C, ...)."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        sites = inputs[0] if isinstance(module, TRANSPOSED_CONV) else output
-        total += (
-            sites.numel() * module.weight[0].numel()
-        )  # weight[0]: all that one site is multiplied with
+        sites = inputs[0] if isinstance(module, TRANSPOSED) else output
+        total += sites.numel() * module.weight[0].numel()  # [0]: what one site is multiplied with
 
     twin = _twin(network).eval()
     for module in twin.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONV, nn.Linear)):
+        if isinstance(module, WEIGHTED):
             module.register_forward_hook(count)
     twin(torch.empty(tuple(shape), device="meta"))
     return total
 
 
 def shape_probe(network: nn.Module, shape: Sequence[int]) -> list[tuple[str, tuple[int, ...], int]]:
-    """Rows (stage, output shape, parameters) in the order of the forward pass, in training mode.
+    """Rows (part, output shape, parameters) in the order of the forward pass, in training mode.
 
-    A stage is a direct child of the network, or each member where the child is a list; what is switched off
-    or has no parameters is left out.
+    A part is a direct child of the network, or each member where the child is a list; what is
+    switched off or has no parameters is left out. `shape` is that of the input, (B, C, ...).
     """
     rows: list[tuple[str, tuple[int, ...], int]] = []
     twin = _twin(network).train()
-    for name, module in _stages(twin):
+    parts: dict[str, nn.Module] = {}
+    for name, child in twin.named_children():
+        if isinstance(child, nn.ModuleList):
+            parts |= {f"{name}.{index}": member for index, member in enumerate(child, start=1)}
+        else:
+            parts[name] = child
+
+    def note(name: str, module: nn.Module, _: tuple[Tensor], output: Tensor) -> None:
         if parameters := count_parameters(module):
+            rows.append((name, tuple(output.shape), parameters))
 
-            def note(
-                _: nn.Module, __: tuple[Tensor], output: Tensor, name=name, parameters=parameters
-            ) -> None:
-                rows.append((name, tuple(output.shape), parameters))
-
-            module.register_forward_hook(note)
+    for name, module in parts.items():
+        module.register_forward_hook(partial(note, name))
     twin(torch.empty(tuple(shape), device="meta"))
     return rows
 
 
 def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """What each attention gate lets through of `x` (B, C, ...): a map (B, 1, ...) in [0, 1] on the grid of `x`.
+    """What each gate lets through of `x` (B, C, ...), as maps (B, 1, ...) in [0, 1] on its grid.
 
-    The keys say by how much the gate's own grid is coarser (4, 2, 1, the deepest first); its values are repeated.
-    The network is run once in evaluation and left as it was. Raises `ValueError` for one without gates.
+    The keys say by how much the gate's own grid is coarser (4, 2, 1, the deepest first); its values
+    are repeated. The network is run once in evaluation and left as it was.
+    Raises ValueError for a network without gates.
     """
-    gates = [
-        module for module in network.modules() if isinstance(module, (ConcatGate, AdditiveGate))
-    ]
-    if not gates:
-        raise ValueError(
-            f"gate_maps: {type(network).__name__} has no attention gate; build it with attention=True"
-        )
     caught: list[Tensor] = []
-    hooks = [
-        gate.map.register_forward_hook(lambda _, __, output: caught.append(output.float()))
-        for gate in gates
-    ]
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, (ConcatGate, AdditiveGate)):
+            hook = module.map.register_forward_hook(lambda _, __, map_: caught.append(map_.float()))
+            hooks.append(hook)
+    if not hooks:
+        name = type(network).__name__
+        raise ValueError(f"gate_maps: {name} has no attention gate; build it with attention=True")
     training = network.training
     try:
         with torch.inference_mode():
@@ -89,20 +87,11 @@ def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
     maps = {}
     for found in caught:
         factor = caught[-1].shape[-1] // found.shape[-1]
-        maps[factor] = crop_to(
-            F.interpolate(found, scale_factor=factor, mode="nearest"), x.shape[2:]
-        )
+        whole = F.interpolate(found, scale_factor=factor, mode="nearest")
+        maps[factor] = crop_to(whole, x.shape[2:])
     return maps
 
 
 def _twin(network: nn.Module) -> nn.Module:
     """A copy with shapes and no values, free to run at any size."""
     return copy.deepcopy(network).to("meta").requires_grad_(False)
-
-
-def _stages(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in network.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from ((f"{name}.{index}", member) for index, member in enumerate(child, start=1))
-        else:
-            yield name, child

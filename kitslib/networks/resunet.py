@@ -1,4 +1,4 @@
-"""The 3D residual U-Net with four output maps that segments the kidneys (stage 1)."""
+"""The 3D residual U-Net with four output maps that segments the kidneys."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from kitslib.networks.blocks import (
+    CONV,
+    AnySize,
     ConvUnit,
     DownUnit,
     Level,
     UpUnit,
-    check_input,
     crop_to,
     initialise,
-    pad_to_multiple,
     resize,
 )
-from kitslib.networks.cpu import Conv3d, dropout, join
-
-DIVISOR = 8
 
 
-class ResUNet3D(nn.Module):
-    """Four encoder and four decoder stages with residual sums and one map layer per decoder stage.
+class ResUNet3D(AnySize):
+    """Four encoder and four decoder levels with residual sums and one map layer per decoder level.
 
-    Input (B, in_channels, D, H, W) of any size: it is padded to a multiple of 8 and the logits are cropped back.
-    Returns logits (B, out_channels, D, H, W): in training with `deep_supervision` a tuple of four, coarsest
-    first; otherwise the finest alone. With the default arguments it has 9,498,260 parameters.
-    What nothing would train is left out: with `residual=False`, which removes the sums, the layer that fits the
-    deepest shortcut to its sum; without `deep_supervision` the three coarse map layers.
-    `norm` adds instance norm, which trains in fewer steps.
-    Raises `ValueError` for another number of axes or channels.
+    Input (B, in_channels, D, H, W) of any size. Returns logits (B, out_channels, D, H, W): in
+    training with `deep_supervision` a tuple of four, coarsest first; otherwise the finest alone.
+    With the default arguments it has 9,498,260 parameters. What nothing would train is left out:
+    with `residual=False`, which removes the sums, the layer that fits the deepest shortcut to its
+    sum; without `deep_supervision` the three coarse map layers. `norm` adds instance norm, which
+    trains in fewer steps. Raises ValueError for another number of axes or channels.
     Source: the paper, section 2.1, in the form of its LiTS 2018 ancestor.
     """
 
@@ -47,14 +43,12 @@ class ResUNet3D(nn.Module):
         residual: bool = True,
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
         if len(widths) != 5:
             raise ValueError(f"widths: expected 5 channel counts, got {tuple(widths)}")
         w1, w2, w3, w4, w5 = widths
-        self.in_channels = in_channels
-        self.dropout = dropout
-        self.residual = residual
-        self.deep_supervision = deep_supervision
+        super().__init__(3, in_channels, divisor=8)
+        self.residual, self.deep_supervision = residual, deep_supervision
+        self.dropout = nn.Dropout(dropout)
 
         self.encode1 = Level(3, in_channels, w1, dilations=(1, 1), norm=norm)
         self.down1 = DownUnit(3, w1, w2, norm=norm)
@@ -74,10 +68,10 @@ class ResUNet3D(nn.Module):
         self.decode4 = Level(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
 
         if deep_supervision:
-            self.map1 = Conv3d(w5, out_channels, 1)
-            self.map2 = Conv3d(w4, out_channels, 1)
-            self.map3 = Conv3d(w3, out_channels, 1)
-        self.map4 = Conv3d(w2, out_channels, 1)
+            self.map1 = CONV[3](w5, out_channels, 1)
+            self.map2 = CONV[3](w4, out_channels, 1)
+            self.map3 = CONV[3](w3, out_channels, 1)
+        self.map4 = CONV[3](w2, out_channels, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -86,7 +80,7 @@ class ResUNet3D(nn.Module):
         return crop_to(self.map4(self._levels(x)[-1]), x.shape[2:])
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the logits of the four maps at the input's size, coarsest first, in training or not.
+        """Return the logits of the four maps at the input's size, coarsest first, in any mode.
 
         Raises ValueError for a network without deep supervision.
         """
@@ -94,46 +88,36 @@ class ResUNet3D(nn.Module):
             raise ValueError(
                 "ResUNet3D: a network without deep supervision has its finest map alone"
             )
-        size = x.shape[2:]
-        layers = (self.map1, self.map2, self.map3, self.map4)
-        logits = [layer(level) for layer, level in zip(layers, self._levels(x), strict=True)]
-        whole = logits[-1].shape[2:]
-        one, two, three, four = (
-            crop_to(part if part is logits[-1] else resize(part, whole), size) for part in logits
+        level1, level2, level3, level4 = self._levels(x)
+        whole, size = level4.shape[2:], x.shape[2:]
+        return (
+            crop_to(resize(self.map1(level1), whole), size),
+            crop_to(resize(self.map2(level2), whole), size),
+            crop_to(resize(self.map3(level3), whole), size),
+            crop_to(self.map4(level4), size),
         )
-        return one, two, three, four
 
     def _levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the four decoder stages give, coarsest first, for the padded input."""
-        check_input(x, dims=3, channels=self.in_channels, network="ResUNet3D")
-        x = pad_to_multiple(x, DIVISOR)
-
-        shortcut = x if self.in_channels == 1 else x.mean(dim=1, keepdim=True)
-        skip1 = self._sum(self.encode1(x), shortcut)
+        """What the four decoder levels give, coarsest first, for the padded input."""
+        x = self.padded(x)
+        skip1 = self._sum(self.encode1(x), x.mean(dim=1, keepdim=True))
         down = self.down1(skip1)
-        skip2 = self._drop(self._sum(self.encode2(down), down))
+        skip2 = self.dropout(self._sum(self.encode2(down), down))
         down = self.down2(skip2)
-        skip3 = self._drop(self._sum(self.encode3(down), down))
+        skip3 = self.dropout(self._sum(self.encode3(down), down))
         down = self.down3(skip3)
-        deepest = self._drop(self._sum(self.encode4(down), down))
+        deepest = self.dropout(self._sum(self.encode4(down), down))
 
-        level1 = self._drop(self._sum(self.decode1(deepest), self.bottom(deepest)))
+        level1 = self.dropout(self._sum(self.decode1(deepest), self.bottom(deepest)))
         up = self.up1(level1)
-        level2 = self._drop(self._sum(self.decode2(join(up, skip3)), up))
+        level2 = self.dropout(self._sum(self.decode2(torch.cat([up, skip3], dim=1)), up))
         up = self.up2(level2)
-        level3 = self._drop(self._sum(self.decode3(join(up, skip2)), up))
+        level3 = self.dropout(self._sum(self.decode3(torch.cat([up, skip2], dim=1)), up))
         up = self.up3(level3)
-        return level1, level2, level3, self._sum(self.decode4(join(up, skip1)), up)
+        level4 = self._sum(self.decode4(torch.cat([up, skip1], dim=1)), up)
+        return level1, level2, level3, level4
 
     def _sum(self, x: Tensor, shortcut: Tensor) -> Tensor:
         if not self.residual:
             return x
-        shortcut = shortcut.to(x.dtype)  # the float32 input would make the sum float32
-        if (
-            shortcut.shape[1] != x.shape[1]
-        ):  # laid out like x first: a sum that repeats channels is slow
-            shortcut = torch.empty_like(x).copy_(shortcut)
-        return x + shortcut
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+        return x + shortcut.to(x.dtype)  # the float32 input would make the sum float32

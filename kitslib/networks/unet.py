@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from kitslib.networks.blocks import (
-    CONV,
-    MAX_POOL,
-    Level,
-    UpUnit,
-    check_input,
-    crop_to,
-    initialise,
-    input_layout,
-    pad_to_multiple,
-)
-from kitslib.networks.cpu import join
+from kitslib.networks.blocks import CONV, MAX_POOL, Level, TumorNetwork, UpUnit, crop_to, initialise
 
 
-class UNet(nn.Module):
-    """Pairs of 3-wide convolutions, max pooling and skips by concatenation (Ronneberger et al. 2015, arXiv 1505.04597).
+class UNet(TumorNetwork):
+    """Pairs of 3-wide convolutions, max pooling and skips by concatenation.
 
-    Input, output and arguments as in `VNet`, without its mechanisms: (B, 1, H, W) in "2d", (B, slices, H, W) in
-    "2.5d", (B, 1, D, H, W) in "3d", of any size; returns logits (B, out_channels, ...) on the same grid.
-    Convolutions keep the size by padding. Raises `ValueError` for options out of range and for another shape.
+    Input (B, 1, H, W) in "2d", (B, slices, H, W) in "2.5d", (B, 1, D, H, W) in "3d", of any size;
+    returns logits (B, out_channels, ...) on the same grid, in 2.5D for the centre slice. `widths`
+    are the channels of every level, `norm` adds instance norm. Convolutions keep the size.
+    Raises ValueError for options out of range and for a batch of another shape.
+    Source: Ronneberger et al. 2015, arXiv 1505.04597.
     """
 
     def __init__(
@@ -38,39 +32,26 @@ class UNet(nn.Module):
         widths: Sequence[int] = (16, 32, 64, 128, 256),
         norm: bool = False,
     ) -> None:
-        super().__init__()
-        if len(widths) < 2:
-            raise ValueError(
-                f"widths: expected at least 2 channel counts, one per level, got {tuple(widths)}"
-            )
-        self.axes, self.in_channels = input_layout(dims, slices)
-        self.divisor = 2 ** (len(widths) - 1)
-        incoming = [self.in_channels, *widths[:-1]]
-        upward = list(zip(widths[:0:-1], widths[-2::-1], strict=True))  # (from, to), deepest first
-
-        def pair(channels: int, out: int) -> Level:
-            return Level(self.axes, channels, out, dilations=(1, 1), norm=norm)
-
-        self.encoder = nn.ModuleList(
-            pair(channels, out) for channels, out in zip(incoming, widths, strict=True)
-        )
-        self.pool = MAX_POOL[self.axes](2)
-        self.up = nn.ModuleList(
-            UpUnit(self.axes, channels, out, norm=norm) for channels, out in upward
-        )
-        self.decoder = nn.ModuleList(pair(2 * out, out) for _, out in upward)
+        super().__init__(dims, slices, widths, least=2, halvings=len(widths) - 1)
+        self.encoder, self.pool = nn.ModuleList(), MAX_POOL[self.axes](2)
+        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        pair = partial(Level, self.axes, dilations=(1, 1), norm=norm)
+        for channels, out in pairwise((self.in_channels, *widths)):
+            self.encoder.append(pair(channels, out))
+        for channels, out in pairwise(reversed(widths)):
+            self.up.append(UpUnit(self.axes, channels, out, norm=norm))
+            self.decoder.append(pair(2 * out, out))
         self.map = CONV[self.axes](widths[0], out_channels, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, dims=self.axes, channels=self.in_channels, network="UNet")
         size = x.shape[2:]
         first, *deeper = self.encoder
-        x = first(pad_to_multiple(x, self.divisor))
+        x = first(self.padded(x))
         skips = []
-        for stage in deeper:
+        for level in deeper:
             skips.append(x)
-            x = stage(self.pool(x))
-        for up, stage in zip(self.up, self.decoder, strict=True):
-            x = stage(join(up(x), skips.pop()))
+            x = level(self.pool(x))
+        for up, level in zip(self.up, self.decoder, strict=True):
+            x = level(torch.cat([up(x), skips.pop()], dim=1))
         return crop_to(self.map(x), size)

@@ -1,10 +1,11 @@
-"""The VNet that segments the tumours (stage 2), in 2D, 2.5D and 3D, with the paper's mechanisms as switches."""
+"""The VNet that segments the tumours, with the paper's mechanisms as switches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from kitslib.networks.blocks import (
@@ -16,21 +17,18 @@ from kitslib.networks.blocks import (
     Level,
     PyramidJoin,
     SqueezeExcite,
+    TumorNetwork,
     UpUnit,
     average_pool,
-    check_input,
     crop_to,
     initialise,
-    input_layout,
-    pad_to_multiple,
 )
-from kitslib.networks.cpu import join
 
 GATES = {"concat": ConcatGate, "additive": AdditiveGate}
 
 
 class EncoderLevel(nn.Module):
-    """Halve, weigh the channels, join the image of this scale, convolve with a residual sum, dilate."""
+    """Halve, weigh channels, join the image of this scale, convolve with a residual sum, dilate."""
 
     def __init__(
         self,
@@ -50,9 +48,9 @@ class EncoderLevel(nn.Module):
         self.se = SqueezeExcite(out) if se else nn.Identity()
         self.multi_scale = PyramidJoin(dims, image, out, norm=norm) if multi_scale else None
         self.stage = Level(dims, out, out, dilations=[1] * convs, kernel=5, norm=norm)
-        self.hdc = (
-            HybridDilated(dims, out, dilations=dilations, norm=norm) if dilations else nn.Identity()
-        )
+        self.hdc = nn.Identity()
+        if dilations:
+            self.hdc = HybridDilated(dims, out, dilations=dilations, norm=norm)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         x = self.se(self.down(x))
@@ -76,20 +74,20 @@ class DecoderLevel(nn.Module):
         x = self.up(x)
         if self.attention is not None:
             skip = self.attention(skip, x)
-        return x + self.stage(join(x, skip))
+        return x + self.stage(torch.cat([x, skip], dim=1))
 
 
-class VNet(nn.Module):
-    """Residual encoder and decoder of 5-wide convolutions (Milletari et al. 2016, arXiv 1606.04797).
+class VNet(TumorNetwork):
+    """Residual encoder and decoder of 5-wide convolutions.
 
-    Input (B, 1, H, W) in "2d", (B, slices, H, W) in "2.5d", (B, 1, D, H, W) in "3d", of any size; returns logits
-    (B, out_channels, ...) on the same grid, in 2.5D for the centre slice.
-    The mechanisms are off by default and leave the plain network's state-dict keys as they are:
-    `multi_scale` joins the pooled image at every encoder level, `se` weighs the channels after every
-    down-sampling, `attention` replaces the skips by gates, `hdc` adds dilated layers to the encoder level
-    `hdc_level` (0 is the full resolution, "bottom" the deepest); dilations 2, 2, 2 show gridding.
-    The original has no norm; `norm` adds instance norm, without which short trainings do not converge.
-    Raises `ValueError` for options out of range and for a batch of another shape.
+    Input, output, `widths` and `norm` as in `UNet`; the original has no norm, without which short
+    trainings do not converge. The mechanisms are off by default and leave the plain network's
+    state-dict keys as they are: `multi_scale` joins the pooled image at every encoder level, `se`
+    weighs the channels after every halving, `attention` replaces the skips by gates, `hdc` adds
+    dilated layers to the encoder level `hdc_level` (0 is the full resolution, "bottom" the
+    deepest); dilations 2, 2, 2 show gridding.
+    Raises ValueError for options out of range and for a batch of another shape.
+    Source: Milletari et al. 2016, arXiv 1606.04797.
     """
 
     def __init__(
@@ -108,77 +106,43 @@ class VNet(nn.Module):
         hdc_level: int | Literal["bottom"] = "bottom",
         hdc_dilations: Sequence[int] = (2, 3, 5),
     ) -> None:
-        super().__init__()
-        _check_options(widths, attention_gate, hdc_level)
-        axes, self.in_channels = input_layout(dims, slices)
-        self.axes = axes
-        self.divisor = 2 ** (len(widths) - 1)
-        hdc_at = (len(widths) - 1 if hdc_level == "bottom" else hdc_level) if hdc else None
-        convs = [1, 2, *[3] * (len(widths) - 2)]
+        bottom = len(widths) - 1
+        super().__init__(dims, slices, widths, least=3, halvings=bottom)
+        if attention_gate not in GATES:
+            known = ", ".join(GATES)
+            raise ValueError(f"attention_gate: expected one of {known}, got {attention_gate!r}")
+        if hdc_level != "bottom" and hdc_level not in range(len(widths)):
+            raise ValueError(f"hdc_level: expected 'bottom' or 0 to {bottom}, got {hdc_level!r}")
+        dilated = {bottom if hdc_level == "bottom" else hdc_level: hdc_dilations} if hdc else {}
+        gate = attention_gate if attention else None
+        convs = [1, 2, *[3] * (bottom - 1)]
+        axes, image = self.axes, self.in_channels
 
-        self.stem = Level(axes, self.in_channels, widths[0], dilations=[1], kernel=5, norm=norm)
-        self.hdc = (
-            HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
-            if hdc_at == 0
-            else nn.Identity()
-        )
-        self.encoder = nn.ModuleList(
-            EncoderLevel(
-                axes,
-                widths[level - 1],
-                widths[level],
-                convs=convs[level],
-                norm=norm,
-                image=self.in_channels,
-                multi_scale=multi_scale,
-                se=se,
-                dilations=hdc_dilations if level == hdc_at else None,
-            )
-            for level in range(1, len(widths))
-        )
-        self.decoder = nn.ModuleList(
-            DecoderLevel(
-                axes,
-                widths[level + 1],
-                widths[level],
-                convs=convs[level],
-                norm=norm,
-                gate=attention_gate if attention else None,
-            )
-            for level in reversed(range(len(widths) - 1))
-        )
+        self.stem = Level(axes, image, widths[0], dilations=[1], kernel=5, norm=norm)
+        self.hdc = nn.Identity()
+        if 0 in dilated:
+            self.hdc = HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for level in range(1, len(widths)):
+            each = {"convs": convs[level], "norm": norm, "image": image, "multi_scale": multi_scale}
+            each |= {"se": se, "dilations": dilated.get(level)}
+            self.encoder.append(EncoderLevel(axes, widths[level - 1], widths[level], **each))
+        for level in reversed(range(bottom)):
+            each = {"convs": convs[level], "norm": norm, "gate": gate}
+            self.decoder.append(DecoderLevel(axes, widths[level + 1], widths[level], **each))
         self.map = CONV[axes](widths[0], out_channels, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_input(x, dims=self.axes, channels=self.in_channels, network="VNet")
         size = x.shape[2:]
-        image = pad_to_multiple(x, self.divisor)
-
-        predicted = (
-            self.in_channels // 2
-        )  # the centre slice, broadcast over the channels of the sum
-        x = self.hdc(self.stem(image) + image[:, predicted : predicted + 1])
+        image = self.padded(x)
+        centre = self.in_channels // 2  # the slice that is broadcast over the channels of the sum
+        x = self.hdc(self.stem(image) + image[:, centre : centre + 1])
         skips = []
         for level in self.encoder:
             skips.append(x)
             image = average_pool(image)
             x = level(x, image)
-        for level, skip in zip(self.decoder, reversed(skips), strict=True):
-            x = level(x, skip)
+        for level in self.decoder:
+            x = level(x, skips.pop())
         return crop_to(self.map(x), size)
-
-
-def _check_options(widths: Sequence[int], attention_gate: str, hdc_level: int | str) -> None:
-    if len(widths) < 3:
-        raise ValueError(
-            f"widths: expected at least 3 channel counts, one per level, got {tuple(widths)}"
-        )
-    if attention_gate not in GATES:
-        raise ValueError(
-            f"attention_gate: expected one of {', '.join(GATES)}, got {attention_gate!r}"
-        )
-    if hdc_level != "bottom" and hdc_level not in range(len(widths)):
-        raise ValueError(
-            f"hdc_level: expected 'bottom' or 0 to {len(widths) - 1}, got {hdc_level!r}"
-        )

@@ -87,7 +87,7 @@ class KidneyRecipe(Recipe):
             "residual": t.residual, "deep_supervision": t.deep_supervision,
         }  # fmt: skip
 
-    def more_settings(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         """Return the settings that only this stage has."""
         return {"stage": "kidney", "grid": as_dict(self.grid)}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from accelerate import Accelerator
@@ -64,7 +65,7 @@ class Recipe:
         raise NotImplementedError
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the scores of the held-out cases, which are watched and choose nothing."""
+        """Return scores of the held-out cases, which are watched and choose nothing."""
         raise NotImplementedError
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Recipe:
         """Return the keyword arguments of `kitslib.networks.build`."""
         raise NotImplementedError
 
-    def more_settings(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         """Return the settings that only this stage has."""
         raise NotImplementedError
 
@@ -88,7 +89,7 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All that decides the weights; their hash names the run."""
         return {
-            **self.more_settings(),
+            **self.own_settings(),
             "network": self.network_options(),
             "training": as_dict(self.training),
             "seed": self.seed,
@@ -119,26 +120,32 @@ class Recipe:
 
 
 def foreign_code(kind: type) -> Iterator[str]:
-    """Yield the sources of classes outside kitslib that a recipe is made of, and what they call."""
+    """Yield what a recipe is made of outside kitslib: its own members, and what these name."""
     for part in kind.__mro__:
         if part.__module__.split(".")[0] in ("kitslib", "builtins"):
             continue
         for name, value in sorted(vars(part).items()):
-            value = getattr(value, "func", value)  # of a cached property
-            value = getattr(value, "fget", value)
+            value = getattr(value, "func", getattr(value, "fget", value))  # of a property
             if isinstance(value, FunctionType):
                 yield from _source(value, set())
-            elif not name.startswith("__"):
+            elif not name.startswith("_"):
                 yield f"{name} = {value!r}"
 
 
-def _source(function: FunctionType, seen: set[str]) -> Iterator[str]:
-    """Yield the source of a function and of those of its own module that it names."""
-    seen.add(function.__qualname__)
-    yield inspect.getsource(function)
-    for name in function.__code__.co_names:
+def _source(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
+    """Yield the source of a function, and of functions and constants of its module it names."""
+    seen.add(function)
+    with suppress(OSError):  # what a dataclass writes has no source
+        yield inspect.getsource(function)
+    codes, names = [function.__code__], set()
+    while codes:  # of the function, and of functions and comprehensions in it
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    for name in sorted(names):
         used = function.__globals__.get(name)
-        if not isinstance(used, FunctionType) or used.__qualname__ in seen:
-            continue
-        if used.__module__ == function.__module__:
+        if isinstance(used, int | float | str | tuple):
+            yield f"{name} = {used!r}"
+        ours = isinstance(used, FunctionType) and used.__module__ == function.__module__
+        if ours and used not in seen:
             yield from _source(used, seen)

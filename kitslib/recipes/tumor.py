@@ -103,7 +103,7 @@ class TumorRecipe(Recipe):
         t = self.training
         return self.arm.network_options(slices=t.slices, widths=t.widths, norm=t.norm)
 
-    def more_settings(self) -> dict[str, Any]:
+    def own_settings(self) -> dict[str, Any]:
         """Return the settings that only this stage has."""
         return {"stage": "tumor", "arm": as_dict(self.arm), "grid": as_dict(self.grid)}
 

@@ -4,8 +4,6 @@ from .augment import TRANSFORMS as TRANSFORMS
 from .augment import Draw as Draw
 from .augment import SlabAugment as SlabAugment
 from .augment import SliceAugment as SliceAugment
-from .augment import _augment as _augment
-from .augment import _steps as _steps
 from .augment import apply as apply
 from .augment import augment_slabs as augment_slabs
 from .augment import augment_slices as augment_slices
@@ -22,9 +20,7 @@ from .grids import Triple as Triple
 from .intensity import HU_WINDOWS as HU_WINDOWS
 from .intensity import HuWindow as HuWindow
 from .intensity import hide_outside as hide_outside
-from .intensity import hu_window as hu_window
 from .intensity import mirror as mirror
-from .intensity import window as window
 from .masks import bounding_box as bounding_box
 from .masks import dilate as dilate
 from .masks import kidney_slices as kidney_slices

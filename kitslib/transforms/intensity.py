@@ -27,59 +27,30 @@ class HuWindow:
         if not self.scale > 0:
             raise TransformError(f"HuWindow.scale must be positive, got {self.scale}")
 
-    @property
-    def darkest(self) -> float:
-        """The network's value of everything at or below `low`."""
-        return (self.low - self.shift) / self.scale
-
     def __call__(self, hu: Tensor) -> Tensor:
         """HU of any type and shape as the network reads them, float32, on the tensor's device."""
-        return (
-            hu.to(torch.float32, copy=True)
-            .clamp_(self.low, self.high)
-            .sub_(self.shift)
-            .div_(self.scale)
-        )
+        values = hu.to(torch.float32, copy=True).clamp_(self.low, self.high)
+        return values.sub_(self.shift).div_(self.scale)
 
 
 HU_WINDOWS: dict[str, HuWindow] = {
     "soft_tissue": HuWindow(low=-200, high=300, shift=50, scale=250),  # kidney stage: to [-1, 1]
     "ancestor": HuWindow(low=-200, high=200, shift=0, scale=200),
-    "foreground": HuWindow(
-        low=-79, high=304, shift=101, scale=76.9
-    ),  # tumour stage: foreground statistics of KiTS19
+    # tumour stage: foreground statistics of KiTS19
+    "foreground": HuWindow(low=-79, high=304, shift=101, scale=76.9),
     "literal": HuWindow(low=40, high=50, shift=45, scale=5),  # the paper's sentence as printed
     "centre45_width350": HuWindow(low=-130, high=220, shift=45, scale=175),
 }
 
 
-def hu_window(reading: str | HuWindow) -> HuWindow:
-    """The window of a reading's name; a window is returned as it is."""
-    if isinstance(reading, HuWindow):
-        return reading
-    if reading not in HU_WINDOWS:
-        raise TransformError(f"no HU reading is called {reading!r}; known: {', '.join(HU_WINDOWS)}")
-    return HU_WINDOWS[reading]
-
-
-def window(imaging: np.ndarray, reading: str | HuWindow) -> np.ndarray:
-    """HU as a network reads them, float32 of the same shape."""
-    chosen = hu_window(reading)
-    values = imaging.astype(np.float32)
-    np.clip(values, chosen.low, chosen.high, out=values)
-    values -= chosen.shift
-    values /= chosen.scale
-    return values
-
-
-def hide_outside(imaging: np.ndarray, mask: np.ndarray, reading: str | HuWindow) -> np.ndarray:
-    """HU with everything outside the mask (0) set to the window's lower end; the same shape and dtype."""
-    low = np.array(hu_window(reading).low).astype(imaging.dtype)
-    return np.where(mask > 0, imaging, low)
+def hide_outside(imaging: np.ndarray, mask: np.ndarray, hu: HuWindow) -> np.ndarray:
+    """HU with all outside the mask (0) at the HU window's lower end; the same shape and dtype."""
+    return np.where(mask > 0, imaging, np.array(hu.low).astype(imaging.dtype))
 
 
 def mirror(volume: np.ndarray, how: Literal["sagittal", "central"]) -> np.ndarray:
-    """A view mirrored left to right ("sagittal") or through its centre point ("central"); its own inverse."""
-    if how not in ("sagittal", "central"):
+    """A view mirrored left to right ("sagittal") or through its centre ("central"); its inverse."""
+    axes = {"sagittal": -1, "central": (-3, -2, -1)}
+    if how not in axes:
         raise TransformError(f'mirror knows "sagittal" and "central", got {how!r}')
-    return np.flip(volume, axis=-1 if how == "sagittal" else (-3, -2, -1))
+    return np.flip(volume, axes[how])

@@ -1,8 +1,9 @@
-"""Volumes from one grid to another and back: trilinear for CT and probabilities, nearest for labels."""
+"""Volumes from grid to grid and back: trilinear for CT and probabilities, nearest for labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class _Taps(NamedTuple):
 
 
 def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
-    """Where the target's voxel centres lie, in voxels of the source; clamped to its first and last centre."""
+    """Where the target's voxel centres lie in the source, in voxels, clamped to its end centres."""
     centres = target.origin[axis] + (np.arange(target.shape[axis]) + 0.5) * target.spacing[axis]
     positions = (centres - source.origin[axis]) / source.spacing[axis] - 0.5
     whole = np.rint(positions)
@@ -30,13 +31,8 @@ def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
 
 def _linear_taps(source: Grid, target: Grid, axis: int) -> _Taps:
     positions = _positions(source, target, axis)
-    low = np.floor(positions)
-    high = np.ceil(positions)
-    return _Taps(low.astype(np.intp), high.astype(np.intp), (positions - low).astype(np.float32))
-
-
-def _nearest_indices(source: Grid, target: Grid, axis: int) -> np.ndarray:
-    return np.floor(_positions(source, target, axis) + 0.5).astype(np.intp)
+    low, high = np.floor(positions).astype(np.intp), np.ceil(positions).astype(np.intp)
+    return _Taps(low, high, (positions - low).astype(np.float32))
 
 
 def _take(array: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
@@ -45,10 +41,8 @@ def _take(array: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     step = (last - first) // max(len(indices) - 1, 1)
     if step and (indices == np.arange(first, last + 1, step)[: len(indices)]).all():
         evenly = slice(first, last + 1, step)
-        return array[evenly] if axis == 0 else array[:, evenly]
-    return array.take(
-        indices, axis=axis, mode="clip"
-    )  # "clip" spares take a second look at every index
+        return array[(slice(None),) * axis + (evenly,)]
+    return array.take(indices, axis=axis, mode="clip")  # "clip" spares a check of every index
 
 
 def _blend(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -76,9 +70,8 @@ class _RowBlender:
         self.stack = np.empty((2 * len(self.rows), volume.shape[2]), np.float32)
 
     def _matrix(self, slices: int) -> sparse.csr_array:
-        places = np.concatenate(
-            [self.places + index * len(self.rows) for index in range(slices)], axis=1
-        )
+        shifts = np.arange(slices) * len(self.rows)
+        places = (self.places[:, None] + shifts[:, None]).reshape(len(self.places), -1)
         ends = np.arange(len(places) + 1) * places.shape[1]
         empty = np.zeros(places.size, np.float32)
         return sparse.csr_array(
@@ -90,16 +83,15 @@ class _RowBlender:
         return _take(self.volume[index], self.rows, 0)
 
     def __call__(self, low: int, high: int, weight: np.float32) -> np.ndarray:
-        """(1 - weight) * slice `low` + weight * slice `high`, blended along the rows too; float32."""
+        """(1 - weight) * slice `low` + weight * slice `high`, blended along the rows; float32."""
         if not self.interpolates:
             plane = self.read(low).astype(np.float32)
             return _blend(plane, self.read(high).astype(np.float32), weight) if weight else plane
         parts = ((low, 1 - weight), (high, weight)) if weight else ((low, np.float32(1)),)
         matrix, n = self.matrices[len(parts)], len(self.rows)
-        matrix.data[:] = np.concatenate(
-            [share * self.weights for _, share in parts], axis=1
-        ).ravel()
-        for place, (index, _) in enumerate(parts):
+        for place, (index, share) in enumerate(parts):
+            data = matrix.data.reshape(-1, 2 * len(parts))
+            data[:, 2 * place : 2 * place + 2] = share * self.weights
             self.stack[place * n : (place + 1) * n] = self.read(index)
         return matrix @ self.stack[: len(parts) * n]
 
@@ -110,7 +102,6 @@ def _linear_planes(volume: np.ndarray, source: Grid, target: Grid) -> Iterator[n
     columns = slice(int(x.low.min()), int(x.high.max()) + 1)
     x = _Taps(x.low - columns.start, x.high - columns.start, x.weight)
     blend_rows = _RowBlender(volume[:, :, columns], y)
-    alone = np.float32(0)
 
     def in_plane(low: int, high: int, weight: np.float32) -> np.ndarray:
         return _blend_columns(blend_rows(low, high, weight), x)
@@ -118,27 +109,18 @@ def _linear_planes(volume: np.ndarray, source: Grid, target: Grid) -> Iterator[n
     if len(np.union1d(z.low, z.high)) > len(z.low):
         yield from map(in_plane, z.low.tolist(), z.high.tolist(), z.weight)
         return
-    slice_at = _remember_two(lambda index: in_plane(index, index, alone))
+
+    @functools.lru_cache(maxsize=2)  # successive slices share their neighbours
+    def slice_at(index: int) -> np.ndarray:
+        return in_plane(index, index, np.float32(0))
+
     for low, high, weight in zip(z.low.tolist(), z.high.tolist(), z.weight, strict=True):
         yield _blend(slice_at(low), slice_at(high), weight) if weight else slice_at(low)
 
 
-def _remember_two(make: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
-    """`make`, with its last two results kept: successive slices share their neighbours."""
-    kept: dict[int, np.ndarray] = {}
-
-    def remembered(index: int) -> np.ndarray:
-        if index not in kept:
-            if len(kept) == 2:
-                del kept[min(kept)]
-            kept[index] = make(index)
-        return kept[index]
-
-    return remembered
-
-
 def _nearest_planes(volume: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarray]:
-    z, y, x = (_nearest_indices(source, target, axis) for axis in range(3))
+    positions = (_positions(source, target, axis) for axis in range(3))
+    z, y, x = (np.floor(position + 0.5).astype(np.intp) for position in positions)
     previous, plane = -1, volume[0]
     for index in z.tolist():
         if index != previous:
@@ -149,11 +131,12 @@ def _nearest_planes(volume: np.ndarray, source: Grid, target: Grid) -> Iterator[
 def resample(
     volume: np.ndarray, source: Grid, target: Grid, *, how: Literal["linear", "nearest"] = "linear"
 ) -> np.ndarray:
-    """The volume on another grid: trilinear for CT and probabilities, nearest for labels; edges clamped.
+    """The volume on another grid, trilinear or nearest; edges clamped.
 
-    volume: (D, H, W) on `source`; for "linear" int16, uint8, float16 or float32. Returns the same dtype on
-    `target`; whole-number types are rounded to the nearest. No low-pass filter precedes downsampling: plain
-    trilinear, as in the paper. Memory beyond the result is a few slices.
+    volume: (D, H, W) on `source`; for "linear" int16, uint8, float16 or float32. Returns the same
+    dtype on `target`; whole-number types are rounded to the nearest. As in the paper, no low-pass
+    filter precedes downsampling. Memory beyond the result is a few slices.
+    Raises TransformError for another shape than the grid's and for another dtype.
     """
     if volume.shape != source.shape:
         raise TransformError(
@@ -180,36 +163,37 @@ def _write(out: np.ndarray, volume: np.ndarray, source: Grid, target: Grid, how:
 
 def restore_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:
     """Labels of the stage grid on the native grid, nearest neighbour; 0 outside a crop."""
-    out, region, target = _native_region(labels, mapping, labels.dtype)
-    if target:
-        _write(region, labels, mapping.stage, target, "nearest")
-    return out
+    return _restored(labels, mapping, "nearest")
 
 
 def restore_probability(probability: np.ndarray, mapping: Mapping) -> np.ndarray:
     """A probability map of the stage grid on the native grid, trilinear; 0 outside a crop.
 
-    probability: (D, H, W), float16, float32 or uint8 (0..255 for 0..1); the result has the same dtype.
+    probability: (D, H, W), float16, float32 or uint8 (0..255 for 0..1), as is the result.
     """
-    out, region, target = _native_region(probability, mapping, probability.dtype)
-    if target:
-        _write(region, probability, mapping.stage, target, "linear")
-    return out
+    return _restored(probability, mapping, "linear")
 
 
 def restore_mask(
     probability: np.ndarray, mapping: Mapping, *, threshold: float = 0.5
 ) -> np.ndarray:
-    """Where the trilinearly restored probability exceeds `threshold`, as uint8 0/1 on the native grid.
+    """Where the trilinearly restored probability exceeds `threshold`: native grid, uint8 0/1.
 
-    Interpolating before thresholding keeps boundaries smooth; it is done slice by slice, so a native
-    probability map never exists. probability: as for `restore_probability`; threshold: 0..1 for every dtype.
+    Interpolating before thresholding keeps boundaries smooth; slice by slice, it needs no native
+    probability map. probability: as for `restore_probability`; threshold: 0..1.
     """
     out, region, target = _native_region(probability, mapping, np.dtype(np.uint8))
     cut = np.float32(threshold * 255 if probability.dtype == np.uint8 else threshold)
     if target:
         for index, plane in enumerate(_linear_planes(probability, mapping.stage, target)):
             np.greater(plane, cut, out=region[index], casting="unsafe")
+    return out
+
+
+def _restored(volume: np.ndarray, mapping: Mapping, how: str) -> np.ndarray:
+    out, region, target = _native_region(volume, mapping, volume.dtype)
+    if target:
+        _write(region, volume, mapping.stage, target, how)
     return out
 
 

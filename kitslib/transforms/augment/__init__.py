@@ -1,7 +1,7 @@
-"""Batch to batch on its device: rotate, translate, cut, equalise, blur, mirror, and intensity jitter.
+"""Batch to batch on its device: rotate, translate, cut, equalise, blur, mirror, intensity jitter.
 
-Every transform acts in the slice plane and alike on all slices of a sample, so 2.5D stacks and 3D slabs share
-them. The random draw is apart from the deterministic `apply`.
+Every transform acts in the slice plane and alike on all slices of a sample, so 2.5D stacks and 3D
+slabs share them. The random draw is apart from the deterministic `apply`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from kitslib.transforms.augment import on_cpu, on_gpu
 
 Mirror = Literal["none", "sagittal", "central"]
 TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
+SHARES = dict(zip(TRANSFORMS, TRANSFORMS, strict=True)) | {"mirror": "mirror_share"}  # fields
 BINS = 64  # of the histogram that equalisation flattens
 STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same seeds
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceAugment:
-    """How often (share of the samples) and how strongly each transform acts; the defaults are the paper's six.
+    """How often (share of the samples) and how strongly each transform acts; default: the paper's.
 
-    `mirror` is left-right ("sagittal") or a point reflection ("central"). `cut` takes a box of `cut_share` of the
-    size back to full size; a share above 1 zooms out. Offset and noise are in shares of a sample's value range.
+    `mirror` is left-right ("sagittal") or a point reflection ("central"). `cut` takes a box of
+    `cut_share` of the size back to full size; a share above 1 zooms out. Offset and noise are in
+    shares of a sample's value range. Raises ValueError for options out of range.
     """
 
     rotate: float = 0.5
@@ -40,10 +42,7 @@ class SliceAugment:
     cut: float = 0.3
     cut_share: tuple[float, float] = (0.75, 1.0)
     equalise: float = 0.2
-    equalise_strength: tuple[float, float] = (
-        0.2,
-        0.8,
-    )  # 1: the flat histogram, 0: the image as it was
+    equalise_strength: tuple[float, float] = (0.2, 0.8)  # 1: the flat histogram, 0: as it was
     blur: float = 0.2
     blur_sigma: tuple[float, float] = (0.4, 1.2)  # pixels
     mirror: Mirror = "sagittal"
@@ -55,16 +54,15 @@ class SliceAugment:
     noise_sigma: tuple[float, float] = (0.0, 0.05)
 
     def __post_init__(self) -> None:
-        for name in (*TRANSFORMS, "mirror_share"):
+        for name in SHARES.values():
             share = getattr(self, name)
-            if name != "mirror" and not 0 <= share <= 1:
+            if not 0 <= share <= 1:
                 raise ValueError(
                     f"{name}: expected a share of the samples in [0, 1], got {share!r}"
                 )
         if self.mirror not in ("none", "sagittal", "central"):
-            raise ValueError(
-                f"mirror: expected 'none', 'sagittal' or 'central', got {self.mirror!r}"
-            )
+            known = "'none', 'sagittal' or 'central'"
+            raise ValueError(f"mirror: expected {known}, got {self.mirror!r}")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
@@ -75,7 +73,7 @@ class SliceAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class SlabAugment:
-    """Augmentation of the kidney stage: mirror, `move` (rotation, shift, zoom), and `jitter`, which is more."""
+    """Augmentation of the kidney stage: mirror, `move` (rotation, shift, zoom), `jitter` (more)."""
 
     mirror: Mirror = "sagittal"
     move: bool = False
@@ -85,15 +83,13 @@ class SlabAugment:
 JITTER = SliceAugment(
     cut=0.7, cut_share=(0.8, 1.25), equalise=0.0, blur=0.3, intensity=0.8, noise=0.5
 )
-
-
-# the paper's six and, for trainings on synthetic CT, other contrast and noise: a tumour is not an absolute HU
+# the paper's six and, for synthetic CT, other contrast and noise: a tumour is not an absolute HU
 SLICE_JITTER = SliceAugment(intensity=0.7, gain=(0.7, 1.35), max_offset=0.15, noise=0.2)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to each of B samples; the neutral value (0, or 1 for share and gain) leaves it alone."""
+    """What happens to each of B samples; neutral values (0; share and gain 1) leave it alone."""
 
     degrees: np.ndarray  # (B,)
     shift: np.ndarray  # (B, 2) rows, columns in shares of the size
@@ -110,53 +106,49 @@ class Draw:
 
 
 def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
-    """`settings` with the one transform `name` on every sample and the others off: a row of the contact sheet."""
+    """`settings` with the transform `name` on every sample and the others off.
+
+    Raises ValueError for an unknown one, and for the mirror where the settings have none.
+    """
     if name not in TRANSFORMS:
         raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}, got {name!r}")
     settings = settings or SliceAugment()
     if name == "mirror" and settings.mirror == "none":
-        raise ValueError(
-            "mirror: the settings say 'none', so there is nothing to show; use 'sagittal' or 'central'"
-        )
-    shares: dict[str, float] = {
-        other: float(other == name) for other in TRANSFORMS if other != "mirror"
-    }
-    return replace(settings, **shares, mirror_share=float(name == "mirror"))
+        fix = "there is nothing to show; use 'sagittal' or 'central'"
+        raise ValueError(f"mirror: the settings say 'none', so {fix}")
+    return replace(settings, **dict.fromkeys(SHARES.values(), 0.0) | {SHARES[name]: 1.0})
 
 
 def contact_sheet(
     images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[int]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A batch as it is, under each transform that `settings` has on alone, and under all of them, by name.
+    """A batch as it is, under each transform of `settings` alone, and under all of them, by name.
 
-    Shapes as in `apply`; "all together" is what `augment_slices` makes of the same seeds where every share is 1.
+    Shapes as in `apply`; "all together" is what `augment_slices` makes of the same seeds where
+    every share is 1.
     """
-    on = [n for n in TRANSFORMS if getattr(settings, "mirror_share" if n == "mirror" else n) > 0]
-    on = [n for n in on if n != "mirror" or settings.mirror != "none"]
-    sheet = {"as it is": (images, labels)}
-    sheet |= {
-        name: augment_slices(images, labels, only(name, settings), seeds=seeds) for name in on
-    }
-    every = replace(settings, **{"mirror_share" if n == "mirror" else n: 1.0 for n in on})
+    sheet, every = {"as it is": (images, labels)}, settings
+    for name, share in SHARES.items():
+        if getattr(settings, share) > 0 and not (name == "mirror" and settings.mirror == "none"):
+            sheet[name] = augment_slices(images, labels, only(name, settings), seeds=seeds)
+            every = replace(every, **{share: 1.0})
     return sheet | {"all together": augment_slices(images, labels, every, seeds=seeds)}
 
 
 def draw(batch_size: int, *, seeds: Sequence[int], settings: SliceAugment) -> Draw:
     """Random numbers of a batch from `seeds` (non-negative integers) alone.
 
-    Every transform draws whether it is on or off, so that switching one leaves the others' numbers as they are.
+    Every transform draws whether it is on or off, so that switching one leaves the others' numbers
+    as they are.
     """
     rng = np.random.default_rng(np.random.SeedSequence([*seeds, STREAM]))
-
-    def sometimes(
-        share: float, low: float, high: float, neutral: float, columns: int = 0
-    ) -> np.ndarray:
-        shape = (batch_size, columns) if columns else (batch_size,)
-        happens = rng.random(batch_size) < share
-        values = rng.uniform(low, high, shape)
-        return np.where(happens[:, None] if columns else happens, values, neutral)
-
     s = settings
+
+    def sometimes(share: float, low: float, high: float, neutral: float, columns: int = 1):
+        happens = rng.random(batch_size) < share
+        values = rng.uniform(low, high, (batch_size, columns))
+        return np.where(happens[:, None], values, neutral).squeeze(axis=1 if columns == 1 else ())
+
     mirror_share = 0.0 if s.mirror == "none" else s.mirror_share
     return Draw(
         degrees=sometimes(s.rotate, -s.max_degrees, s.max_degrees, 0),
@@ -175,10 +167,11 @@ def draw(batch_size: int, *, seeds: Sequence[int], settings: SliceAugment) -> Dr
 
 
 def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """Images and labels with `drawn` done to them; the labels follow nearest, the inputs stay as they are.
+    """New images and labels with `drawn` done to them; the labels follow nearest.
 
-    Shapes: images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W). Images are floating point and
-    keep their dtype, labels keep theirs. What comes from outside the picture is the sample's lowest value, and 0.
+    Shapes: images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W). Images are
+    floating point; both keep their dtype. What comes from outside the picture is the sample's
+    lowest value, and 0. Raises ValueError for other shapes and for whole-number images.
     """
     _check(images, labels, drawn)
     on_a_cpu = images.device.type == "cpu"
@@ -187,21 +180,16 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     done = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in stacks]
     steps = _steps(drawn, *stacks[0].shape[2:])
     if on_a_cpu:
-        arrays = [x.contiguous().numpy() for x in (*stacks, *done)]
-        longest_first = sorted(
-            range(len(images)), key=lambda sample: steps[sample].count, reverse=True
-        )
-        _for_all(
-            longest_first,
-            lambda sample: _augment(on_cpu, [x[sample] for x in arrays], steps[sample]),
-        )
+        samples = list(zip(*(x.contiguous().numpy() for x in (*stacks, *done)), steps, strict=True))
+        samples.sort(key=lambda sample: sample[-1].count, reverse=True)  # the longest first
+        _for_all(samples, lambda sample: _augment(on_cpu, *sample))
     else:
-        for sample in range(len(images)):
-            _augment(on_gpu, [x[sample] for x in (*stacks, *done)], steps[sample])
+        for sample in zip(*stacks, *done, steps, strict=True):
+            _augment(on_gpu, *sample)
     _intensity(done[0], drawn)
-    return done[0].reshape(images.shape).to(images.dtype), done[1].reshape(labels.shape).to(
-        labels.dtype
-    )
+    new_images, new_labels = done
+    new_labels = new_labels.reshape(labels.shape).to(labels.dtype)
+    return new_images.reshape(images.shape).to(images.dtype), new_labels
 
 
 def augment_slices(
@@ -214,36 +202,30 @@ def augment_slices(
 def augment_slabs(
     images: Tensor, labels: Tensor, settings: SlabAugment, *, seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """`apply` the mirror and, where asked, movement or jitter to slabs (B, 1, D, H, W): the kidney stage."""
+    """`apply` the mirror and, where set, movement or jitter to slabs (B, 1, D, H, W)."""
     strengths = JITTER
     if not settings.jitter:
         strengths = replace(JITTER, blur=0.0, intensity=0.0, noise=0.0)
     if not (settings.jitter or settings.move):
-        strengths = only("mirror", replace(JITTER, mirror="sagittal"))
-    return augment_slices(
-        images, labels, replace(strengths, mirror=settings.mirror, mirror_share=0.5), seeds=seeds
-    )
+        strengths = only("mirror", JITTER)
+    strengths = replace(strengths, mirror=settings.mirror, mirror_share=0.5)
+    return augment_slices(images, labels, strengths, seeds=seeds)
 
 
 def _check(images: Tensor, labels: Tensor, drawn: Draw) -> None:
-    right = (
-        labels.shape == images.shape
-        if images.ndim == 5
-        else labels.shape == (len(images), 1, *images.shape[2:])
-    )
-    if images.ndim not in (4, 5) or not right:
+    channels = 1 if images.ndim == 4 else images.shape[1]
+    if images.ndim not in (4, 5) or labels.shape != (len(images), channels, *images.shape[2:]):
         raise ValueError(
-            "augmentation: expected images (B, K, H, W) with labels (B, 1, H, W), or both (B, 1, D, H, W); "
-            f"got {tuple(images.shape)} and {tuple(labels.shape)}"
+            "augmentation: expected images (B, K, H, W) with labels (B, 1, H, W), or both"
+            f" (B, 1, D, H, W); got {tuple(images.shape)} and {tuple(labels.shape)}"
         )
+    wrong = ""
     if not images.is_floating_point():
-        raise ValueError(
-            f"augmentation: expected floating-point images, got {images.dtype}; window the HU first"
-        )
+        wrong = f"expected floating-point images, got {images.dtype}; apply the HU window first"
     if len(drawn.degrees) != len(images):
-        raise ValueError(
-            f"augmentation: drawn for {len(drawn.degrees)} samples, got a batch of {len(images)}"
-        )
+        wrong = f"drawn for {len(drawn.degrees)} samples, got a batch of {len(images)}"
+    if wrong:
+        raise ValueError(f"augmentation: {wrong}")
 
 
 def _on(values: np.ndarray, like: Tensor) -> Tensor:
@@ -251,11 +233,7 @@ def _on(values: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device, torch.float32).reshape(-1, 1, 1, 1)
 
 
-def _lowest(stacks: Tensor) -> Tensor:
-    return stacks.amin(dim=(1, 2, 3), keepdim=True)
-
-
-def _for_all(samples: Sequence[int], do: Callable[[int], None]) -> None:
+def _for_all(samples: Sequence[Any], do: Callable[[Any], None]) -> None:
     """`do` for each sample in this order, as many at a time as torch has threads."""
     left = iter(samples)
 
@@ -276,7 +254,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 class _Steps(NamedTuple):
-    """What is done to one sample: axes to reverse or the map that moves it, strength of equalisation, sigma of blur."""
+    """What is done to one sample: axes to reverse or the map that moves it, equalisation, blur."""
 
     axes: tuple[int, ...]
     matrix: np.ndarray | None
@@ -290,16 +268,15 @@ class _Steps(NamedTuple):
 
 
 def _steps(drawn: Draw, height: int, width: int) -> list[_Steps]:
-    """The steps of every sample, worked out together: while a thread computes here, all others wait."""
+    """The steps of every sample, worked out before the threads begin: here they would wait."""
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(1) | (drawn.share != 1)
-    axes = (2,) if drawn.mirror == "sagittal" else (0, 1, 2)
-    return [
-        _Steps(axes if mirrored else (), matrix if moves else None, strength, sigma)
-        for mirrored, moves, matrix, strength, sigma in zip(
-            drawn.mirrored, moved, _matrices(drawn, height, width), drawn.equalise.tolist(), drawn.sigma.tolist(),
-            strict=True,
-        )
-    ]  # fmt: skip
+    reversing = {"sagittal": (2,)}.get(drawn.mirror, (0, 1, 2))
+    steps = []
+    for sample, matrix in enumerate(_matrices(drawn, height, width)):
+        axes = reversing if drawn.mirrored[sample] else ()
+        values = (float(drawn.equalise[sample]), float(drawn.sigma[sample]))
+        steps.append(_Steps(axes, matrix if moved[sample] else None, *values))
+    return steps
 
 
 def _matrices(drawn: Draw, height: int, width: int) -> np.ndarray:
@@ -314,25 +291,22 @@ def _matrices(drawn: Draw, height: int, width: int) -> np.ndarray:
     box = ((1 - share)[:, None] * drawn.place - 2 * drawn.shift)[:, ::-1]
     from_zero = last / 2 + box * (last + 1) / 2 - turn @ (last / 2)
     matrices = np.concatenate([turn, from_zero[:, :, None]], axis=2)
-    for row in (
-        (0,) if drawn.mirror == "sagittal" else (0, 1)
-    ):  # the place across the middle column or row
+    for row in range(1 if drawn.mirror == "sagittal" else 2):  # to across the middle column or row
         matrices[drawn.mirrored, row] = [0, 0, last[row]] - matrices[drawn.mirrored, row]
     return matrices
 
 
-def _augment(operations: ModuleType, stacks: Sequence[Any], steps: _Steps) -> None:
-    """Image and label (K, H, W) of a sample into two others, by the operations of a kind of device."""
-    image, label, image_done, label_done = stacks
+def _augment(
+    operations: ModuleType, image: Any, label: Any, image_done: Any, label_done: Any, steps: _Steps
+) -> None:
+    """Image and label (K, H, W) of a sample into two others, by a kind of device's operations."""
     axes, matrix, strength, sigma = steps
     if matrix is None:
         operations.mirror(image, axes, into=image_done)
         operations.mirror(label, axes, into=label_done)
     else:
         if 0 in axes:  # rows and columns are in the matrix
-            image, label = (
-                x[::-1] if isinstance(x, np.ndarray) else x.flip(0) for x in (image, label)
-            )
+            image, label = operations.reversed_slices(image), operations.reversed_slices(label)
         operations.move(image, matrix, nearest=False, into=image_done)
         operations.move(label, matrix, nearest=True, into=label_done)
     if strength > 0:
@@ -343,11 +317,12 @@ def _augment(operations: ModuleType, stacks: Sequence[Any], steps: _Steps) -> No
 
 def _intensity(stacks: Tensor, drawn: Draw) -> None:
     """Gain about the lowest value, offset, and white noise."""
-    if not ((drawn.gain != 1).any() or drawn.offset.any() or drawn.noise.any()):
+    scaled = (drawn.gain != 1).any() or drawn.offset.any()
+    if not (scaled or drawn.noise.any()):
         return
-    low = _lowest(stacks)
+    low = stacks.amin(dim=(1, 2, 3), keepdim=True)
     span = stacks.amax(dim=(1, 2, 3), keepdim=True) - low
-    if (drawn.gain != 1).any() or drawn.offset.any():
+    if scaled:
         gain = _on(drawn.gain, stacks)
         stacks.mul_(gain).add_(low - low * gain + span * _on(drawn.offset, stacks))
     if drawn.noise.any():

@@ -1,4 +1,4 @@
-"""What is done to one sample on a CPU, by OpenCV: several times as quick there as torch's own kernels.
+"""What is done to one sample on a CPU, by OpenCV: there several times as quick as torch.
 
 Stacks are contiguous arrays (K, H, W), images float32 and labels of one of `DTYPES`.
 """
@@ -19,17 +19,21 @@ APART = 16  # values that are counted in turns
 STEPS = np.arange(1, FINE + 1, dtype=np.float32)
 TOGETHER = 4  # slices that OpenCV moves for little more than the price of one
 
-
 _of_thread = threading.local()
 
 
 @functools.cache
 def opencv() -> ModuleType:
-    """The package, imported when first needed, without its threads: each of ours has a sample of its own."""
+    """The package, imported when first needed, without its threads: each of ours has a sample."""
     import cv2
 
     cv2.setNumThreads(1)
     return cv2
+
+
+def reversed_slices(stack: np.ndarray) -> np.ndarray:
+    """`stack` with its slices in reverse order."""
+    return stack[::-1]
 
 
 def mirror(stack: np.ndarray, axes: tuple[int, ...], *, into: np.ndarray) -> None:
@@ -37,32 +41,31 @@ def mirror(stack: np.ndarray, axes: tuple[int, ...], *, into: np.ndarray) -> Non
     if not axes:
         np.copyto(into, stack)
         return
-    for plane, place in zip(stack[::-1] if 0 in axes else stack, into, strict=True):
-        opencv().flip(plane, -1 if 1 in axes else 1, place)
+    planes, code = (stack[::-1], -1) if 0 in axes else (stack, 1)
+    for plane, place in zip(planes, into, strict=True):
+        opencv().flip(plane, code, place)
 
 
 def move(stack: np.ndarray, matrix: np.ndarray, *, nearest: bool, into: np.ndarray) -> None:
-    """Each pixel (x, y, 1) from where `matrix` (2, 3) says; from outside comes the lowest value, or 0 for nearest."""
+    """Each pixel (x, y, 1) from where `matrix` (2, 3) says; outside is the lowest value, or 0."""
     cv2 = opencv()
     slices, height, width = stack.shape
-    flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
-    outside = [0.0 if nearest else float(stack.min())] * TOGETHER
+    reading, low = cv2.INTER_NEAREST, 0.0
+    if not nearest:
+        reading, low = cv2.INTER_LINEAR, float(stack.min())
+    how = (cv2.WARP_INVERSE_MAP | reading, cv2.BORDER_CONSTANT, [low] * TOGETHER)
 
     def warp(picture: np.ndarray, place: np.ndarray) -> None:
-        cv2.warpAffine(picture, matrix, (width, height), place, flags, cv2.BORDER_CONSTANT, outside)
+        cv2.warpAffine(picture, matrix, (width, height), place, *how)
 
     for first in range(0, slices, TOGETHER):
         planes, places = stack[first : first + TOGETHER], into[first : first + TOGETHER]
-        if (
-            channels := len(planes)
-        ) > 2:  # `cv2.merge` would write past the cache what is read next
-            picture, moved = (
-                _scratch(name, (height, width, channels), stack.dtype)
-                for name in ("picture", "moved")
-            )
-            cv2.transpose(
-                np.ascontiguousarray(planes).reshape(channels, -1), picture.reshape(-1, channels)
-            )
+        channels = len(planes)
+        if channels > 2:  # `cv2.merge` would write past the cache what is read next
+            picture = _scratch("picture", (height, width, channels), stack.dtype)
+            moved = _scratch("moved", (height, width, channels), stack.dtype)
+            flat = np.ascontiguousarray(planes).reshape(channels, -1)
+            cv2.transpose(flat, picture.reshape(-1, channels))
             warp(picture, moved)
             cv2.transpose(moved.reshape(-1, channels), places.reshape(channels, -1))
         else:  # places of two channels would be rounded to 1/32 of a pixel
@@ -80,9 +83,9 @@ def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
-    """Mix in, by `strength`, the stack whose histogram above its lowest value is flat over its range; in place.
+    """Mix in, by `strength`, the stack with a flat histogram above its lowest value; in place.
 
-    What becomes of a value is looked up for `FINE` levels a bin, so it is rounded to that part of the range first.
+    The result is looked up for `FINE` levels a bin, so values are rounded to these first.
     """
     cv2 = opencv()
     values = stack.reshape(len(stack), -1)
@@ -90,12 +93,11 @@ def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
     level = cv2.normalize(values, None, 0, bins * FINE, cv2.NORM_MINMAX, cv2.CV_16U)
     # rounding gives the bin, from 1; the lowest value alone is in 0
     bin_of = cv2.convertScaleAbs(level, alpha=1 / FINE, beta=0.5 - 0.5 / FINE)
-    # neighbours are often in one bin, and counting in the same again has to wait for the count before
+    # neighbours are often in one bin, and a count waits for the one before in the same bin
     apart = cv2.transpose(bin_of.reshape(math.gcd(bin_of.size, APART), -1))
     counted = cv2.calcHist([apart], [0], None, [bins], [1, bins + 1]).ravel().astype(np.float64)
-    share = (
-        counted * (strength / max(counted.sum(), 1)) + (1 - strength) / bins
-    )  # of the range, over a bin
+    # of the range, over a bin
+    share = counted * (strength / max(counted.sum(), 1)) + (1 - strength) / bins
     begin, rise = low + (high - low) * (np.cumsum(share) - share), (high - low) / FINE * share
     table = np.empty(2**16, np.float32)
     table[0], filled = low, table[1 : bins * FINE + 1].reshape(bins, FINE)
@@ -106,8 +108,6 @@ def equalise(stack: np.ndarray, strength: float, bins: int) -> None:
 
 def blur(stack: np.ndarray, sigma: float) -> None:
     """Gaussian along rows and columns, up to three sigma, over repeated edges; in place."""
-    width = 2 * math.ceil(3 * sigma) + 1
+    cv2, width = opencv(), 2 * math.ceil(3 * sigma) + 1
     for plane in stack:
-        opencv().GaussianBlur(
-            plane, (width, width), sigma, plane, borderType=opencv().BORDER_REPLICATE
-        )
+        cv2.GaussianBlur(plane, (width, width), sigma, plane, borderType=cv2.BORDER_REPLICATE)

@@ -13,37 +13,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def reversed_slices(stack: Tensor) -> Tensor:
+    """`stack` with its slices in reverse order."""
+    return stack.flip(0)
+
+
 def mirror(stack: Tensor, axes: tuple[int, ...], *, into: Tensor) -> None:
     """`stack` reversed along `axes`."""
     into.copy_(stack.flip(axes))
 
 
 def move(stack: Tensor, matrix: np.ndarray, *, nearest: bool, into: Tensor) -> None:
-    """Each pixel (x, y, 1) from where `matrix` (2, 3) says; from outside comes the lowest value, or 0 for nearest."""
-    low = torch.zeros((), device=stack.device) if nearest else stack.amin()
-    mode = "nearest" if nearest else "bilinear"
+    """Each pixel (x, y, 1) from where `matrix` (2, 3) says; outside is the lowest value, or 0."""
+    low, mode = stack.amin(), "bilinear"
+    if nearest:
+        low, mode = torch.zeros((), device=stack.device), "nearest"
     grid = _grid(matrix, *stack.shape[1:], device=stack.device)
-    into.copy_(
-        F.grid_sample((stack - low)[None], grid[None], mode=mode, align_corners=False)[0] + low
-    )
+    moved = F.grid_sample((stack - low)[None], grid[None], mode=mode, align_corners=False)
+    into.copy_(moved[0] + low)
 
 
 def _grid(matrix: np.ndarray, height: int, width: int, device: torch.device) -> Tensor:
     """(H, W, 2): the same map, -1 to 1 across the picture as `F.grid_sample` has it.
 
-    An affine map is a sum of what the column gives and what the row gives, and only those go to the device.
+    An affine map is a sum of what column and row give, and only those go to the device.
     """
     size = np.array([width, height])
     columns = 2 * np.arange(width)[:, None] * matrix[:, 0] / size
     rows = (2 * (np.arange(height)[:, None] * matrix[:, 1] + matrix[:, 2]) + 1) / size - 1
-    from_column, from_row = (
-        torch.from_numpy(part.astype(np.float32)).to(device) for part in (columns, rows)
-    )
+    from_column = torch.from_numpy(columns.astype(np.float32)).to(device)
+    from_row = torch.from_numpy(rows.astype(np.float32)).to(device)
     return from_column + from_row[:, None]
 
 
 def equalise(stack: Tensor, strength: float, bins: int) -> None:
-    """Mix in, by `strength`, the stack whose histogram above its lowest value is flat over its range; in place."""
+    """Mix in, by `strength`, the stack with a flat histogram above its lowest value; in place."""
     low, high = stack.aminmax()
     span = (high - low).clamp(min=1e-6)
     position = ((stack - low) * (bins / span)).flatten()
@@ -63,6 +67,5 @@ def blur(stack: Tensor, sigma: float) -> None:
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = torch.from_numpy((weights / weights.sum()).astype(np.float32)).to(stack.device)
     framed = F.pad(stack[None], [radius] * 4, mode="replicate")[0][:, None]
-    stack.copy_(
-        F.conv2d(F.conv2d(framed, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
-    )
+    along_columns = F.conv2d(framed, kernel.view(1, 1, -1, 1))
+    stack.copy_(F.conv2d(along_columns, kernel.view(1, 1, 1, -1))[:, 0])

@@ -1,0 +1,124 @@
+"""The grids of the two stages, what each network sees, and the way back to the scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_transforms import ball, dice, peer_resample
+
+from kitslib.config import ConfigError, KidneyGrid, TumorGrid
+from kitslib.data import (
+    kidney_input,
+    kidney_mapping,
+    read_labels,
+    stage_labels,
+    tumor_input,
+    tumor_mapping,
+)
+from kitslib.transforms import Grid, TransformError, restore_labels
+
+
+def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
+    mapping = kidney_mapping((50, 512, 796), (5.0, 0.75, 0.75), KidneyGrid())
+    assert mapping.stage == Grid(shape=(125, 256, 398), spacing=(2.0, 1.5, 1.5))
+
+
+def test_kidney_input_of_a_demo_size() -> None:
+    volume, mapping = kidney_input(
+        np.ones((9, 64, 64), np.int16), (4.0, 1.5, 1.5), KidneyGrid(spacing_z=3, matrix=32)
+    )
+    assert volume.shape == mapping.stage.shape == (12, 32, 32) and mapping.stage.spacing == (
+        3,
+        3,
+        3,
+    )
+
+
+def test_tumor_box_is_the_kidneys_and_their_margin() -> None:
+    mask = np.zeros((20, 50, 60), np.uint8)
+    mask[8:12, 20:30, 10:40] = 1  # 24..36 mm, 20..30 mm, 10..40 mm
+    mapping = tumor_mapping(
+        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=6, mask_dilation_mm=5)
+    )
+    assert mapping.stage == Grid(shape=(24, 22, 42), spacing=(1, 1, 1), origin=(18, 14, 4))
+    slices = tumor_mapping(mask, (3.0, 1.0, 1.0), TumorGrid(region="slice", margin_mm=6))
+    assert slices.stage == Grid(shape=(24, 50, 60), spacing=(1, 1, 1), origin=(18, 0, 0))
+    coarse = tumor_mapping(
+        mask, (3.0, 1.0, 1.0), TumorGrid(region="box", spacing_z=3, spacing_xy=2, margin_mm=15)
+    )
+    # z 9..51 mm of 3 mm, y 5..45 mm of 2 mm: voxels 2 to 22, x clamped to 0..55 mm: voxels 0 to 27
+    assert coarse.stage == Grid(shape=(14, 21, 28), spacing=(3, 2, 2), origin=(9, 4, 0))
+
+
+def test_tumor_input_leaves_hu_and_grows_the_mask() -> None:
+    imaging = np.arange(20 * 30 * 30, dtype=np.int16).reshape(20, 30, 30)
+    kidney = np.zeros(imaging.shape, np.uint8)
+    kidney[10, 15, 15] = 2  # every label above 0 is kidney
+    volume, mask, mapping = tumor_input(
+        imaging, kidney, (1.0, 1.0, 1.0), TumorGrid(region="box", margin_mm=4, mask_dilation_mm=1)
+    )
+    assert np.array_equal(volume, imaging[6:15, 11:20, 11:20]) and volume.dtype == np.int16
+    assert mask.dtype == np.uint8 and mask.sum() == 7 and mask[4, 4, 4] == 1
+    assert mapping.stage.origin == (6, 11, 11)
+
+
+def test_an_empty_kidney_mask_is_refused() -> None:
+    empty = np.zeros((4, 4, 4), np.uint8)
+    with pytest.raises(TransformError, match="empty"):
+        tumor_input(empty.astype(np.int16), empty, (1.0, 1.0, 1.0), TumorGrid())
+
+
+@pytest.mark.parametrize("field", ["spacing_z", "margin_mm"])
+@pytest.mark.parametrize("settings", [KidneyGrid, TumorGrid])
+def test_settings_name_the_field_that_is_wrong(settings: type, field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{settings.__name__}\.{field}.*-1"):
+        settings(**{field: -1})
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ConfigError, match="would cut the mask"):
+        TumorGrid(margin_mm=3, mask_dilation_mm=5)
+    with pytest.raises(ConfigError, match="region"):
+        TumorGrid(region="patch")
+    with pytest.raises(ConfigError, match="matrix"):
+        KidneyGrid(matrix=96.5)
+
+
+def test_a_crop_at_native_spacing_comes_back_exactly() -> None:
+    labels = np.zeros((9, 20, 20), np.uint8)
+    labels[3:6, 5:12, 6:15] = np.random.default_rng(3).integers(0, 4, (3, 7, 9))
+    labels[3:6, 5, 6] = 1
+    spacing = (2.0, 0.75, 0.75)
+    mapping = tumor_mapping(
+        labels, spacing, TumorGrid(spacing_z=2, margin_mm=3, mask_dilation_mm=0)
+    )
+    staged = stage_labels(labels, mapping)
+    assert staged.size < labels.size and np.array_equal(restore_labels(staged, mapping), labels)
+
+
+@pytest.mark.parametrize("stage", ["kidney", "tumor"])
+@pytest.mark.parametrize("spacing", [(5.0, 0.8, 0.8), (0.5, 0.8, 0.8)])
+def test_round_trip_loses_what_an_independent_resampling_loses(stage: str, spacing: tuple) -> None:
+    shape = (round(80 / spacing[0]), 64, 80)
+    labels = ball(shape, spacing, 24.0)
+    if stage == "kidney":
+        mapping = kidney_mapping(shape, spacing, KidneyGrid(matrix=24))
+    else:
+        mapping = tumor_mapping(labels, spacing, TumorGrid(spacing_xy=1.3))
+    there = peer_resample(labels, mapping.native, mapping.stage, 0)
+    ceiling = dice(peer_resample(there, mapping.stage, mapping.native, 0) > 0.5, labels > 0)
+    ours = dice(restore_labels(stage_labels(labels, mapping), mapping) > 0, labels > 0)
+    assert ceiling < 1 and ours >= ceiling - 1e-12
+
+
+@pytest.mark.parametrize("case_id", ["case_00160", "case_00061"])
+def test_real_label_maps_keep_their_kidneys(shared: Path, case_id: str) -> None:
+    labels, geometry = read_labels(shared / "kits19" / "data" / case_id / "segmentation.nii.gz")
+    mapping = tumor_mapping(
+        labels, geometry.spacing, TumorGrid()
+    )  # in plane native, z finer than on disk
+    assert np.array_equal(restore_labels(stage_labels(labels, mapping), mapping), labels)
+    coarse = kidney_mapping(labels.shape, geometry.spacing, KidneyGrid())
+    assert dice(restore_labels(stage_labels(labels, coarse), coarse) > 0, labels > 0) > 0.97
