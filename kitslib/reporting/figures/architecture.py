@@ -22,8 +22,6 @@ TOP = STEP * 0.85  # inches: the box above the finest level
 IMAGE_X, ENCODER_X, DECODER_X = 0.5, 2.0, 4.75
 MARGIN = 0.06
 SIZE, SMALL = 10.5, 9.5  # points; shown at 400 pixels they are still 9 pixels high
-Point = tuple[float, float]
-Legend = Mapping[str, tuple[str, str] | None]  # lines of a legend; a mark and its mechanism
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _vnet(ax: Axes, options: Mapping[str, Any], size: Sequence[int]) -> float:
     words = {"box: 5-wide convolutions with a residual sum": None}
     if options.get("multi_scale"):
         for level, box in enumerate(encoder[1:], start=1):
-            _connect(ax, _image(ax, options, size, level), box)
+            _connect(ax, _image(ax, options, size, level), box, color=MARKS["multi_scale"])
         words["the image joins every scale"] = "image", "multi_scale"
     if options.get("se"):
         for above, below in pairwise(encoder):
@@ -219,23 +217,24 @@ def _badge(ax: Axes, x: float, y: float, text: str, mechanism: str, *, width: fl
     ax.text(x, y - 0.01, text, color="white", zorder=6, **words)
 
 
-def _arrow(ax: Axes, start: Point, end: Point, color: str = LINE) -> None:
+def _arrow(ax: Axes, start: Sequence[float], end: Sequence[float], color: str = LINE) -> None:
     style = {"arrowstyle": "-|>", "linewidth": 1.4, "mutation_scale": 11, "color": color}
     ax.annotate("", end, start, arrowprops={"shrinkA": 0, "shrinkB": 0, **style}, zorder=3)
 
 
-def _connect(ax: Axes, *boxes: Box) -> None:
+def _connect(ax: Axes, *boxes: Box, color: str = LINE) -> None:
     """Arrows from box to box: upright between boxes in one column, else to the right."""
     for start, end in pairwise(boxes):
         if start.x == end.x:
             up = 0.5 if end.y > start.y else -0.5
-            _arrow(ax, (start.x, start.y + up * start.height), (end.x, end.y - up * end.height))
+            ends = (start.x, start.y + up * start.height), (end.x, end.y - up * end.height)
         else:
-            _arrow(ax, (start.x + start.width / 2, start.y), (end.x - end.width / 2, end.y))
+            ends = (start.x + start.width / 2, start.y), (end.x - end.width / 2, end.y)
+        _arrow(ax, *ends, color)
 
 
-def _legend(ax: Axes, words: Legend, top: float, x: float = 0.0) -> float:
-    """A line of words each; returns the height where the lines end."""
+def _legend(ax: Axes, words: Mapping[str, Any], top: float, x: float = 0.0) -> float:
+    """A line per key, after its mark and mechanism where it has them; returns where they end."""
     for row, (text, mark) in enumerate(words.items()):
         y = top - 0.32 * row
         if mark:

@@ -16,13 +16,11 @@ from kitslib.reporting.figures.charts import checked_table, name_rows, spread_ou
 from kitslib.reporting.figures.style import PALETTE, WIDTH, FigureError
 
 GLANCE = {
-    "spacing_z": "slice distance, mm",
-    "slices": "slices",
+    "spacing_z": "slice distance, mm", "slices": "slices",
     "kidney_slices": "share of slices with kidney",
     "kidney_and_masses_ml": "kidneys and masses, ml",
-    "tumor_ml": "tumour, ml",
-    "cyst_ml": "cysts, ml",
-}
+    "tumor_ml": "tumour, ml", "cyst_ml": "cysts, ml",
+}  # fmt: skip
 
 
 def cohort_at_a_glance(table: Any) -> Figure:

@@ -63,7 +63,10 @@ def slice_viewer(
     alt = f"{title}: {plane} CT slices"
     if overlays:
         alt += f" with {' and '.join(overlays)} drawn over them"
-    present = [value for value in NAMES if any((one == value).any() for one in overlays.values())]
+    legend = []
+    for value, name in NAMES.items():
+        if any((volume == value).any() for volume in overlays.values()):
+            legend.append((WORDS[value], PALETTE[name]))
     return Viewer(
         title=title,
         alt=alt,
@@ -74,7 +77,7 @@ def slice_viewer(
         start=_start(overlays, axis, indices),
         size=size,
         marks=MARKS[plane],
-        legend=[(WORDS[value], PALETTE[NAMES[value]]) for value in present],
+        legend=legend,
     )
 
 
