@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from kitslib.config import ARMS
-from kitslib.evaluation.claims.evidence import ArmScores
+from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, Arms, arm_scores
+from kitslib.evaluation.claims.rules import SMALL_TUMOR_ML
 from kitslib.evaluation.metrics.statistics import compare_arms, estimate
 
 Record = Mapping[str, Any]
-SMALL_ML, CYST_ML = 30.0, 0.5  # a small tumour is below, a case with a cyst at or above
 
 
 def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -26,30 +26,24 @@ def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     table = []
     for name, records in runs.items():
         rows = [record["rows"] for record in records]
-        dice = estimate(ArmScores.from_rows(rows, "dice").values)
-        cysts = ArmScores.from_rows(rows, "cyst_fp_ml").values
-        table.append(
-            {
-                "arm": name,
-                "says": ARMS[name].description,
-                "dice": dice.value,
-                "low": dice.ci[0],
-                "high": dice.ci[1],
-                "n": dice.n,
-                "seeds": [record["seed"] for record in records],
-                "cyst_fp_ml": np.mean(cysts[~np.isnan(cysts)]) if cysts.size else np.nan,
-                "parameters": records[0]["parameters"],
-                "multiply_adds": records[0]["multiply_adds"],
-                "train_s": np.mean([record["train_s"] for record in records]),
-            }
-        )
+        dice, cysts = estimate(arm_scores(rows, "dice")), arm_scores(rows, "cyst_fp_ml").to_numpy()
+        first, means = records[0], {"arm": name, "says": ARMS[name].description} | dice.row("dice")
+        table.append(means | {
+            "seeds": [record["seed"] for record in records],
+            "cyst_fp_ml": np.mean(cysts[~np.isnan(cysts)]) if cysts.size else np.nan,
+            "parameters": first["parameters"], "multiply_adds": first["multiply_adds"],
+            "train_s": np.mean([record["train_s"] for record in records]),
+        })  # fmt: skip
     return pd.DataFrame(table)
 
 
-def arm_effects(scores: Mapping[str, ArmScores], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """One row per (reference, arm) with the columns of `compare_arms`, on the cases of both."""
+def arm_effects(scores: Arms, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """One row per (reference, arm) with the columns of `compare_arms`, on the cases of both.
+
+    scores: from `arm_scores`, by arm.
+    """
     columns = "arm reference difference lo hi p p_holm effect effect_lo effect_hi n seeds warning"
-    by_case = {name: one.by_case() for name, one in scores.items()}
+    by_case = {name: one.to_dict("list") for name, one in scores.items()}
     return pd.DataFrame(compare_arms(by_case, pairs), columns=columns.split())
 
 
@@ -59,9 +53,9 @@ def case_groups(rows: Sequence[Record]) -> dict[str, set[str]]:
     `rows` have case, tumor_ml and cyst_ml (None where cysts are not labelled).
     """
     table = pd.DataFrame(rows).set_index("case")
-    small, cysts = table["tumor_ml"] < SMALL_ML, table["cyst_ml"].dropna().astype(float)
+    small, cysts = table["tumor_ml"] < SMALL_TUMOR_ML, table["cyst_ml"].dropna().astype(float)
     groups = {"below 30 ml": small.index[small], "30 ml and more": small.index[~small]}
     if len(cysts):
-        groups["with a cyst"] = cysts.index[cysts >= CYST_ML]
-        groups["without"] = cysts.index[cysts < CYST_ML]
+        groups["with a cyst"] = cysts.index[cysts >= LEAST_CYST_ML]
+        groups["without"] = cysts.index[cysts < LEAST_CYST_ML]
     return {title: set(cases) for title, cases in groups.items()}

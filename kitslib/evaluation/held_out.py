@@ -18,7 +18,7 @@ from kitslib.evaluation.metrics.scores import (
     dice,
     false_positive_ml,
     volumes_ml,
-)
+)  # fmt: skip
 from kitslib.evaluation.metrics.statistics import estimate
 
 Scored = tuple[Case, np.ndarray, dict[str, Any]]  # a case, its prediction (D, H, W), its scores
@@ -33,8 +33,8 @@ def kidney_cases(
         found = stage.mask(case.imaging, case.spacing, autocast)
         truth = case.labels > 0
         ml = float(truth.sum() * np.prod(case.spacing) / 1000)
-        score = dice(found > 0, truth)
-        yield case, found, {"case": case.case_id, "dice": score, "kidney_and_masses_ml": ml}
+        row = {"case": case.case_id, "dice": dice(found > 0, truth), "kidney_and_masses_ml": ml}
+        yield case, found, row
 
 
 def tumor_cases(
@@ -51,20 +51,14 @@ def tumor_cases(
         kidney_and_masses = (truth > 0).astype(np.uint8)
         everything = stage.mask(case.imaging, kidney_and_masses, spacing, autocast) > 0
         found = 2 * largest_components(everything, 1).astype(np.uint8)
-        cyst_ml = cyst_fp_ml = None
-        if item.segmentation_kits23 is not None:
-            cyst_ml = volumes_ml(truth, spacing)["cyst"]
-            cyst_fp_ml = cyst_false_positive_ml(found, truth, spacing)
-        scores = {
-            "case": case.case_id,
-            "dice": dice(found == 2, truth == 2),
+        volumes, with_cysts = volumes_ml(truth, spacing), item.segmentation_kits23 is not None
+        yield case, found, {
+            "case": case.case_id, "dice": dice(found == 2, truth == 2),
             "dice_all_components": dice(everything, truth == 2),
-            "tumor_ml": volumes_ml(truth, spacing)["tumor"],
-            "cyst_ml": cyst_ml,
+            "tumor_ml": volumes["tumor"], "cyst_ml": volumes["cyst"] if with_cysts else None,
             "fp_ml": false_positive_ml(found, truth, spacing),
-            "cyst_fp_ml": cyst_fp_ml,
-        }
-        yield case, found, scores
+            "cyst_fp_ml": cyst_false_positive_ml(found, truth, spacing) if with_cysts else None,
+        }  # fmt: skip
 
 
 def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:
@@ -87,14 +81,16 @@ def window_readings(
     Columns: case, reading, dice, seconds.
     """
     other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
-    deeper = 2 * stage.window_slices
-    windows = "padded", "overlap_average", "literal"
-    readings: dict[str, dict[str, Any]] = {window: {"window": window} for window in windows}
-    readings[f"padded, components by {other_by}"] = {"window": "padded", "components_by": other_by}
-    readings[f"{stage.window}, {deeper} slices"] = {"window_slices": deeper}
+    deeper, padded = 2 * stage.window_slices, replace(stage, window="padded")
+    readings = {
+        "padded": padded,
+        "overlap_average": replace(stage, window="overlap_average"),
+        "literal": replace(stage, window="literal"),
+        f"padded, components by {other_by}": replace(padded, components_by=other_by),
+        f"{stage.window}, {deeper} slices": replace(stage, window_slices=deeper),
+    }
     rows = []
-    for reading, changes in readings.items():
-        other = replace(stage, **changes)
+    for reading, other in readings.items():
         for case_id, entry in held_out.items():
             began = time.perf_counter()
             found = other.probability(entry.imaging, autocast) > 0.5
@@ -109,9 +105,7 @@ def lost_to(readings: pd.DataFrame, reference: str) -> pd.DataFrame:
     by_case = readings.pivot(index="case", columns="reading", values="dice")
     rows = []
     for reading, part in readings.groupby("reading", sort=False):
-        lost = estimate(by_case[reference] - by_case[reading])
-        rows.append(
-            {"reading": reading, "dice": part["dice"].mean(), "lost": lost.value,
-             "low": lost.ci[0], "high": lost.ci[1], "n": lost.n, "seconds": part["seconds"].mean()}
-        )  # fmt: skip
+        lost = estimate(by_case[reference] - by_case[reading]).row("lost")
+        dice_and_time = part[["dice", "seconds"]].mean()
+        rows.append({"reading": reading} | dice_and_time.to_dict() | lost)
     return pd.DataFrame(rows)

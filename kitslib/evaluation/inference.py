@@ -36,28 +36,24 @@ class Window:
 def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
     """Return the windows of at most `size` slices over a volume of `depth` slices.
 
-    padded: a halo of a quarter window, at most 16 slices, is cut off both ends of each, the
-    volume's edges are repeated as far, the last window is end-aligned: every slice is predicted
-    once. Of the paper's 64 slices half are kept; larger windows need more memory and keep more, up
-    to one pass over the whole volume, and are as small as their number allows. A network that sees
-    no further than the halo gives the same whatever the size. literal: the paper's pseudo-code,
-    which never outputs the first quarter window nor the tail, and whose windows after the first
-    are one slice short. overlap_average: half-overlapping, end-aligned, nothing cut off; where two
-    overlap their mean is taken.
+    padded: a halo of a quarter window, at most 16 slices, is cut off both ends; the volume's edges
+    are repeated as far and the last window is end-aligned, so that every slice is predicted once.
+    Windows above the paper's 64 slices need more memory and keep more; they are as small as their
+    number allows. A network that sees no further than the halo gives the same at any size.
+    literal: the paper's pseudo-code, which never outputs the first quarter window nor the tail,
+    and whose windows after the first are one slice short. overlap_average: half-overlapping,
+    end-aligned, nothing cut off; where two overlap their mean is taken.
     """
     half, quarter = size // 2, size // 4
     found = []
     if reading == "literal":
-        for start in range(0, depth, half):
-            stop = start + size - (start > 0)
-            if stop > depth:
-                break
-            found.append(Window(start, stop, start + quarter, start + quarter + half))
-        return found
+        for first in range(0, depth, half):
+            keep, stop = first + quarter, first + size - (first > 0)
+            found.append(Window(first, stop, keep, keep + half))
+        return [window for window in found if window.stop <= depth]
     if reading == "overlap_average":
-        for start in [*range(0, depth - size, half), max(depth - size, 0)]:
-            found.append(Window(start, start + size, start, min(start + size, depth)))
-        return found
+        starts = [*range(0, depth - size, half), max(depth - size, 0)]
+        return [Window(start, start + size, start, min(start + size, depth)) for start in starts]
     halo = min(quarter, PAPER_SIZE // 4)
     if size > PAPER_SIZE:
         share = depth / np.ceil(depth / (size - 2 * halo))
@@ -153,10 +149,10 @@ def predict_tiles(
 ) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16 inside `mask`, found tile by tile.
 
-    A tile is `patch` pixels wide, as in training, and as deep as the mask is there with `context`
-    slices more on either side; a smaller slice is framed with `fill`. `predict` gives the
-    probability of a tile. Where tiles overlap, each counts the more the nearer its centre is;
-    tiles without mask are left out.
+    A tile has the `patch` of training and the depth of the mask there, with `context` slices more
+    on either side; a smaller slice is framed with `fill`. `predict` gives a tile's probability.
+    Where tiles overlap, the nearer one's centre is, the more it counts; those without mask are
+    left out.
     """
     height, width = mask.shape[1:]
     rows, cols = max(patch[0] - height, 0), max(patch[1] - width, 0)
@@ -187,7 +183,7 @@ def _tent(length: int) -> np.ndarray:
 def largest_components(
     mask: np.ndarray, count: int, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the `count` largest 26-connected components of a boolean volume.
+    """Return the `count` largest 26-connected components of a boolean volume (D, H, W).
 
     With `weight`, of the volume's shape, those are the components with the largest sums of it.
     """
@@ -195,7 +191,7 @@ def largest_components(
     if number <= count:
         return mask.astype(bool)
     weights = None if weight is None else weight.ravel()
-    sizes = np.bincount(labels.ravel(), weights, minlength=number + 1)
+    sizes = np.bincount(labels.ravel(), weights)
     keep = np.zeros(number + 1, bool)
     keep[np.argsort(sizes[1:])[::-1][:count] + 1] = True
     return keep[labels]

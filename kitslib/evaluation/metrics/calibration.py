@@ -14,9 +14,8 @@ def calibration_counts(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
     may be added. Raises ValueError on unequal shapes.
     """
     if probability.shape != truth.shape:
-        raise ValueError(
-            f"calibration: expected one shape, got {probability.shape} and {truth.shape}"
-        )
+        got = f"{probability.shape} and {truth.shape}"
+        raise ValueError(f"calibration: expected one shape, got {got}")
     p = probability.ravel().astype(np.float64)
     which = np.minimum((p * BINS).astype(int), BINS - 1)
     columns = np.ones_like(p), p, truth.ravel()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kitslib.evaluation.metrics.scores import false_positive_ml
-from kitslib.evaluation.metrics.surface import Spacing
+from kitslib.evaluation.metrics.surface import NAN, Spacing
 
 
 def tumor_losses(
@@ -25,10 +25,9 @@ def tumor_losses(
     outside = true & (kidney == 0) & ~kept
     unseen = true & ~outside & (tumor == 0)
     dropped = true & ~outside & ~unseen & ~kept
-    steps = {"outside_kidney": outside, "not_seen": unseen, "dropped": dropped}
-    row = {}
-    for name, mask in (steps | {"found": true & kept}).items():
-        row[name] = float(mask.sum()) / total if total else float("nan")
+    masks = {"outside_kidney": outside, "not_seen": unseen, "dropped": dropped}
+    masks["found"] = true & kept
+    row = {name: float(mask.sum()) / total if total else NAN for name, mask in masks.items()}
     return row | {"false_ml": false_positive_ml(labels, truth, spacing)}
 
 

@@ -16,9 +16,8 @@ Spacing = tuple[float, float, float]
 Corner = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, with which one edge-connected
-# group of corners is cut off a unit cube. Any other configuration is one of these six turned or
-# mirrored, or several side by side.
+# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, that cut an edge-connected
+# group of corners off a unit cube. All others are these six turned or mirrored, or side by side.
 CUT_OFF: dict[tuple[Corner, ...], list[Corner]] = {
     ((0, 0, 0),): [(1, 1, 1)],
     ((0, 0, 0), (0, 0, 1)): [(2, 2, 0), (2, 2, 0)],
@@ -33,7 +32,7 @@ class ScoreError(ValueError):
     """Two masks, label maps or spacings that cannot be scored against each other."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SurfaceDistances:
     """For every surface element of two masks its area in mm² and its distance to the other one.
 
@@ -61,8 +60,8 @@ class SurfaceDistances:
         """Return the 95th percentile of the distance by area, the larger direction; NaN: empty."""
         if self.pred_mm.size == 0 or self.truth_mm.size == 0:
             return NAN
-        pred_mm = _area_percentile(self.pred_mm, self.pred_area)
-        return max(pred_mm, _area_percentile(self.truth_mm, self.truth_area))
+        sides = (self.pred_mm, self.pred_area), (self.truth_mm, self.truth_area)
+        return max(_area_percentile(*side) for side in sides)
 
 
 def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> SurfaceDistances:
@@ -79,13 +78,10 @@ def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> 
     areas = _element_areas(spacing)
     pred_at, pred_codes = _elements(pred[box])
     truth_at, truth_codes = _elements(truth[box])
-    corners = tuple(side.stop - side.start + 1 for side in box)
-    return SurfaceDistances(
-        pred_mm=_nearest_mm(pred_at, truth_at, corners, spacing),
-        pred_area=areas[pred_codes],
-        truth_mm=_nearest_mm(truth_at, pred_at, corners, spacing),
-        truth_area=areas[truth_codes],
-    )
+    shape = tuple(length + 1 for length in pred[box].shape)
+    pred_mm = _nearest_mm(pred_at, truth_at, shape, spacing)
+    truth_mm = _nearest_mm(truth_at, pred_at, shape, spacing)
+    return SurfaceDistances(pred_mm, areas[pred_codes], truth_mm, areas[truth_codes])
 
 
 def joint_box(pred: np.ndarray, truth: np.ndarray) -> Box:
@@ -122,8 +118,7 @@ def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positions, codes = [], []
     for z in range(depth + 1):
         below = np.zeros((rows + 2, columns + 2), dtype=np.uint8)
-        if z < depth:
-            below[1:-1, 1:-1] = mask[z]
+        below[1:-1, 1:-1] = mask[z] if z < depth else 0
         below = below[:, 1:] | below[:, :-1] << 1
         below = below[1:] | below[:-1] << 2
         code = (below | above << 4).ravel()
@@ -173,23 +168,19 @@ def _triangles() -> tuple[np.ndarray, ...]:
     The fewer corners (inside or outside) are the ones cut off, group by group. Source: marching
     cubes, Lorensen and Cline 1987, which settles ambiguous faces by cutting off the fewer corners.
     """
-    shapes = dict(_turned_shapes())
-    everything = list(product((0, 1), repeat=3))
+    cube = list(product((0, 1), repeat=3))
+    shapes = {}  # CUT_OFF in all 48 orientations of the cube
+    turns = list(product(permutations(range(3)), cube))
+    for (corners, vectors), ((a, b, c), flip) in product(CUT_OFF.items(), turns):
+        turned = frozenset((p[a] ^ flip[0], p[b] ^ flip[1], p[c] ^ flip[2]) for p in corners)
+        shapes[turned] = [(v[a], v[b], v[c]) for v in vectors]
     table = []
     for code in range(256):
-        inside = {corner for bit, corner in enumerate(everything) if code >> (7 - bit) & 1}
-        fewer = inside if len(inside) <= 4 else set(everything) - inside
+        inside = {corner for bit, corner in enumerate(cube) if code >> (7 - bit) & 1}
+        fewer = inside if len(inside) <= 4 else set(cube) - inside
         vectors = [vector for group in _groups(fewer) for vector in shapes[group]]
         table.append(np.array(vectors, dtype=float).reshape(-1, 3) / 8)
     return tuple(table)
-
-
-def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[Corner]]]:
-    """The six shapes of CUT_OFF in all 48 orientations of the cube."""
-    for corners, vectors in CUT_OFF.items():
-        for (a, b, c), flip in product(permutations(range(3)), product((0, 1), repeat=3)):
-            turned = frozenset((p[a] ^ flip[0], p[b] ^ flip[1], p[c] ^ flip[2]) for p in corners)
-            yield turned, [(v[a], v[b], v[c]) for v in vectors]
 
 
 def _groups(corners: set[Corner]) -> Iterator[frozenset[Corner]]:
