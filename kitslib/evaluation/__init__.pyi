@@ -1,4 +1,3 @@
-from .arm_tables import arm_effects as arm_effects
 from .arm_tables import arm_means as arm_means
 from .arm_tables import case_groups as case_groups
 from .cascade import KidneyStage as KidneyStage
@@ -35,10 +34,10 @@ from .inference import predict_stacks as predict_stacks
 from .inference import predict_tiles as predict_tiles
 from .inference import tile_starts as tile_starts
 from .inference import windows as windows
-from .metrics.calibration import calibration_counts as calibration_counts
-from .metrics.calibration import calibration_error as calibration_error
-from .metrics.causes import in_words as in_words
-from .metrics.causes import tumor_losses as tumor_losses
+from .metrics.errors import calibration_counts as calibration_counts
+from .metrics.errors import calibration_error as calibration_error
+from .metrics.errors import in_words as in_words
+from .metrics.errors import tumor_losses as tumor_losses
 from .metrics.scores import KITS23_CLASSES as KITS23_CLASSES
 from .metrics.scores import cyst_false_positive_ml as cyst_false_positive_ml
 from .metrics.scores import dice as dice

@@ -1,22 +1,19 @@
-"""Tables over the arms of a study: means, comparisons, groups of cases."""
+"""Tables over the arms of a study: means, groups of cases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from kitslib.config import ARMS
-from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, Arms, arm_scores
+from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, Rows, arm_scores
 from kitslib.evaluation.claims.rules import SMALL_TUMOR_ML
-from kitslib.evaluation.metrics.statistics import compare_arms, estimate
-
-Record = Mapping[str, Any]
+from kitslib.evaluation.metrics.statistics import estimate
 
 
-def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+def arm_means(runs: Mapping[str, Rows]) -> pd.DataFrame:
     """One row per arm: mean Dice over cases and seeds with its interval, and the arm's costs.
 
     `runs` maps an arm to the records of its seeds (rows, seed, parameters, multiply_adds,
@@ -37,17 +34,7 @@ def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def arm_effects(scores: Arms, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """One row per (reference, arm) with the columns of `compare_arms`, on the cases of both.
-
-    scores: from `arm_scores`, by arm.
-    """
-    columns = "arm reference difference lo hi p p_holm effect effect_lo effect_hi n seeds warning"
-    by_case = {name: one.to_dict("list") for name, one in scores.items()}
-    return pd.DataFrame(compare_arms(by_case, pairs), columns=columns.split())
-
-
-def case_groups(rows: Sequence[Record]) -> dict[str, set[str]]:
+def case_groups(rows: Rows) -> dict[str, set[str]]:
     """Case ids by the tumour's volume and, where cysts are known, by whether there is a cyst.
 
     `rows` have case, tumor_ml and cyst_ml (None where cysts are not labelled).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -56,10 +56,7 @@ class KidneyStage:
         return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
-        """Return the kidney probability (D, H, W) float16 on the stage grid.
-
-        Components that are not kept are set to 0.
-        """
+        """Return the probability (D, H, W) float16 on the stage grid, 0 off the components kept."""
         predict = partial(
             predict_slabs, self.network, hu=HU_WINDOWS[self.hu], size=self.window_slices,
             reading=self.window, autocast=autocast,
@@ -106,8 +103,7 @@ class TumorStage:
     ) -> np.ndarray:
         """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside `mask`.
 
-        With `every` above 1 a 2D or 2.5D network predicts each n-th slice only, and those between
-        are interpolated.
+        every: as in `predict_stacks`, for 2D and 2.5D networks.
         """
         hu = HU_WINDOWS[self.hu]
         if self.dims == "3d":
@@ -130,12 +126,11 @@ class TumorStage:
         return restore_mask(self.probability(volume, mask, autocast), mapping)
 
 
-@dataclass(frozen=True)
-class Segmentation:
+class Segmentation(NamedTuple):
     """A prediction of the cascade, all uint8 (D, H, W) in the scan's own grid.
 
-    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney: the first stage's
-    mask. tumor: the second stage's, before components are dropped.
+    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney, tumor: the stages'
+    masks, the tumour's before components are dropped.
     """
 
     labels: np.ndarray
@@ -149,11 +144,9 @@ def segment(
 ) -> Segmentation:  # fmt: skip
     """Segment one scan (D, H, W) int16 HU of `spacing` (z, y, x) mm.
 
-    `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect
-    one would give). A scan in which no kidney is found gets an empty label map.
+    `kidney`, a mask in the scan's grid, replaces the first stage. No kidney found: empty maps.
     """
-    if kidney is None:
-        kidney = kidney_stage.mask(imaging, spacing, autocast)
+    kidney = kidney_stage.mask(imaging, spacing, autocast) if kidney is None else kidney
     if not kidney.any():
         empty = np.zeros(imaging.shape, np.uint8)
         return Segmentation(empty, empty, empty)

@@ -13,8 +13,7 @@ from torch import nn
 from kitslib.data import Case, stage_labels, tumor_input
 from kitslib.evaluation.cascade import KidneyStage, TumorStage, segment
 from kitslib.evaluation.inference import Autocast
-from kitslib.evaluation.metrics.calibration import BINS, calibration_counts
-from kitslib.evaluation.metrics.causes import tumor_losses
+from kitslib.evaluation.metrics.errors import BINS, calibration_counts, tumor_losses
 from kitslib.evaluation.metrics.scores import Row, dice, score_case
 from kitslib.evaluation.metrics.statistics import estimate, paired_difference
 from kitslib.networks import Together

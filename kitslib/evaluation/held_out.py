@@ -18,7 +18,7 @@ from kitslib.evaluation.metrics.scores import (
     dice,
     false_positive_ml,
     volumes_ml,
-)  # fmt: skip
+)
 from kitslib.evaluation.metrics.statistics import estimate
 
 Scored = tuple[Case, np.ndarray, dict[str, Any]]  # a case, its prediction (D, H, W), its scores
@@ -64,12 +64,8 @@ def tumor_cases(
 def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:
     """Return the case ids of the worst, the median and the best row, each once."""
     order = scores.sort_values(column)["case"].to_list()
-    places = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1}
-    named: dict[str, str] = {}
-    for word, place in places.items():
-        if order[place] not in named.values():
-            named[word] = order[place]
-    return named
+    cases = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    return pd.Series(cases).drop_duplicates().to_dict()
 
 
 def window_readings(
@@ -81,14 +77,11 @@ def window_readings(
     Columns: case, reading, dice, seconds.
     """
     other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
-    deeper, padded = 2 * stage.window_slices, replace(stage, window="padded")
-    readings = {
-        "padded": padded,
-        "overlap_average": replace(stage, window="overlap_average"),
-        "literal": replace(stage, window="literal"),
-        f"padded, components by {other_by}": replace(padded, components_by=other_by),
-        f"{stage.window}, {deeper} slices": replace(stage, window_slices=deeper),
-    }
+    windows, deeper = ("padded", "overlap_average", "literal"), 2 * stage.window_slices
+    readings = {window: replace(stage, window=window) for window in windows}
+    by_other = replace(stage, window="padded", components_by=other_by)
+    readings[f"padded, components by {other_by}"] = by_other
+    readings[f"{stage.window}, {deeper} slices"] = replace(stage, window_slices=deeper)
     rows = []
     for reading, other in readings.items():
         for case_id, entry in held_out.items():
@@ -106,6 +99,6 @@ def lost_to(readings: pd.DataFrame, reference: str) -> pd.DataFrame:
     rows = []
     for reading, part in readings.groupby("reading", sort=False):
         lost = estimate(by_case[reference] - by_case[reading]).row("lost")
-        dice_and_time = part[["dice", "seconds"]].mean()
-        rows.append({"reading": reading} | dice_and_time.to_dict() | lost)
+        about = {"reading": reading, "dice": part["dice"].mean()}
+        rows.append(about | lost | {"seconds": part["seconds"].mean()})
     return pd.DataFrame(rows)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -20,12 +19,8 @@ Autocast = Callable[[], AbstractContextManager]
 PAPER_SIZE = 64  # slices of a window
 
 
-@dataclass(frozen=True)
-class Window:
-    """Slices [start, stop) go in; [keep_start, keep_stop) of the volume are taken from the output.
-
-    `start` may be negative and `stop` beyond the depth: the edge slice is repeated there.
-    """
+class Window(NamedTuple):
+    """Slices [start, stop) go in, the edge slice repeated outside; [keep_start, keep_stop) stay."""
 
     start: int
     stop: int
@@ -70,10 +65,7 @@ def predict_slabs(
     network: nn.Module, volume: np.ndarray, hu: HuWindow, *, size: int,
     reading: Reading = "padded", autocast: Autocast = nullcontext, dtype: type = np.float16,
 ) -> np.ndarray:  # fmt: skip
-    """Return the foreground probability (D, H, W) of an int16 volume in HU, window by window.
-
-    It is found in float32 and rounded to `dtype` at the end.
-    """
+    """Return the foreground probability (D, H, W) of an int16 HU volume, found in its windows."""
     network.eval()
     total = np.zeros(volume.shape, np.float32)
     count = np.zeros((len(volume), 1, 1), np.float32)
@@ -109,19 +101,18 @@ def predict_stacks(
 ) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16, each slice from `depth` around it.
 
-    With `every` above 1 only each n-th slice and the last go through the network, and those
-    between are interpolated, which is quicker.
+    With `every` above 1 the network sees each n-th slice and the last, and those between are
+    interpolated, which is quicker.
     """
     network.eval()
     out = np.zeros(volume.shape, np.float16)
-    offsets = np.arange(depth) - depth // 2
-    last = len(volume) - 1
+    offsets, last = np.arange(depth) - depth // 2, len(volume) - 1
     predicted = np.unique(np.append(np.arange(0, len(volume), every), last))
     for first in range(0, len(predicted), batch):
         centres = predicted[first : first + batch]
         stacks = volume[np.clip(centres[:, None] + offsets, 0, last)]
         out[centres] = _probability(network, hu(torch.from_numpy(stacks)), autocast)[:, 0].numpy()
-    for before, after in itertools.pairwise(predicted):
+    for before, after in pairwise(predicted):
         for z in range(before + 1, after):
             share = (z - before) / (after - before)
             out[z] = (1 - share) * out[before] + share * out[after]

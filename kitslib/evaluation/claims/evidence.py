@@ -73,9 +73,8 @@ def assemble(
     about["cyst"] = (about["cyst_ml"] >= LEAST_CYST_ML).where(about["cyst_ml"].notna())
     about["empty_slices"] = 1 - about["kidney_slices"]
     tumor_dice = {name: arm_scores(seeds, "dice") for name, seeds in tumor.items()}
-    levels = {name: tumor_dice[name] for name in ARM_GROUPS["levels"] if name in tumor_dice}
-    if "hdc" in levels:
-        levels["bottom"] = levels.pop("hdc")
+    names = {name: name for name in ARM_GROUPS["levels"]} | {"hdc": "bottom"}
+    levels = {names[arm]: tumor_dice[arm] for arm in names if arm in tumor_dice}
     components = {"all components": "all components", "largest component": "tumor_dice"}
     dilations = {"hdc": (2, 3, 5), "plain_dilation": (2, 2, 2)}
     return Evidence(

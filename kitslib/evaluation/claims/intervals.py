@@ -43,8 +43,7 @@ class Verdict:
             if not math.isnan(self.ci[0]):
                 numbers += " [{}, {}]".format(*map(_three_decimals, self.ci))
             text = f"{self.measure}: {numbers} {self.unit}".rstrip() + f", n = {self.n}; {self.why}"
-        if self.warning:
-            text += f" ({self.warning})"
+        text += f" ({self.warning})" if self.warning else ""
         return " | ".join([text, *self.also])
 
 
@@ -64,7 +63,7 @@ def gain(
     arms = getattr(evidence, scores)
     if absent := [name for name in (lower, higher) if name not in arms]:
         return missing(f"difference in {what}", f"{what} of {' and '.join(absent)}", unit)
-    found = paired_difference(arms[lower].to_dict("list"), arms[higher].to_dict("list"))
+    found = paired_difference(arms[lower], arms[higher])
     where = " on synthetic CT" if evidence.synthetic else ""
     return against(0.0, found, f"difference in {what}{where}, {higher} minus {lower}", unit)
 

@@ -67,8 +67,7 @@ def empty_slices(evidence: Evidence) -> Verdict:
 def kidney_training(evidence: Evidence) -> Verdict:
     """Reproduced when residual sums and deep supervision raise kidney Dice, and nothing is lost.
 
-    One case that loses more than 0.1 % of its kidney to the window as printed refutes it, whatever
-    the rest.
+    One case that loses over 0.1 % of its kidney to the window as printed refutes it.
     """
     rivals = "no_residual", "no_deep_supervision"
     parts = [gain(evidence, "kidney_dice", name, "standard", "kidney Dice") for name in rivals]
@@ -129,9 +128,8 @@ def hybrid_dilation(evidence: Evidence) -> Verdict:
 def oversampling(evidence: Evidence) -> Verdict:
     """Reproduced when oversampling's gain reaches 0.25 Dice and false positives in cysts fall.
 
-    The Dice part holds when its interval lies above zero and reaches 0.25, and fails when it ends
-    below 0.25; the other part holds when the interval of the false-positive volume in cysts that
-    is removed lies above zero.
+    The interval of the gain must lie above zero and reach 0.25, and fails when it ends below 0.25;
+    that of the volume removed must lie above zero.
     """
     without, with_it = _pair(evidence, "oversample")
     what = "false-positive tumour volume in cysts"

@@ -14,7 +14,7 @@ from kitslib.evaluation.metrics.surface import (
     check_spacing,
     joint_box,
     surface_distances,
-)  # fmt: skip
+)
 
 KIDNEY, TUMOR, CYST = 1, 2, 3
 KITS23_CLASSES: dict[str, tuple[tuple[int, ...], float]] = {  # labels, surface tolerance in mm
@@ -25,17 +25,16 @@ KITS23_CLASSES: dict[str, tuple[tuple[int, ...], float]] = {  # labels, surface 
 Row = dict[str, str | float]
 
 
-def dice(pred: np.ndarray, truth: np.ndarray, *, empty: float = NAN) -> float:
+def dice(pred: np.ndarray, truth: np.ndarray) -> float:
     """Return the Dice of two masks: twice what they share over what they hold.
 
-    pred, truth: bool, any equal shape. Both empty: `empty`, which is undefined (NaN) in KiTS19 and
-    1 in KiTS23; one empty: 0. Raises ScoreError on unequal shapes.
+    pred, truth: bool of one shape, else ScoreError. NaN where both are empty, 0 where one is.
     """
     if pred.shape != truth.shape:
         raise ScoreError(f"prediction {pred.shape} and truth {truth.shape} must have one shape")
     inside, held = pred != 0, truth != 0
     total = np.count_nonzero(inside) + np.count_nonzero(held)
-    return 2 * np.count_nonzero(inside & held) / total if total else empty
+    return 2 * np.count_nonzero(inside & held) / total if total else NAN
 
 
 def volumes_ml(labels: np.ndarray, spacing: Spacing) -> dict[str, float]:
@@ -141,7 +140,7 @@ def _volumes_ml(counts: Sequence[int], spacing: Spacing) -> dict[str, float]:
     _, kidney, tumor, cyst = counts
     voxels = {"kidney": kidney, "kidney_and_masses": kidney + tumor + cyst}
     voxels |= {"tumor": tumor, "cyst": cyst}
-    return {name: voxel_ml(spacing) * number for name, number in voxels.items()}
+    return {name: voxel_ml(spacing) * int(number) for name, number in voxels.items()}
 
 
 def _class_dice(counts: np.ndarray, labels: tuple[int, ...], empty: float) -> float:

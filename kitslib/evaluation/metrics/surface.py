@@ -50,11 +50,9 @@ class SurfaceDistances:
         `empty` is the value where both masks are empty. Source: Nikolov et al., arXiv 1809.04430.
         """
         total = self.pred_area.sum() + self.truth_area.sum()
-        if total == 0:
-            return empty
         pred_near = self.pred_area[self.pred_mm <= tolerance_mm].sum()
         truth_near = self.truth_area[self.truth_mm <= tolerance_mm].sum()
-        return float((pred_near + truth_near) / total)
+        return float((pred_near + truth_near) / total) if total else empty
 
     def hd95_mm(self) -> float:
         """Return the 95th percentile of the distance by area, the larger direction; NaN: empty."""
@@ -73,8 +71,7 @@ def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> 
     definition KiTS23 uses.
     """
     check_masks(pred, truth)
-    spacing = check_spacing(spacing)
-    box = joint_box(pred, truth)
+    spacing, box = check_spacing(spacing), joint_box(pred, truth)
     areas = _element_areas(spacing)
     pred_at, pred_codes = _elements(pred[box])
     truth_at, truth_codes = _elements(truth[box])
@@ -93,10 +90,9 @@ def joint_box(pred: np.ndarray, truth: np.ndarray) -> Box:
 def check_masks(pred: np.ndarray, truth: np.ndarray) -> None:
     """Raise ScoreError unless both are volumes (D, H, W) of one shape."""
     if pred.ndim != 3 or pred.shape != truth.shape:
-        raise ScoreError(
-            f"prediction {pred.shape} and truth {truth.shape} must be volumes (D, H, W) on one "
-            "grid: bring the prediction back to the truth's own geometry before scoring"
-        )
+        got = f"prediction {pred.shape} and truth {truth.shape}"
+        fix = "bring the prediction back to the truth's own geometry before scoring"
+        raise ScoreError(f"{got} must be volumes (D, H, W) on one grid: {fix}")
 
 
 def check_spacing(spacing: Spacing) -> Spacing:
@@ -113,14 +109,10 @@ def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A code's bits are those voxels, the first (lowest z, y, x) being bit 7. Slice by slice, to
     stay in the processor's cache.
     """
-    depth, rows, columns = mask.shape
-    above = np.zeros((rows + 1, columns + 1), dtype=np.uint8)
-    positions, codes = [], []
-    for z in range(depth + 1):
-        below = np.zeros((rows + 2, columns + 2), dtype=np.uint8)
-        below[1:-1, 1:-1] = mask[z] if z < depth else 0
-        below = below[:, 1:] | below[:, :-1] << 1
-        below = below[1:] | below[:-1] << 2
+    above, positions, codes = 0, [], []
+    for z, plane in enumerate(np.pad(mask, 1).astype(np.uint8)[1:]):
+        pairs = plane[:, 1:] | plane[:, :-1] << 1
+        below = pairs[1:] | pairs[:-1] << 2
         code = (below | above << 4).ravel()
         at = np.flatnonzero((code != 0) & (code != 255))
         positions.append(at + z * code.size)
