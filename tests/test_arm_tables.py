@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kitslib.evaluation import ArmScores, arm_effects, arm_means, case_groups
+from kitslib.evaluation import arm_means, arm_scores, case_groups, compare_arms
 
 
 def record(seed: int, *dice: float, cysts: tuple = (None, 0.5, 1.5), seconds: float = 10.0) -> dict:
@@ -32,14 +32,14 @@ def test_without_known_cysts_their_volume_is_missing():
 def test_effects_are_differences_on_the_same_cases():
     scores = {}
     for name, dice in {"baseline": (0.1, 0.2, 0.3), "full": (0.2, 0.4, 0.6)}.items():
-        scores[name] = ArmScores.from_rows([record(0, *dice)["rows"]], "dice")
-    (row,) = arm_effects(scores, [("baseline", "full")]).to_dict("records")
+        scores[name] = arm_scores([record(0, *dice)["rows"]], "dice")
+    (row,) = compare_arms(scores, [("baseline", "full")]).to_dict("records")
     assert (row["arm"], row["reference"], row["n"]) == ("full", "baseline", 3)
     assert row["difference"] == pytest.approx(0.2)
 
 
 def test_no_pair_gives_an_empty_table_with_its_columns():
-    table = arm_effects({}, [])
+    table = compare_arms({}, [])
     assert table.empty and {"arm", "lo", "hi", "warning"} <= set(table)
 
 

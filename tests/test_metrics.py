@@ -83,9 +83,8 @@ def test_dice_on_paper_and_with_empty_masks():
     nothing = np.zeros_like(a)
     assert dice(a, b) == pytest.approx(4 / 6)
     assert dice(a, nothing) == 0.0
-    assert dice(a, nothing, empty=1.0) == 0.0
+    assert dice(a, nothing) == 0.0
     assert math.isnan(dice(nothing, nothing))
-    assert dice(nothing, nothing, empty=1.0) == 1.0
     with pytest.raises(ScoreError, match="shape"):
         dice(a, b[1:])
 
@@ -109,7 +108,7 @@ def test_kits23_dice_equals_its_nested_classes_on_200_pairs():
         ours = score_case(pred, truth, SPACING)
         for name, (labels, tolerance_mm) in KITS23_CLASSES.items():
             a, b = np.isin(pred, labels), np.isin(truth, labels)
-            expected = dice(a, b, empty=1.0)
+            expected = dice(a, b) if a.any() or b.any() else 1.0
             assert ours[f"kits23_{name}_dice"] == pytest.approx(expected), (seed, name)
             expected = surface_distances(a, b, SPACING).dice(tolerance_mm, empty=1.0)
             assert ours[f"kits23_{name}_surface_dice"] == pytest.approx(expected), (seed, name)
@@ -364,7 +363,7 @@ def test_paired_difference_aligns_by_case():
     assert paired_difference({"x": 1.0}, {"y": 1.0}).n == 0
     with pytest.raises(ValueError, match="same cases, got 2 and 3"):
         paired_difference([1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match="both arrays"):
+    with pytest.raises(ValueError, match="both be arrays"):
         paired_difference([1, 2], b)
 
 
@@ -390,7 +389,7 @@ def test_compare_arms_corrects_over_the_table():
     cases = np.linspace(0.3, 0.8, 12)
     bumps = np.tile([0.01, 0.02, -0.015], 4)
     arms = {"base": cases, "good": cases + 0.1 + bumps, "same": cases + bumps}
-    rows = compare_arms(arms, [("base", "good"), ("base", "same")])
+    rows = compare_arms(arms, [("base", "good"), ("base", "same")]).to_dict("records")
     assert [row["arm"] for row in rows] == ["good", "same"]
     good, same = rows
     assert good["lo"] > 0 > same["lo"]

@@ -1,4 +1,3 @@
-from .arm_tables import arm_effects as arm_effects
 from .arm_tables import arm_means as arm_means
 from .arm_tables import case_groups as case_groups
 from .cascade import KidneyStage as KidneyStage
@@ -11,9 +10,8 @@ from .cascade_scores import options_at_test as options_at_test
 from .cascade_scores import score_cascade as score_cascade
 from .ceilings import CEILINGS as CEILINGS
 from .ceilings import ceilings as ceilings
-from .claims.evidence import ArmScores as ArmScores
-from .claims.evidence import CaseValues as CaseValues
 from .claims.evidence import Evidence as Evidence
+from .claims.evidence import arm_scores as arm_scores
 from .claims.evidence import assemble as assemble
 from .claims.intervals import MIN_CASES as MIN_CASES
 from .claims.intervals import Verdict as Verdict
@@ -36,11 +34,10 @@ from .inference import predict_stacks as predict_stacks
 from .inference import predict_tiles as predict_tiles
 from .inference import tile_starts as tile_starts
 from .inference import windows as windows
-from .metrics.calibration import calibration_counts as calibration_counts
-from .metrics.calibration import calibration_error as calibration_error
-from .metrics.causes import in_words as in_words
-from .metrics.causes import tumor_losses as tumor_losses
-from .metrics.overlap import histogram_overlap as histogram_overlap
+from .metrics.errors import calibration_counts as calibration_counts
+from .metrics.errors import calibration_error as calibration_error
+from .metrics.errors import in_words as in_words
+from .metrics.errors import tumor_losses as tumor_losses
 from .metrics.scores import KITS23_CLASSES as KITS23_CLASSES
 from .metrics.scores import cyst_false_positive_ml as cyst_false_positive_ml
 from .metrics.scores import dice as dice
@@ -59,6 +56,7 @@ from .metrics.surface import surface_distances as surface_distances
 from .metrics.tables import rows_to_csv as rows_to_csv
 from .metrics.tables import rows_to_json as rows_to_json
 from .metrics.tables import summarise as summarise
+from .metrics.tissues import histogram_overlap as histogram_overlap
 from .metrics.tissues import hu_overlaps as hu_overlaps
 from .metrics.tissues import overlap_rows as overlap_rows
 from .metrics.tissues import pooled_hu as pooled_hu

@@ -1,22 +1,19 @@
-"""Tables over the arms of a study: means, comparisons, groups of cases."""
+"""Tables over the arms of a study: means, groups of cases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from kitslib.config import ARMS
-from kitslib.evaluation.claims.evidence import ArmScores
-from kitslib.evaluation.metrics.statistics import compare_arms, estimate
-
-Record = Mapping[str, Any]
-SMALL_ML, CYST_ML = 30.0, 0.5  # a small tumour is below, a case with a cyst at or above
+from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, Rows, arm_scores
+from kitslib.evaluation.claims.rules import SMALL_TUMOR_ML
+from kitslib.evaluation.metrics.statistics import estimate
 
 
-def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+def arm_means(runs: Mapping[str, Rows]) -> pd.DataFrame:
     """One row per arm: mean Dice over cases and seeds with its interval, and the arm's costs.
 
     `runs` maps an arm to the records of its seeds (rows, seed, parameters, multiply_adds,
@@ -26,42 +23,26 @@ def arm_means(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     table = []
     for name, records in runs.items():
         rows = [record["rows"] for record in records]
-        dice = estimate(ArmScores.from_rows(rows, "dice").values)
-        cysts = ArmScores.from_rows(rows, "cyst_fp_ml").values
-        table.append(
-            {
-                "arm": name,
-                "says": ARMS[name].description,
-                "dice": dice.value,
-                "low": dice.ci[0],
-                "high": dice.ci[1],
-                "n": dice.n,
-                "seeds": [record["seed"] for record in records],
-                "cyst_fp_ml": np.mean(cysts[~np.isnan(cysts)]) if cysts.size else np.nan,
-                "parameters": records[0]["parameters"],
-                "multiply_adds": records[0]["multiply_adds"],
-                "train_s": np.mean([record["train_s"] for record in records]),
-            }
-        )
+        dice, cysts = estimate(arm_scores(rows, "dice")), arm_scores(rows, "cyst_fp_ml").to_numpy()
+        first, means = records[0], {"arm": name, "says": ARMS[name].description} | dice.row("dice")
+        table.append(means | {
+            "seeds": [record["seed"] for record in records],
+            "cyst_fp_ml": np.mean(cysts[~np.isnan(cysts)]) if cysts.size else np.nan,
+            "parameters": first["parameters"], "multiply_adds": first["multiply_adds"],
+            "train_s": np.mean([record["train_s"] for record in records]),
+        })  # fmt: skip
     return pd.DataFrame(table)
 
 
-def arm_effects(scores: Mapping[str, ArmScores], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """One row per (reference, arm) with the columns of `compare_arms`, on the cases of both."""
-    columns = "arm reference difference lo hi p p_holm effect effect_lo effect_hi n seeds warning"
-    by_case = {name: one.by_case() for name, one in scores.items()}
-    return pd.DataFrame(compare_arms(by_case, pairs), columns=columns.split())
-
-
-def case_groups(rows: Sequence[Record]) -> dict[str, set[str]]:
+def case_groups(rows: Rows) -> dict[str, set[str]]:
     """Case ids by the tumour's volume and, where cysts are known, by whether there is a cyst.
 
     `rows` have case, tumor_ml and cyst_ml (None where cysts are not labelled).
     """
     table = pd.DataFrame(rows).set_index("case")
-    small, cysts = table["tumor_ml"] < SMALL_ML, table["cyst_ml"].dropna().astype(float)
+    small, cysts = table["tumor_ml"] < SMALL_TUMOR_ML, table["cyst_ml"].dropna().astype(float)
     groups = {"below 30 ml": small.index[small], "30 ml and more": small.index[~small]}
     if len(cysts):
-        groups["with a cyst"] = cysts.index[cysts >= CYST_ML]
-        groups["without"] = cysts.index[cysts < CYST_ML]
+        groups["with a cyst"] = cysts.index[cysts >= LEAST_CYST_ML]
+        groups["without"] = cysts.index[cysts < LEAST_CYST_ML]
     return {title: set(cases) for title, cases in groups.items()}

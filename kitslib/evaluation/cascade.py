@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -20,9 +20,8 @@ from kitslib.evaluation.inference import (
     predict_stacks,
     predict_tiles,
 )
+from kitslib.evaluation.metrics.surface import Spacing
 from kitslib.transforms import HU_WINDOWS, hide_outside, mirror, restore_mask
-
-Triple = tuple[float, float, float]
 
 
 def _with_mirrored(predict: Callable[..., np.ndarray], *volumes: np.ndarray) -> np.ndarray:
@@ -37,8 +36,7 @@ class KidneyStage:
 
     `test_time_mirroring` takes the mean probability of the scan and its left-right mirror image.
     The components kept are the largest by `components_by`: "volume", or "certainty", the sum of
-    2 p - 1 over voxels of probability p, by which a doubtful organ gives way to a smaller one that
-    is surely a kidney.
+    2 p - 1 over voxels of probability p, by which a doubtful organ gives way to a sure smaller one.
     """
 
     network: nn.Module
@@ -53,36 +51,23 @@ class KidneyStage:
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
-        names = (
-            "hu",
-            "window",
-            "window_slices",
-            "components",
-            "components_by",
-            "test_time_mirroring",
-        )
+        names = [item.name for item in fields(cls) if item.name not in ("network", "grid")]
         how = {name: settings["training"][name] for name in names}
         return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
-        """Return the kidney probability (D, H, W) float16 on the stage grid.
-
-        Components that are not kept are set to 0.
-        """
+        """Return the probability (D, H, W) float16 on the stage grid, 0 off the components kept."""
         predict = partial(
             predict_slabs, self.network, hu=HU_WINDOWS[self.hu], size=self.window_slices,
             reading=self.window, autocast=autocast,
         )  # fmt: skip
-        if self.test_time_mirroring:
-            predict = partial(_with_mirrored, predict)
-        found, weight = predict(volume), None
-        if self.components_by == "certainty":
-            weight = 2 * found.astype(np.float32) - 1
-        kidney = found > 0.5
+        found = _with_mirrored(predict, volume) if self.test_time_mirroring else predict(volume)
+        by_volume, kidney = self.components_by == "volume", found > 0.5
+        weight = None if by_volume else 2 * found.astype(np.float32) - 1
         found[kidney & ~largest_components(kidney, self.components, weight)] = 0
         return found
 
-    def mask(self, imaging: np.ndarray, spacing: Triple, autocast: Autocast) -> np.ndarray:
+    def mask(self, imaging: np.ndarray, spacing: Spacing, autocast: Autocast) -> np.ndarray:
         """Return kidneys and masses as uint8 0/1 in the scan's own grid."""
         volume, mapping = kidney_input(imaging, spacing, self.grid)
         native = restore_mask(self.probability(volume, autocast), mapping)
@@ -118,43 +103,34 @@ class TumorStage:
     ) -> np.ndarray:
         """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside `mask`.
 
-        With `every` above 1 a 2D or 2.5D network predicts each n-th slice only, and those between
-        are interpolated.
+        every: as in `predict_stacks`, for 2D and 2.5D networks.
         """
-        predict = partial(self._unmirrored, autocast=autocast, every=every)
-        if self.test_time_mirroring:
-            predict = partial(_with_mirrored, predict)
-        return predict(volume, mask)
-
-    def _unmirrored(
-        self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, every: int
-    ) -> np.ndarray:
-        hu_window = HU_WINDOWS[self.hu]
+        hu = HU_WINDOWS[self.hu]
         if self.dims == "3d":
             predict, context = partial(predict_slabs, size=2 * self.slab), self.slab // 2
         else:
             depth = 1 if self.dims == "2d" else self.slices
             predict, context = partial(predict_stacks, depth=depth, every=every), depth // 2
-        return predict_tiles(
-            partial(predict, self.network, hu=hu_window, autocast=autocast),
-            hide_outside(volume, mask, hu_window), mask, patch=self.patch, context=context,
-            fill=int(hu_window.low),
+        tiles = partial(
+            predict_tiles, partial(predict, self.network, hu=hu, autocast=autocast),
+            patch=self.patch, context=context, fill=int(hu.low),
         )  # fmt: skip
+        kidneys = hide_outside(volume, mask, hu), mask
+        return _with_mirrored(tiles, *kidneys) if self.test_time_mirroring else tiles(*kidneys)
 
     def mask(
-        self, imaging: np.ndarray, kidney: np.ndarray, spacing: Triple, autocast: Autocast
+        self, imaging: np.ndarray, kidney: np.ndarray, spacing: Spacing, autocast: Autocast
     ) -> np.ndarray:
         """Return all tumour, before components are dropped, as uint8 0/1 in the scan's grid."""
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
         return restore_mask(self.probability(volume, mask, autocast), mapping)
 
 
-@dataclass(frozen=True)
-class Segmentation:
+class Segmentation(NamedTuple):
     """A prediction of the cascade, all uint8 (D, H, W) in the scan's own grid.
 
-    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney: the first stage's
-    mask. tumor: the second stage's, before components are dropped.
+    labels: 0 background, 1 kidney, 2 tumour (the largest component). kidney, tumor: the stages'
+    masks, the tumour's before components are dropped.
     """
 
     labels: np.ndarray
@@ -163,16 +139,14 @@ class Segmentation:
 
 
 def segment(
-    imaging: np.ndarray, spacing: Triple, kidney_stage: KidneyStage, tumor_stage: TumorStage, *,
+    imaging: np.ndarray, spacing: Spacing, kidney_stage: KidneyStage, tumor_stage: TumorStage, *,
     autocast: Autocast, kidney: np.ndarray | None = None,
 ) -> Segmentation:  # fmt: skip
     """Segment one scan (D, H, W) int16 HU of `spacing` (z, y, x) mm.
 
-    `kidney`, a mask in the scan's grid, takes the place of the first stage (to see what a perfect
-    one would give). A scan in which no kidney is found gets an empty label map.
+    `kidney`, a mask in the scan's grid, replaces the first stage. No kidney found: empty maps.
     """
-    if kidney is None:
-        kidney = kidney_stage.mask(imaging, spacing, autocast)
+    kidney = kidney_stage.mask(imaging, spacing, autocast) if kidney is None else kidney
     if not kidney.any():
         empty = np.zeros(imaging.shape, np.uint8)
         return Segmentation(empty, empty, empty)

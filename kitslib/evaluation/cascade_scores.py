@@ -13,8 +13,7 @@ from torch import nn
 from kitslib.data import Case, stage_labels, tumor_input
 from kitslib.evaluation.cascade import KidneyStage, TumorStage, segment
 from kitslib.evaluation.inference import Autocast
-from kitslib.evaluation.metrics.calibration import BINS, calibration_counts
-from kitslib.evaluation.metrics.causes import tumor_losses
+from kitslib.evaluation.metrics.errors import BINS, calibration_counts, tumor_losses
 from kitslib.evaluation.metrics.scores import Row, dice, score_case
 from kitslib.evaluation.metrics.statistics import estimate, paired_difference
 from kitslib.networks import Together
@@ -30,7 +29,7 @@ STEPS: dict[str, str] = {  # of the cascade: a column of scores, and what has be
 def options_at_test(stage: TumorStage, seeds: Sequence[nn.Module]) -> dict[str, TumorStage]:
     """Return a stage with test-time mirroring the other way, and with the ensemble of all seeds."""
     mirrored = stage.test_time_mirroring
-    name = "without test-time mirroring" if mirrored else "with test-time mirroring"
+    name = f"{'without' if mirrored else 'with'} test-time mirroring"
     options = {name: replace(stage, test_time_mirroring=not mirrored)}
     if len(seeds) > 1:
         options[f"ensemble of {len(seeds)} seeds"] = replace(stage, network=Together(seeds))
@@ -61,9 +60,8 @@ def score_cascade(
     row["all components"] = dice(found.tumor > 0, case.labels == 2)
     counts = np.zeros((3, BINS))
     if found.kidney.any():
-        volume, mask, mapping = tumor_input(
-            case.imaging, found.kidney, case.spacing, tumor_stage.grid
-        )
+        where = found.kidney, case.spacing, tumor_stage.grid
+        volume, mask, mapping = tumor_input(case.imaging, *where)
         given, inside = tumor_stage.probability(volume, mask, autocast), mask > 0
         counts = calibration_counts(given[inside], stage_labels(case.labels, mapping)[inside] == 2)
     return row, found.labels, counts
@@ -75,18 +73,15 @@ def losses_by_step(
     """Return tumour Dice after each step of the cascade and its difference to the final one.
 
     scores: rows of `score_cascade`; ceilings: rows of `ceilings`, of these cases and others.
-    Columns: `step`, `dice`, `low`, `high`, `gap`, `gap_low`, `gap_high`, `n`.
+    Columns: `step`, `dice`, `low`, `high`, `n`, `gap`, `gap_low`, `gap_high`.
     """
-    limits = ceilings.set_index("case").reindex(scores["case"])
-    limits = limits.reindex(columns=["tumor_interpolated"]).reset_index(drop=True)
-    table = pd.concat([scores, limits], axis=1)
-    steps = STEPS | {name: f"as scored, {name}" for name in options}
+    column = "tumor_interpolated"
+    limits = ceilings.set_index("case").reindex(index=scores["case"], columns=[column])
+    table = scores.assign(**{column: limits[column].to_numpy()})
     rows = []
-    for column, step in steps.items():
+    for column, step in (STEPS | {name: f"as scored, {name}" for name in options}).items():
         values = table[column].to_numpy(float)
-        mean, gap = estimate(values), paired_difference(table["tumor_dice"].to_numpy(), values)
-        rows.append({
-            "step": step, "dice": mean.value, "low": mean.ci[0], "high": mean.ci[1],
-            "gap": gap.value, "gap_low": gap.ci[0], "gap_high": gap.ci[1], "n": mean.n,
-        })  # fmt: skip
+        gap = paired_difference(table["tumor_dice"].to_numpy(), values)
+        gaps = {"gap": gap.value, "gap_low": gap.ci[0], "gap_high": gap.ci[1]}
+        rows.append({"step": step} | estimate(values).row("dice") | gaps)
     return pd.DataFrame(rows)

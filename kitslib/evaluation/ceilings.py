@@ -20,10 +20,9 @@ from kitslib.data import (
     tumor_mapping,
 )
 from kitslib.evaluation.inference import PAPER_SIZE, largest_components, windows
-from kitslib.evaluation.metrics.scores import dice
+from kitslib.evaluation.metrics.scores import Row, dice
 from kitslib.transforms import Mapping, dilate, restore_labels, restore_mask
 
-Row = dict[str, str | float]
 # the paper's window counts slices of 2 mm; in plane nothing depends on the grid
 PAPER_GRID = KidneyGrid(spacing_z=2.0, matrix=64)
 CEILINGS: dict[str, str] = {  # Dice by key, and what it is called
@@ -45,12 +44,11 @@ def ceilings(
 ) -> list[Row]:  # fmt: skip
     """Return a row per case: the Dice of its labels after each thing that happens to them.
 
-    Keys: `case` and those of CEILINGS: `nearest` and `interpolated`, there and back through the
-    stage's grid; `literal_window`, what the paper's printed window outputs; `kidney_mask`, inside
-    the dilated kidney mask of the first stage's grid; `largest_component`; `label_version`, where
-    a case has labels of KiTS19 and KiTS23; and `literal_window_loss`, the share of kidney and
-    masses that the printed window never outputs. What a case cannot give is left out. `labels` is
-    the version that counts; `jobs` cases are at work at a time.
+    Keys: `case`; those of CEILINGS: `nearest` and `interpolated`, through the stage's grid and
+    back; `literal_window`, what the paper's printed window outputs; `kidney_mask`, inside the
+    dilated kidney mask of the first stage; `label_version`, where a case has KiTS19's and KiTS23's
+    labels; and `literal_window_loss`, the share that the printed window never outputs. What a case
+    cannot give is left out. labels: the version that counts; jobs: cases at work at a time.
     """
     row_of = partial(_row, kidney_grid=kidney_grid, tumor_grid=tumor_grid, labels=labels)
     with ThreadPoolExecutor(max(1, jobs)) as pool:
@@ -60,15 +58,24 @@ def ceilings(
 def _row(
     item: CaseFiles, kidney_grid: KidneyGrid, tumor_grid: TumorGrid, labels: LabelVersion
 ) -> Row:
-    case = load_case(replace(item, imaging=None), labels)
+    item = replace(item, imaging=None)
+    case = load_case(item, labels)
     kidney, tumor = (case.labels > 0).astype(np.uint8), (case.labels == 2).astype(np.uint8)
     row: Row = {"case": case.case_id}
-    row |= _versions(item)
+    if item.source != "synthetic" and {"kits19", "kits23"} <= set(available_labels(item)):
+        first, second = load_case(item, "kits19").labels, load_case(item, "kits23").labels
+        row["kidney_and_masses_label_version"] = dice(second > 0, first > 0)
+        row["tumor_label_version"] = dice(second == 2, first == 2)
     if not kidney.any():
         return row
     coarse = kidney_mapping(kidney.shape, case.spacing, kidney_grid)
     seen = _there_and_back(row, "kidney_and_masses", kidney, coarse)
-    row |= _literal_window(kidney, case.spacing)
+    thin = stage_labels(kidney, kidney_mapping(kidney.shape, case.spacing, PAPER_GRID))
+    kept, whole = 0, int(thin.sum())
+    for window in windows(len(thin), PAPER_SIZE, "literal"):
+        kept += int(thin[window.keep_start : window.keep_stop].sum())
+    row["literal_window_loss"] = 1 - kept / whole
+    row["kidney_and_masses_literal_window"] = 2 * kept / (kept + whole)
     if tumor.any() and seen.any():
         _there_and_back(row, "tumor", tumor, tumor_mapping(kidney, case.spacing, tumor_grid))
         seen = largest_components(seen, 2).astype(np.uint8)
@@ -87,26 +94,3 @@ def _there_and_back(row: Row, name: str, mask: np.ndarray, mapping: Mapping) -> 
     row[f"{name}_nearest"] = dice(restore_labels(there, mapping) > 0, mask > 0)
     row[f"{name}_interpolated"] = dice(interpolated, mask > 0)
     return interpolated
-
-
-def _literal_window(kidney: np.ndarray, spacing: tuple[float, float, float]) -> Row:
-    thin = stage_labels(kidney, kidney_mapping(kidney.shape, spacing, PAPER_GRID))
-    kept, whole = 0, int(thin.sum())
-    for window in windows(len(thin), PAPER_SIZE, "literal"):
-        kept += int(thin[window.keep_start : window.keep_stop].sum())
-    return {
-        "literal_window_loss": 1 - kept / whole,
-        "kidney_and_masses_literal_window": 2 * kept / (kept + whole),
-    }
-
-
-def _versions(item: CaseFiles) -> Row:
-    """Agreement of two label versions; nothing where a case has one, or both are made alike."""
-    if item.source == "synthetic" or not {"kits19", "kits23"} <= set(available_labels(item)):
-        return {}
-    first = load_case(replace(item, imaging=None), "kits19").labels
-    second = load_case(replace(item, imaging=None), "kits23").labels
-    return {
-        "kidney_and_masses_label_version": dice(second > 0, first > 0),
-        "tumor_label_version": dice(second == 2, first == 2),
-    }

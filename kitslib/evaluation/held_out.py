@@ -33,8 +33,8 @@ def kidney_cases(
         found = stage.mask(case.imaging, case.spacing, autocast)
         truth = case.labels > 0
         ml = float(truth.sum() * np.prod(case.spacing) / 1000)
-        score = dice(found > 0, truth)
-        yield case, found, {"case": case.case_id, "dice": score, "kidney_and_masses_ml": ml}
+        row = {"case": case.case_id, "dice": dice(found > 0, truth), "kidney_and_masses_ml": ml}
+        yield case, found, row
 
 
 def tumor_cases(
@@ -51,31 +51,21 @@ def tumor_cases(
         kidney_and_masses = (truth > 0).astype(np.uint8)
         everything = stage.mask(case.imaging, kidney_and_masses, spacing, autocast) > 0
         found = 2 * largest_components(everything, 1).astype(np.uint8)
-        cyst_ml = cyst_fp_ml = None
-        if item.segmentation_kits23 is not None:
-            cyst_ml = volumes_ml(truth, spacing)["cyst"]
-            cyst_fp_ml = cyst_false_positive_ml(found, truth, spacing)
-        scores = {
-            "case": case.case_id,
-            "dice": dice(found == 2, truth == 2),
+        volumes, with_cysts = volumes_ml(truth, spacing), item.segmentation_kits23 is not None
+        yield case, found, {
+            "case": case.case_id, "dice": dice(found == 2, truth == 2),
             "dice_all_components": dice(everything, truth == 2),
-            "tumor_ml": volumes_ml(truth, spacing)["tumor"],
-            "cyst_ml": cyst_ml,
+            "tumor_ml": volumes["tumor"], "cyst_ml": volumes["cyst"] if with_cysts else None,
             "fp_ml": false_positive_ml(found, truth, spacing),
-            "cyst_fp_ml": cyst_fp_ml,
-        }
-        yield case, found, scores
+            "cyst_fp_ml": cyst_false_positive_ml(found, truth, spacing) if with_cysts else None,
+        }  # fmt: skip
 
 
 def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:
     """Return the case ids of the worst, the median and the best row, each once."""
     order = scores.sort_values(column)["case"].to_list()
-    places = {"worst": 0, "median": len(order) // 2, "best": len(order) - 1}
-    named: dict[str, str] = {}
-    for word, place in places.items():
-        if order[place] not in named.values():
-            named[word] = order[place]
-    return named
+    cases = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    return pd.Series(cases).drop_duplicates().to_dict()
 
 
 def window_readings(
@@ -87,14 +77,13 @@ def window_readings(
     Columns: case, reading, dice, seconds.
     """
     other_by = {"volume": "certainty", "certainty": "volume"}[stage.components_by]
-    deeper = 2 * stage.window_slices
-    windows = "padded", "overlap_average", "literal"
-    readings: dict[str, dict[str, Any]] = {window: {"window": window} for window in windows}
-    readings[f"padded, components by {other_by}"] = {"window": "padded", "components_by": other_by}
-    readings[f"{stage.window}, {deeper} slices"] = {"window_slices": deeper}
+    windows, deeper = ("padded", "overlap_average", "literal"), 2 * stage.window_slices
+    readings = {window: replace(stage, window=window) for window in windows}
+    by_other = replace(stage, window="padded", components_by=other_by)
+    readings[f"padded, components by {other_by}"] = by_other
+    readings[f"{stage.window}, {deeper} slices"] = replace(stage, window_slices=deeper)
     rows = []
-    for reading, changes in readings.items():
-        other = replace(stage, **changes)
+    for reading, other in readings.items():
         for case_id, entry in held_out.items():
             began = time.perf_counter()
             found = other.probability(entry.imaging, autocast) > 0.5
@@ -109,9 +98,7 @@ def lost_to(readings: pd.DataFrame, reference: str) -> pd.DataFrame:
     by_case = readings.pivot(index="case", columns="reading", values="dice")
     rows = []
     for reading, part in readings.groupby("reading", sort=False):
-        lost = estimate(by_case[reference] - by_case[reading])
-        rows.append(
-            {"reading": reading, "dice": part["dice"].mean(), "lost": lost.value,
-             "low": lost.ci[0], "high": lost.ci[1], "n": lost.n, "seconds": part["seconds"].mean()}
-        )  # fmt: skip
+        lost = estimate(by_case[reference] - by_case[reading]).row("lost")
+        about = {"reading": reading, "dice": part["dice"].mean()}
+        rows.append(about | lost | {"seconds": part["seconds"].mean()})
     return pd.DataFrame(rows)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -20,12 +19,8 @@ Autocast = Callable[[], AbstractContextManager]
 PAPER_SIZE = 64  # slices of a window
 
 
-@dataclass(frozen=True)
-class Window:
-    """Slices [start, stop) go in; [keep_start, keep_stop) of the volume are taken from the output.
-
-    `start` may be negative and `stop` beyond the depth: the edge slice is repeated there.
-    """
+class Window(NamedTuple):
+    """Slices [start, stop) go in, the edge slice repeated outside; [keep_start, keep_stop) stay."""
 
     start: int
     stop: int
@@ -36,28 +31,24 @@ class Window:
 def windows(depth: int, size: int, reading: Reading = "padded") -> list[Window]:
     """Return the windows of at most `size` slices over a volume of `depth` slices.
 
-    padded: a halo of a quarter window, at most 16 slices, is cut off both ends of each, the
-    volume's edges are repeated as far, the last window is end-aligned: every slice is predicted
-    once. Of the paper's 64 slices half are kept; larger windows need more memory and keep more, up
-    to one pass over the whole volume, and are as small as their number allows. A network that sees
-    no further than the halo gives the same whatever the size. literal: the paper's pseudo-code,
-    which never outputs the first quarter window nor the tail, and whose windows after the first
-    are one slice short. overlap_average: half-overlapping, end-aligned, nothing cut off; where two
-    overlap their mean is taken.
+    padded: a halo of a quarter window, at most 16 slices, is cut off both ends; the volume's edges
+    are repeated as far and the last window is end-aligned, so that every slice is predicted once.
+    Windows above the paper's 64 slices need more memory and keep more; they are as small as their
+    number allows. A network that sees no further than the halo gives the same at any size.
+    literal: the paper's pseudo-code, which never outputs the first quarter window nor the tail,
+    and whose windows after the first are one slice short. overlap_average: half-overlapping,
+    end-aligned, nothing cut off; where two overlap their mean is taken.
     """
     half, quarter = size // 2, size // 4
     found = []
     if reading == "literal":
-        for start in range(0, depth, half):
-            stop = start + size - (start > 0)
-            if stop > depth:
-                break
-            found.append(Window(start, stop, start + quarter, start + quarter + half))
-        return found
+        for first in range(0, depth, half):
+            keep, stop = first + quarter, first + size - (first > 0)
+            found.append(Window(first, stop, keep, keep + half))
+        return [window for window in found if window.stop <= depth]
     if reading == "overlap_average":
-        for start in [*range(0, depth - size, half), max(depth - size, 0)]:
-            found.append(Window(start, start + size, start, min(start + size, depth)))
-        return found
+        starts = [*range(0, depth - size, half), max(depth - size, 0)]
+        return [Window(start, start + size, start, min(start + size, depth)) for start in starts]
     halo = min(quarter, PAPER_SIZE // 4)
     if size > PAPER_SIZE:
         share = depth / np.ceil(depth / (size - 2 * halo))
@@ -74,10 +65,7 @@ def predict_slabs(
     network: nn.Module, volume: np.ndarray, hu: HuWindow, *, size: int,
     reading: Reading = "padded", autocast: Autocast = nullcontext, dtype: type = np.float16,
 ) -> np.ndarray:  # fmt: skip
-    """Return the foreground probability (D, H, W) of an int16 volume in HU, window by window.
-
-    It is found in float32 and rounded to `dtype` at the end.
-    """
+    """Return the foreground probability (D, H, W) of an int16 HU volume, found in its windows."""
     network.eval()
     total = np.zeros(volume.shape, np.float32)
     count = np.zeros((len(volume), 1, 1), np.float32)
@@ -113,19 +101,18 @@ def predict_stacks(
 ) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16, each slice from `depth` around it.
 
-    With `every` above 1 only each n-th slice and the last go through the network, and those
-    between are interpolated, which is quicker.
+    With `every` above 1 the network sees each n-th slice and the last, and those between are
+    interpolated, which is quicker.
     """
     network.eval()
     out = np.zeros(volume.shape, np.float16)
-    offsets = np.arange(depth) - depth // 2
-    last = len(volume) - 1
+    offsets, last = np.arange(depth) - depth // 2, len(volume) - 1
     predicted = np.unique(np.append(np.arange(0, len(volume), every), last))
     for first in range(0, len(predicted), batch):
         centres = predicted[first : first + batch]
         stacks = volume[np.clip(centres[:, None] + offsets, 0, last)]
         out[centres] = _probability(network, hu(torch.from_numpy(stacks)), autocast)[:, 0].numpy()
-    for before, after in itertools.pairwise(predicted):
+    for before, after in pairwise(predicted):
         for z in range(before + 1, after):
             share = (z - before) / (after - before)
             out[z] = (1 - share) * out[before] + share * out[after]
@@ -153,10 +140,10 @@ def predict_tiles(
 ) -> np.ndarray:  # fmt: skip
     """Return the foreground probability (D, H, W) float16 inside `mask`, found tile by tile.
 
-    A tile is `patch` pixels wide, as in training, and as deep as the mask is there with `context`
-    slices more on either side; a smaller slice is framed with `fill`. `predict` gives the
-    probability of a tile. Where tiles overlap, each counts the more the nearer its centre is;
-    tiles without mask are left out.
+    A tile has the `patch` of training and the depth of the mask there, with `context` slices more
+    on either side; a smaller slice is framed with `fill`. `predict` gives a tile's probability.
+    Where tiles overlap, the nearer one's centre is, the more it counts; those without mask are
+    left out.
     """
     height, width = mask.shape[1:]
     rows, cols = max(patch[0] - height, 0), max(patch[1] - width, 0)
@@ -187,7 +174,7 @@ def _tent(length: int) -> np.ndarray:
 def largest_components(
     mask: np.ndarray, count: int, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the `count` largest 26-connected components of a boolean volume.
+    """Return the `count` largest 26-connected components of a boolean volume (D, H, W).
 
     With `weight`, of the volume's shape, those are the components with the largest sums of it.
     """
@@ -195,7 +182,7 @@ def largest_components(
     if number <= count:
         return mask.astype(bool)
     weights = None if weight is None else weight.ravel()
-    sizes = np.bincount(labels.ravel(), weights, minlength=number + 1)
+    sizes = np.bincount(labels.ravel(), weights)
     keep = np.zeros(number + 1, bool)
     keep[np.argsort(sizes[1:])[::-1][:count] + 1] = True
     return keep[labels]

@@ -10,7 +10,7 @@ from IPython.display import display
 
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
-EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.arm_effects`
+EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.compare_arms`
     "reference": "against", "difference": "difference in Dice", "interval": "95 % interval",
     "p": "p", "p_holm": "p, Holm",
     "effect": "rank effect", "effect_lo": "effect from", "effect_hi": "effect to",

@@ -12,87 +12,38 @@ import pandas as pd
 from kitslib.config import ARM_GROUPS
 from kitslib.networks import hole_free_reach
 
-NAN = float("nan")
 LEAST_CYST_ML = 0.5  # what counts as a cyst
 Rows = Sequence[Mapping[str, Any]]
+Arms = Mapping[str, pd.DataFrame]  # an arm's scores, (seeds, cases) with case ids as columns
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaseValues:
-    """One number per case id; `synthetic` says whether the cases are our own phantoms."""
+def arm_scores(seeds: Sequence[Rows], column: str) -> pd.DataFrame:
+    """Return one column of recorded rows as a table (seeds, cases), case ids as its columns.
 
-    values: Mapping[str, float]
-    synthetic: bool
-
-    @classmethod
-    def of(cls, table: pd.DataFrame, column: str, synthetic: bool) -> CaseValues | None:
-        """Take a column by `case`, without the cases that lack it; None where all do."""
-        if column not in table:
-            return None
-        values = table.set_index("case")[column].astype(float)
-        values = values[np.isfinite(values)].to_dict()
-        return cls(values=values, synthetic=synthetic) if values else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmScores:
-    """Scores of an arm: `values` is (seeds, cases) in the order of `cases`; NaN: undefined."""
-
-    cases: tuple[str, ...]
-    values: np.ndarray
-
-    def __post_init__(self) -> None:
-        if np.ndim(self.values) != 2 or np.shape(self.values)[1] != len(self.cases):
-            raise ValueError(
-                f"ArmScores.values must be (seeds, cases) with {len(self.cases)} cases as named, "
-                f"got the shape {np.shape(self.values)}"
-            )
-
-    @classmethod
-    def from_seeds(cls, seeds: Sequence[Mapping[str, float]]) -> ArmScores:
-        """Bring one mapping from case id to score per seed together; a case a seed lacks is NaN."""
-        table = pd.DataFrame(seeds, dtype=float).sort_index(axis=1)
-        return cls(cases=tuple(table.columns), values=table.to_numpy())
-
-    @classmethod
-    def from_rows(cls, seeds: Sequence[Rows], column: str) -> ArmScores:
-        """Take one column of recorded rows, one list of rows per seed; None is left out."""
-        scores = []
-        for rows in seeds:
-            scores.append({r["case"]: r[column] for r in rows if r[column] is not None})
-        return cls.from_seeds(scores)
-
-    def by_case(self) -> dict[str, np.ndarray]:
-        """Return the scores of all seeds, (seeds,), by case id."""
-        return dict(zip(self.cases, self.values.T, strict=True))
-
-    def only(self, cases: set[str]) -> ArmScores:
-        """Return the scores of these cases alone."""
-        kept = [case in cases for case in self.cases]
-        return ArmScores(
-            cases=tuple(np.array(self.cases, object)[kept]), values=self.values[:, kept]
-        )
-
-
-Arms = Mapping[str, ArmScores]
+    seeds: a list of rows for each seed. None is left out; a case that only some seeds have is NaN.
+    """
+    scores = []
+    for rows in seeds:
+        scores.append({row["case"]: row[column] for row in rows if row[column] is not None})
+    return pd.DataFrame(scores, dtype=float).sort_index(axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that the ledger judges by; what was not measured stays None or empty.
+    """All that the ledger judges by; what was not measured stays empty.
 
-    Dice is in [0, 1], volumes are in ml. Arms of `tumor_dice` and `cyst_fp_ml`: those of STEPS,
-    `unet`, `deeplab`, `vnet_3d`; of `kidney_dice`: `standard`, `no_residual`,
-    `no_deep_supervision`, `mirror_none`; of `hdc_level_dice`: `bottom` and the other levels; of
-    `hdc_coverage`: `hdc`, `plain_dilation`.
+    Dice and shares are in [0, 1], volumes in ml; sequences have a value per case. Arms of
+    `tumor_dice` and `cyst_fp_ml`: those of STEPS, `unet`, `deeplab`, `vnet_3d`; of `kidney_dice`:
+    `standard`, `no_residual`, `no_deep_supervision`, `mirror_none`; of `hdc_level_dice`: `bottom`
+    and the other levels; of `hdc_coverage`: `hdc`, `plain_dilation`.
     """
 
-    synthetic: bool  # whether the networks were scored on our own phantoms
-    cysts: CaseValues | None = None  # above 0 where the case has a cyst
-    kidney_cyst_overlap: CaseValues | None = None  # share of HU histogram area in common, 0..1
-    cyst_tumor_overlap: CaseValues | None = None
-    empty_slices: CaseValues | None = None  # share of a case's slices without kidney
-    literal_window_loss: CaseValues | None = None  # share of a kidney that it never outputs
+    synthetic: bool  # whether the networks and HU are of our own phantoms
+    cysts: Sequence[float] = ()  # of patients: above 0 where the case has a cyst
+    empty_slices: Sequence[float] = ()  # of patients: share of a case's slices without kidney
+    kidney_cyst_overlap: Sequence[float] = ()  # share of HU histogram area in common
+    cyst_tumor_overlap: Sequence[float] = ()
+    literal_window_loss: Sequence[float] = ()  # share of a kidney that it never outputs
     kidney_dice: Arms = field(default_factory=dict)
     tumor_dice: Arms = field(default_factory=dict)
     cyst_fp_ml: Arms = field(default_factory=dict)  # NaN in cases without known cysts
@@ -116,35 +67,34 @@ def assemble(
     cases, limits = pd.DataFrame(data["rows"]), pd.DataFrame(data["ceilings"])
     if synthetic:
         about = pd.DataFrame({name: patients[name] for name in ("cyst_ml", "kidney_slices")})
-        about["case"] = [f"case_{number:05}" for number in about.index]
     else:
         about = cases.copy()
-        about.loc[~cases["cysts_known"].astype(bool), "cyst_ml"] = NAN
+        about.loc[~cases["cysts_known"].astype(bool), "cyst_ml"] = np.nan
     about["cyst"] = (about["cyst_ml"] >= LEAST_CYST_ML).where(about["cyst_ml"].notna())
     about["empty_slices"] = 1 - about["kidney_slices"]
-    tumor_dice = {name: ArmScores.from_rows(seeds, "dice") for name, seeds in tumor.items()}
-    levels = {name: tumor_dice[name] for name in ARM_GROUPS["levels"] if name in tumor_dice}
-    if "hdc" in levels:
-        levels["bottom"] = levels.pop("hdc")
-    first_seed = next(iter(tumor.values()))[0]
+    tumor_dice = {name: arm_scores(seeds, "dice") for name, seeds in tumor.items()}
+    names = {name: name for name in ARM_GROUPS["levels"]} | {"hdc": "bottom"}
+    levels = {names[arm]: tumor_dice[arm] for arm in names if arm in tumor_dice}
+    components = {"all components": "all components", "largest component": "tumor_dice"}
+    dilations = {"hdc": (2, 3, 5), "plain_dilation": (2, 2, 2)}
     return Evidence(
         synthetic=synthetic,
-        cysts=CaseValues.of(about, "cyst", synthetic=False),
-        kidney_cyst_overlap=CaseValues.of(cases, "kidney_cyst_overlap", synthetic),
-        cyst_tumor_overlap=CaseValues.of(cases, "cyst_tumor_overlap", synthetic),
-        empty_slices=CaseValues.of(about, "empty_slices", synthetic=False),
-        literal_window_loss=CaseValues.of(limits, "literal_window_loss", synthetic),
-        kidney_dice={name: ArmScores.from_rows([rows], "dice") for name, rows in kidney.items()},
+        cysts=_known(about, "cyst"),
+        empty_slices=_known(about, "empty_slices"),
+        kidney_cyst_overlap=_known(cases, "kidney_cyst_overlap"),
+        cyst_tumor_overlap=_known(cases, "cyst_tumor_overlap"),
+        literal_window_loss=_known(limits, "literal_window_loss"),
+        kidney_dice={name: arm_scores([rows], "dice") for name, rows in kidney.items()},
         tumor_dice=tumor_dice,
-        cyst_fp_ml={name: ArmScores.from_rows(rows, "cyst_fp_ml") for name, rows in tumor.items()},
-        tumor_ml={row["case"]: row["tumor_ml"] for row in first_seed},
+        cyst_fp_ml={name: arm_scores(seeds, "cyst_fp_ml") for name, seeds in tumor.items()},
+        tumor_ml={row["case"]: row["tumor_ml"] for row in next(iter(tumor.values()))[0]},
         hdc_level_dice=levels,
-        hdc_coverage={
-            "hdc": hole_free_reach((2, 3, 5)) > 0,
-            "plain_dilation": hole_free_reach((2, 2, 2)) > 0,
-        },
-        component_dice={
-            "all components": ArmScores.from_rows([cascade], "all components"),
-            "largest component": ArmScores.from_rows([cascade], "tumor_dice"),
-        },
+        hdc_coverage={name: hole_free_reach(rates) > 0 for name, rates in dilations.items()},
+        component_dice={arm: arm_scores([cascade], name) for arm, name in components.items()},
     )
+
+
+def _known(table: pd.DataFrame, column: str) -> list[float]:
+    """The finite values of a column that the table may lack."""
+    values = table.get(column, pd.Series()).astype(float)
+    return values[np.isfinite(values)].to_list()

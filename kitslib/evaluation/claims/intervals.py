@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kitslib.evaluation.claims.evidence import NAN, ArmScores, CaseValues
-from kitslib.evaluation.metrics.statistics import (
-    Estimate,
-    Interval,
-    bootstrap_interval,
-    paired_difference,
-)
+from kitslib.evaluation.claims.evidence import Evidence
+from kitslib.evaluation.metrics.statistics import NAN, Estimate, Interval, paired_difference
 
 Word = Literal["reproduced", "not reproduced", "undecided", "not testable here"]
 WORST: tuple[Word, ...] = ("not reproduced", "not testable here", "undecided", "reproduced")
@@ -48,8 +43,7 @@ class Verdict:
             if not math.isnan(self.ci[0]):
                 numbers += " [{}, {}]".format(*map(_three_decimals, self.ci))
             text = f"{self.measure}: {numbers} {self.unit}".rstrip() + f", n = {self.n}; {self.why}"
-        if self.warning:
-            text += f" ({self.warning})"
+        text += f" ({self.warning})" if self.warning else ""
         return " | ".join([text, *self.also])
 
 
@@ -59,35 +53,19 @@ def missing(measure: str, what: str, unit: str = "") -> Verdict:
     return Verdict(verdict="not testable here", why=why, measure=measure, unit=unit)
 
 
-def unreal(values: CaseValues | None, measure: str, what: str) -> Verdict | None:
-    """Return the verdict where a fact about patients was not measured on patients, else None."""
-    if values is None or not values.values:
-        return missing(measure, what)
-    if not values.synthetic:
-        return None
-    made = "the cohort is synthetic and has what its generator gave it, so it confirms nothing"
-    return Verdict(verdict="not testable here", why=f"{what}: {made}", measure=measure)
-
-
 def gain(
-    arms: Mapping[str, ArmScores], lower: str, higher: str, what: str, synthetic: bool,
-    unit: str = "",
-) -> Verdict:  # fmt: skip
-    """Judge whether `higher` lies above `lower` case by case: their difference against zero."""
+    evidence: Evidence, scores: str, lower: str, higher: str, what: str, unit: str = ""
+) -> Verdict:
+    """Judge whether `higher` lies above `lower` case by case: their difference against zero.
+
+    scores: the field of the evidence that holds both arms; what: its name in words.
+    """
+    arms = getattr(evidence, scores)
     if absent := [name for name in (lower, higher) if name not in arms]:
         return missing(f"difference in {what}", f"{what} of {' and '.join(absent)}", unit)
-    found = paired_difference(arms[lower].by_case(), arms[higher].by_case())
-    where = " on synthetic CT" if synthetic else ""
+    found = paired_difference(arms[lower], arms[higher])
+    where = " on synthetic CT" if evidence.synthetic else ""
     return against(0.0, found, f"difference in {what}{where}, {higher} minus {lower}", unit)
-
-
-def by_at_least(found: Verdict, size: float) -> Verdict:
-    """Ask of a gain above zero that it is at least `size`; undecided where that is left open."""
-    found = reaching(found, size)
-    if found.verdict != "reproduced" or found.value >= size:
-        return found
-    why = f"a gain, but its interval leaves open whether {size:g}"
-    return replace(found, verdict="undecided", why=why)
 
 
 def reaching(found: Verdict, size: float) -> Verdict:
@@ -96,19 +74,6 @@ def reaching(found: Verdict, size: float) -> Verdict:
         return found
     why = f"a gain, but its interval ends below {size:g}"
     return replace(found, verdict="not reproduced", why=why)
-
-
-def nothing_lost(loss: CaseValues | None, measure: str, tolerated: float) -> Verdict:
-    """Judge whether no case loses more than `tolerated`: one that does is a counter-example."""
-    if loss is None or not loss.values:
-        return missing(measure, measure)
-    lost = list(loss.values.values())
-    short = sum(share > tolerated for share in lost)
-    return Verdict(
-        verdict="not reproduced" if short else "reproduced",
-        why=f"cases that lose more than {tolerated:.1%}: {short} of {len(lost)}",
-        measure=measure, value=sum(lost) / len(lost), ci=bootstrap_interval(lost), n=len(lost),
-    )  # fmt: skip
 
 
 def all_of(parts: Sequence[Verdict]) -> Verdict:

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-COLUMNS = (
-    "system", "challenge", "tk_dice", "tumor_dice", "composite", "kits23_dice",
-    "kits23_surface_dice", "note",
-)  # fmt: skip
 # mean scores, named as `score_case` names ours: KiTS19's three, then KiTS23's two, which are means
 # over its three nested classes and no composite; None: not given
 PUBLISHED = pd.DataFrame([
@@ -22,9 +18,10 @@ PUBLISHED = pd.DataFrame([
     ("this paper, before oversampling", "KiTS19", None, 0.45, None, None, None, "15 cases"),
     ("this paper, after oversampling", "KiTS19", None, 0.70, None, None, None,
      "15 cases; approximate"),
-], columns=COLUMNS)  # fmt: skip
+], columns=["system", "challenge", "tk_dice", "tumor_dice", "composite", "kits23_dice",
+            "kits23_surface_dice", "note"])  # fmt: skip
 
 
 def beside_published(ours: Mapping[str, object]) -> pd.DataFrame:
-    """Return our scores, named as in COLUMNS, above the published ones."""
+    """Return our scores, named as in PUBLISHED, above the published ones."""
     return pd.DataFrame([ours, *PUBLISHED.to_dict("records")])

@@ -25,17 +25,16 @@ KITS23_CLASSES: dict[str, tuple[tuple[int, ...], float]] = {  # labels, surface 
 Row = dict[str, str | float]
 
 
-def dice(pred: np.ndarray, truth: np.ndarray, *, empty: float = NAN) -> float:
+def dice(pred: np.ndarray, truth: np.ndarray) -> float:
     """Return the Dice of two masks: twice what they share over what they hold.
 
-    pred, truth: bool, any equal shape. Both empty: `empty`, which is undefined (NaN) in KiTS19 and
-    1 in KiTS23; one empty: 0. Raises ScoreError on unequal shapes.
+    pred, truth: bool of one shape, else ScoreError. NaN where both are empty, 0 where one is.
     """
     if pred.shape != truth.shape:
         raise ScoreError(f"prediction {pred.shape} and truth {truth.shape} must have one shape")
     inside, held = pred != 0, truth != 0
     total = np.count_nonzero(inside) + np.count_nonzero(held)
-    return 2 * np.count_nonzero(inside & held) / total if total else empty
+    return 2 * np.count_nonzero(inside & held) / total if total else NAN
 
 
 def volumes_ml(labels: np.ndarray, spacing: Spacing) -> dict[str, float]:
@@ -43,13 +42,13 @@ def volumes_ml(labels: np.ndarray, spacing: Spacing) -> dict[str, float]:
 
     labels: integers 0..3 (D, H, W); spacing (z, y, x) in mm.
     """
-    counts = np.array([np.count_nonzero(labels == value) for value in range(4)])
-    return _volumes_ml(counts, voxel_ml(spacing))
+    return _volumes_ml([np.count_nonzero(labels == value) for value in range(4)], spacing)
 
 
 def false_positive_ml(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
     """Return the false-positive tumour volume in ml: tumour in the prediction, not in the truth."""
-    return voxel_ml(spacing) * _false_positives(label_counts(pred, truth))
+    counts = label_counts(pred, truth)
+    return voxel_ml(spacing) * int(counts[:, TUMOR].sum() - counts[TUMOR, TUMOR])
 
 
 def cyst_false_positive_ml(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> float:
@@ -86,10 +85,10 @@ def score_case(pred: np.ndarray, truth: np.ndarray, spacing: Spacing, *, case_id
     row["kits23_surface_dice"] = sum(surface.values()) / len(surface)
     row["hd95_kidney_and_masses_mm"] = distances["kidney_and_masses"].hd95_mm()
     row["hd95_tumor_mm"] = distances["tumor"].hd95_mm()
-    for suffix, per_label in (("ml", counts.sum(axis=0)), ("truth_ml", counts.sum(axis=1))):
-        for name, volume in _volumes_ml(per_label, voxel).items():
+    for suffix, axis in (("ml", 0), ("truth_ml", 1)):
+        for name, volume in _volumes_ml(counts.sum(axis=axis).tolist(), spacing).items():
             row[f"{name}_{suffix}"] = volume
-    row["tumor_fp_ml"] = voxel * _false_positives(counts)
+    row["tumor_fp_ml"] = voxel * int(counts[:, TUMOR].sum() - counts[TUMOR, TUMOR])
     row["cyst_fp_ml"] = voxel * int(counts[CYST, TUMOR])
     return row
 
@@ -102,9 +101,7 @@ def match_cases(
     With `subset` truths without a prediction are left out.
     """
     extra, missing = sorted({*predictions} - {*truths}), sorted({*truths} - {*predictions})
-    parts = []
-    if extra:
-        parts.append(f"no truth for {', '.join(extra)}")
+    parts = [f"no truth for {', '.join(extra)}"] if extra else []
     if missing and not subset:
         parts.append(f"no prediction for {', '.join(missing)}")
     if parts:
@@ -117,13 +114,12 @@ def label_counts(pred: np.ndarray, truth: np.ndarray, *, case_id: str = "") -> n
 
     pred, truth: integer labels 0..3 (D, H, W). Raises ScoreError on another shape, type or label.
     """
-    where = f"{case_id}: " if case_id else ""
     try:
         check_masks(pred, truth)
         _check_labels(pred, "prediction")
         _check_labels(truth, "truth")
     except ScoreError as error:
-        raise ScoreError(f"{where}{error}") from None
+        raise ScoreError(f"{case_id}: {error}" if case_id else str(error)) from None
     box = joint_box(pred, truth)
     counts = np.zeros(16, dtype=np.int64)
     for pred_slice, truth_slice in zip(pred[box], truth[box], strict=True):
@@ -139,14 +135,12 @@ def voxel_ml(spacing: Spacing) -> float:
     return z * y * x / 1000
 
 
-def _volumes_ml(counts: np.ndarray, voxel: float) -> dict[str, float]:
-    """Volumes by name, from the number of voxels of each label (4,) and a voxel's volume."""
-    return {
-        "kidney": voxel * int(counts[KIDNEY]),
-        "kidney_and_masses": voxel * int(counts[KIDNEY:].sum()),
-        "tumor": voxel * int(counts[TUMOR]),
-        "cyst": voxel * int(counts[CYST]),
-    }
+def _volumes_ml(counts: Sequence[int], spacing: Spacing) -> dict[str, float]:
+    """Volumes by name, from the number of voxels of each of the four labels."""
+    _, kidney, tumor, cyst = counts
+    voxels = {"kidney": kidney, "kidney_and_masses": kidney + tumor + cyst}
+    voxels |= {"tumor": tumor, "cyst": cyst}
+    return {name: voxel_ml(spacing) * int(number) for name, number in voxels.items()}
 
 
 def _class_dice(counts: np.ndarray, labels: tuple[int, ...], empty: float) -> float:
@@ -156,19 +150,11 @@ def _class_dice(counts: np.ndarray, labels: tuple[int, ...], empty: float) -> fl
     return 2 * shared / total if total else empty
 
 
-def _false_positives(counts: np.ndarray) -> int:
-    """Voxels predicted as tumour that are something else."""
-    return int(counts[:, TUMOR].sum() - counts[TUMOR, TUMOR])
-
-
 def _check_labels(labels: np.ndarray, what: str) -> None:
     if labels.dtype.kind not in "ui":
-        raise ScoreError(
-            f"{what} must hold whole-number labels 0..3, got {labels.dtype}: read it as a label map"
-        )
+        got = f"got {labels.dtype}: read it as a label map"
+        raise ScoreError(f"{what} must hold whole-number labels 0..3, {got}")
     if labels.size and (labels.max() > CYST or labels.min() < 0):
         found = sorted(set(np.unique(labels).tolist()) - {0, 1, 2, 3})
-        raise ScoreError(
-            f"{what} has the labels {found[:5]}; known are 0 background, 1 kidney, 2 tumour, "
-            "3 cyst: map them to these first"
-        )
+        known = "0 background, 1 kidney, 2 tumour, 3 cyst: map them to these first"
+        raise ScoreError(f"{what} has the labels {found[:5]}; known are {known}")

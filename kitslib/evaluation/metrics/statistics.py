@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from numpy.random import Generator, default_rng
+from numpy.typing import ArrayLike
 from scipy import stats
 
 SMALL = 10  # cases, below which a number comes with a warning
@@ -13,7 +16,6 @@ RESAMPLES, SEED = 10_000, 0
 LEVEL = 0.95
 NAN = float("nan")
 Interval = tuple[float, float]
-Values = np.ndarray | Sequence[float] | Sequence[Sequence[float]]
 ByCase = Mapping[str, float | Sequence[float]]
 
 
@@ -28,6 +30,10 @@ class Estimate:
     undefined: int
     warning: str
 
+    def row(self, name: str) -> dict[str, float]:
+        """Return the value as `name`, and `low`, `high` and `n`, for a row of a table."""
+        return {name: self.value, "low": self.ci[0], "high": self.ci[1], "n": self.n}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference(Estimate):
@@ -38,7 +44,7 @@ class PairedDifference(Estimate):
     effect_ci: Interval
 
 
-def estimate(values: Values) -> Estimate:
+def estimate(values: ArrayLike) -> Estimate:
     """Return the mean over cases (and seeds), its bootstrap interval, counts and a warning.
 
     values: (cases,) or (seeds, cases); a case that is NaN in any seed is undefined.
@@ -47,101 +53,90 @@ def estimate(values: Values) -> Estimate:
     kept = _defined(matrix)
     cases = kept.shape[1]
     return Estimate(
-        value=float(kept.mean()) if kept.size else NAN,
-        ci=bootstrap_interval(kept),
-        n=cases,
-        seeds=matrix.shape[0],
-        undefined=matrix.shape[1] - cases,
-        warning=small_sample_warning(cases),
-    )
+        value=float(kept.mean()) if kept.size else NAN, ci=bootstrap_interval(kept), n=cases,
+        seeds=len(matrix), undefined=matrix.shape[1] - cases, warning=small_sample_warning(cases),
+    )  # fmt: skip
 
 
-def bootstrap_interval(values: Values) -> Interval:
+def bootstrap_interval(values: ArrayLike) -> Interval:
     """Return the bootstrap 95 % interval of the mean over cases, or over seeds and cases.
 
     values: (cases,) or (seeds, cases); cases that hold a NaN are left out. Cases are drawn with
-    replacement and, where there are several seeds, seeds too and independently, since every seed
-    scores the same cases. With fewer than two cases the interval is (nan, nan).
-
-    Percentile bootstrap with levels widened by the t quantile: for Dice-like values the plain
-    percentiles of 5 cases cover the mean in 81 % of trials, these in 89 %; from 40 cases on they
-    agree. Sources: Hesterberg, arXiv 1411.5279 (expanded percentile); Owen 2007, doi
-    10.1214/07-AOAS122 (both factors resampled).
+    replacement, and seeds too and independently, since every seed scores the same cases. With
+    fewer than two cases the interval is (nan, nan). The levels of the percentiles are widened by
+    the t quantile: for Dice-like values the plain ones cover the mean of 5 cases in 81 % of
+    trials, these in 89 %; from 40 cases on they agree. Sources: Hesterberg, arXiv 1411.5279
+    (expanded percentile); Owen 2007, doi 10.1214/07-AOAS122 (both factors resampled).
     """
     matrix = _defined(_matrix(values))
-    cases, draws = matrix.shape[1], np.random.default_rng(SEED)
+    cases, draws = matrix.shape[1], default_rng(SEED)
     picked = draws.integers(0, max(cases, 1), size=(RESAMPLES, cases))
     return _percentiles(_resampled_means(matrix, picked, draws), cases)
 
 
-def paired_difference(a: Values | ByCase, b: Values | ByCase) -> PairedDifference:
+def paired_difference(a: ArrayLike | ByCase, b: ArrayLike | ByCase) -> PairedDifference:
     """Compare two arms on the same cases: mean of b - a, paired bootstrap, Wilcoxon test, effect.
 
-    a, b: (cases,) or (seeds, cases) in one case order, or mappings from case id to a value or one
-    per seed, aligned by id. A case that is missing or NaN in either arm is left out and counted.
-    Cases are resampled together, seeds in each arm on their own (equal seeds are not a pair). The
+    a, b: (cases,) or (seeds, cases) in one case order; or, aligned by case id, tables (seeds,
+    cases) or mappings to a value or one per seed. A case that is missing or NaN in either arm is
+    left out and counted. Cases are resampled together, seeds in each arm on their own. The
     Wilcoxon test and the rank-biserial effect, (W+ - W-) / (W+ + W-) in [-1, 1], use each case's
     mean over seeds. Raises ValueError on unequal case counts. Source of the effect: Kerby 2014,
     doi 10.2466/11.IT.3.1.
     """
     first, second, lost = _aligned(a, b)
-    defined = ~(np.isnan(first).any(axis=0) | np.isnan(second).any(axis=0))
+    defined = ~np.isnan(np.concatenate([first, second])).any(axis=0)
     first, second = first[:, defined], second[:, defined]
     cases, seeds = first.shape[1], min(len(first), len(second))
     difference = second.mean(axis=0) - first.mean(axis=0)  # (cases,)
-    draws = np.random.default_rng(SEED)
+    draws = default_rng(SEED)
     picked = draws.integers(0, max(cases, 1), size=(RESAMPLES, cases))
     shift = _resampled_means(second, picked, draws) - _resampled_means(first, picked, draws)
+    notes = [small_sample_warning(cases)]
+    if seeds < 2:
+        notes.append("one seed in an arm: the interval leaves out how much training itself varies")
+    if lost:
+        notes.append(f"{_cases(lost)} scored in one arm only, left out")
     return PairedDifference(
-        value=float(difference.mean()) if cases else NAN,
-        ci=_percentiles(shift, cases),
-        n=cases,
-        seeds=seeds,
-        undefined=int((~defined).sum()) + lost,
-        warning=_pair_warning(cases, seeds, lost),
-        p=_wilcoxon_p(difference),
+        value=float(difference.mean()) if cases else NAN, ci=_percentiles(shift, cases), n=cases,
+        seeds=seeds, undefined=int((~defined).sum()) + lost,
+        warning="; ".join(filter(None, notes)), p=_wilcoxon_p(difference),
         effect=float(_rank_biserial(difference[None])[0]) if cases else NAN,
         effect_ci=_percentiles(_rank_biserial(difference[picked]), cases),
-    )
+    )  # fmt: skip
 
 
 def compare_arms(
-    arms: Mapping[str, Values | ByCase], pairs: Sequence[tuple[str, str]]
-) -> list[dict[str, object]]:
-    """Return one row per pair (reference, arm), with Holm's correction over all of them.
+    arms: Mapping[str, ArrayLike | ByCase], pairs: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
+    """Return a row per pair (reference, arm) on the cases of both, Holm's correction over all.
 
-    Keys: `arm`, `reference`, `difference`, `lo`, `hi`, `p`, `p_holm`, `effect`, `effect_lo`,
+    Columns: `arm`, `reference`, `difference`, `lo`, `hi`, `p`, `p_holm`, `effect`, `effect_lo`,
     `effect_hi`, `n`, `seeds`, `warning`. Raises ValueError for an arm that is not there.
     """
+    if absent := set().union(*pairs) - set(arms):
+        raise ValueError(f"pairs name {sorted(absent)}; the arms are {sorted(arms)}")
+    columns = "arm reference difference lo hi p effect effect_lo effect_hi n seeds warning"
     rows = []
     for reference, name in pairs:
-        if absent := {reference, name} - set(arms):
-            raise ValueError(
-                f"pairs name {', '.join(sorted(absent))}; the arms are {', '.join(sorted(arms))}"
-            )
         d = paired_difference(arms[reference], arms[name])
-        rows.append({
-            "arm": name, "reference": reference, "difference": d.value, "lo": d.ci[0],
-            "hi": d.ci[1], "p": d.p, "p_holm": NAN, "effect": d.effect,
-            "effect_lo": d.effect_ci[0], "effect_hi": d.effect_ci[1], "n": d.n,
-            "seeds": d.seeds, "warning": d.warning,
-        })  # fmt: skip
-    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = float(p_holm)
-    return rows
+        effects = d.value, *d.ci, d.p, d.effect, *d.effect_ci
+        rows.append((name, reference, *effects, d.n, d.seeds, d.warning))
+    table = pd.DataFrame(rows, columns=columns.split())
+    table.insert(6, "p_holm", holm(table["p"]))
+    return table
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Return Holm's step-down adjusted p-values in the given order; NaN stays, and is no test.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
     """
     p = np.asarray(p_values, dtype=float)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    adjusted = np.full(p.shape, NAN)
-    steps = p[order] * np.arange(order.size, 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    order = np.argsort(p, kind="stable")  # NaN last
+    tests_left = np.count_nonzero(~np.isnan(p)) - np.arange(p.size)
+    adjusted = np.empty(p.shape)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * tests_left), 1.0)
     return adjusted
 
 
@@ -156,31 +151,19 @@ def wilson_interval(hits: int, n: int) -> Interval:
 
 def small_sample_warning(n: int) -> str:
     """Return a plain sentence when a number rests on fewer than SMALL cases, else an empty one."""
-    if n >= SMALL:
-        return ""
-    return f"only {_cases(n)}: the interval is rough and other cases could change the answer"
-
-
-def _pair_warning(cases: int, seeds: int, lost: int) -> str:
-    parts = [small_sample_warning(cases)]
-    if seeds < 2:
-        parts.append("one seed in an arm: the interval leaves out how much training itself varies")
-    if lost:
-        parts.append(f"{_cases(lost)} scored in one arm only, left out")
-    return "; ".join(filter(None, parts))
+    text = f"only {_cases(n)}: the interval is rough and other cases could change the answer"
+    return text if n < SMALL else ""
 
 
 def _cases(n: int) -> str:
     return "1 case" if n == 1 else f"{n} cases"
 
 
-def _matrix(values: Values) -> np.ndarray:
+def _matrix(values: ArrayLike) -> np.ndarray:
     """float64 (seeds, cases)."""
     matrix = np.atleast_2d(np.asarray(values, dtype=float))
     if matrix.ndim != 2:
-        raise ValueError(
-            f"values must have the shape (cases,) or (seeds, cases), got {matrix.shape}"
-        )
+        raise ValueError(f"values must be of shape (cases,) or (seeds, cases), got {matrix.shape}")
     return matrix
 
 
@@ -189,28 +172,24 @@ def _defined(matrix: np.ndarray) -> np.ndarray:
     return matrix[:, ~np.isnan(matrix).any(axis=0)]
 
 
-def _aligned(a: Values | ByCase, b: Values | ByCase) -> tuple[np.ndarray, np.ndarray, int]:
+def _aligned(a: ArrayLike | ByCase, b: ArrayLike | ByCase) -> tuple[np.ndarray, np.ndarray, int]:
     """Both arms as (seeds, cases) over the same cases, and how many cases only one of them has."""
+    a, b = (arm.to_dict("list") if isinstance(arm, pd.DataFrame) else arm for arm in (a, b))
     if isinstance(a, Mapping) != isinstance(b, Mapping):
-        raise ValueError(
-            "both arms must be mappings from case id to value, or both arrays in one case order"
-        )
+        raise ValueError("arms must both map case ids to values, or both be arrays in one order")
     lost = 0
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
+    if isinstance(a, Mapping):
         shared, lost = sorted(a.keys() & b.keys()), len(a.keys() ^ b.keys())
         a = np.array([np.atleast_1d(a[case]) for case in shared], dtype=float).T
         b = np.array([np.atleast_1d(b[case]) for case in shared], dtype=float).T
     first, second = _matrix(a), _matrix(b)
     if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"arms must score the same cases, got {first.shape[1]} and {second.shape[1]} of them"
-        )
+        counts = f"{first.shape[1]} and {second.shape[1]}"
+        raise ValueError(f"arms must score the same cases, got {counts} of them")
     return first, second, lost
 
 
-def _resampled_means(
-    matrix: np.ndarray, picked: np.ndarray, draws: np.random.Generator
-) -> np.ndarray:
+def _resampled_means(matrix: np.ndarray, picked: np.ndarray, draws: Generator) -> np.ndarray:
     """Mean (n,) of each resample: the cases picked (n, cases), and as many seeds, drawn anew."""
     seeds, cases = matrix.shape
     if cases == 0:

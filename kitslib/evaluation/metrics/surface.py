@@ -16,9 +16,8 @@ Spacing = tuple[float, float, float]
 Corner = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, with which one edge-connected
-# group of corners is cut off a unit cube. Any other configuration is one of these six turned or
-# mirrored, or several side by side.
+# Marching cubes: the triangles, as area vectors (z, y, x) in eighths, that cut an edge-connected
+# group of corners off a unit cube. All others are these six turned or mirrored, or side by side.
 CUT_OFF: dict[tuple[Corner, ...], list[Corner]] = {
     ((0, 0, 0),): [(1, 1, 1)],
     ((0, 0, 0), (0, 0, 1)): [(2, 2, 0), (2, 2, 0)],
@@ -33,7 +32,7 @@ class ScoreError(ValueError):
     """Two masks, label maps or spacings that cannot be scored against each other."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SurfaceDistances:
     """For every surface element of two masks its area in mm² and its distance to the other one.
 
@@ -51,18 +50,16 @@ class SurfaceDistances:
         `empty` is the value where both masks are empty. Source: Nikolov et al., arXiv 1809.04430.
         """
         total = self.pred_area.sum() + self.truth_area.sum()
-        if total == 0:
-            return empty
         pred_near = self.pred_area[self.pred_mm <= tolerance_mm].sum()
         truth_near = self.truth_area[self.truth_mm <= tolerance_mm].sum()
-        return float((pred_near + truth_near) / total)
+        return float((pred_near + truth_near) / total) if total else empty
 
     def hd95_mm(self) -> float:
         """Return the 95th percentile of the distance by area, the larger direction; NaN: empty."""
         if self.pred_mm.size == 0 or self.truth_mm.size == 0:
             return NAN
-        pred_mm = _area_percentile(self.pred_mm, self.pred_area)
-        return max(pred_mm, _area_percentile(self.truth_mm, self.truth_area))
+        sides = (self.pred_mm, self.pred_area), (self.truth_mm, self.truth_area)
+        return max(_area_percentile(*side) for side in sides)
 
 
 def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> SurfaceDistances:
@@ -74,18 +71,14 @@ def surface_distances(pred: np.ndarray, truth: np.ndarray, spacing: Spacing) -> 
     definition KiTS23 uses.
     """
     check_masks(pred, truth)
-    spacing = check_spacing(spacing)
-    box = joint_box(pred, truth)
+    spacing, box = check_spacing(spacing), joint_box(pred, truth)
     areas = _element_areas(spacing)
     pred_at, pred_codes = _elements(pred[box])
     truth_at, truth_codes = _elements(truth[box])
-    corners = tuple(side.stop - side.start + 1 for side in box)
-    return SurfaceDistances(
-        pred_mm=_nearest_mm(pred_at, truth_at, corners, spacing),
-        pred_area=areas[pred_codes],
-        truth_mm=_nearest_mm(truth_at, pred_at, corners, spacing),
-        truth_area=areas[truth_codes],
-    )
+    shape = tuple(length + 1 for length in pred[box].shape)
+    pred_mm = _nearest_mm(pred_at, truth_at, shape, spacing)
+    truth_mm = _nearest_mm(truth_at, pred_at, shape, spacing)
+    return SurfaceDistances(pred_mm, areas[pred_codes], truth_mm, areas[truth_codes])
 
 
 def joint_box(pred: np.ndarray, truth: np.ndarray) -> Box:
@@ -97,10 +90,9 @@ def joint_box(pred: np.ndarray, truth: np.ndarray) -> Box:
 def check_masks(pred: np.ndarray, truth: np.ndarray) -> None:
     """Raise ScoreError unless both are volumes (D, H, W) of one shape."""
     if pred.ndim != 3 or pred.shape != truth.shape:
-        raise ScoreError(
-            f"prediction {pred.shape} and truth {truth.shape} must be volumes (D, H, W) on one "
-            "grid: bring the prediction back to the truth's own geometry before scoring"
-        )
+        got = f"prediction {pred.shape} and truth {truth.shape}"
+        fix = "bring the prediction back to the truth's own geometry before scoring"
+        raise ScoreError(f"{got} must be volumes (D, H, W) on one grid: {fix}")
 
 
 def check_spacing(spacing: Spacing) -> Spacing:
@@ -117,15 +109,10 @@ def _elements(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A code's bits are those voxels, the first (lowest z, y, x) being bit 7. Slice by slice, to
     stay in the processor's cache.
     """
-    depth, rows, columns = mask.shape
-    above = np.zeros((rows + 1, columns + 1), dtype=np.uint8)
-    positions, codes = [], []
-    for z in range(depth + 1):
-        below = np.zeros((rows + 2, columns + 2), dtype=np.uint8)
-        if z < depth:
-            below[1:-1, 1:-1] = mask[z]
-        below = below[:, 1:] | below[:, :-1] << 1
-        below = below[1:] | below[:-1] << 2
+    above, positions, codes = 0, [], []
+    for z, plane in enumerate(np.pad(mask, 1).astype(np.uint8)[1:]):
+        pairs = plane[:, 1:] | plane[:, :-1] << 1
+        below = pairs[1:] | pairs[:-1] << 2
         code = (below | above << 4).ravel()
         at = np.flatnonzero((code != 0) & (code != 255))
         positions.append(at + z * code.size)
@@ -173,23 +160,19 @@ def _triangles() -> tuple[np.ndarray, ...]:
     The fewer corners (inside or outside) are the ones cut off, group by group. Source: marching
     cubes, Lorensen and Cline 1987, which settles ambiguous faces by cutting off the fewer corners.
     """
-    shapes = dict(_turned_shapes())
-    everything = list(product((0, 1), repeat=3))
+    cube = list(product((0, 1), repeat=3))
+    shapes = {}  # CUT_OFF in all 48 orientations of the cube
+    turns = list(product(permutations(range(3)), cube))
+    for (corners, vectors), ((a, b, c), flip) in product(CUT_OFF.items(), turns):
+        turned = frozenset((p[a] ^ flip[0], p[b] ^ flip[1], p[c] ^ flip[2]) for p in corners)
+        shapes[turned] = [(v[a], v[b], v[c]) for v in vectors]
     table = []
     for code in range(256):
-        inside = {corner for bit, corner in enumerate(everything) if code >> (7 - bit) & 1}
-        fewer = inside if len(inside) <= 4 else set(everything) - inside
+        inside = {corner for bit, corner in enumerate(cube) if code >> (7 - bit) & 1}
+        fewer = inside if len(inside) <= 4 else set(cube) - inside
         vectors = [vector for group in _groups(fewer) for vector in shapes[group]]
         table.append(np.array(vectors, dtype=float).reshape(-1, 3) / 8)
     return tuple(table)
-
-
-def _turned_shapes() -> Iterator[tuple[frozenset[Corner], list[Corner]]]:
-    """The six shapes of CUT_OFF in all 48 orientations of the cube."""
-    for corners, vectors in CUT_OFF.items():
-        for (a, b, c), flip in product(permutations(range(3)), product((0, 1), repeat=3)):
-            turned = frozenset((p[a] ^ flip[0], p[b] ^ flip[1], p[c] ^ flip[2]) for p in corners)
-            yield turned, [(v[a], v[b], v[c]) for v in vectors]
 
 
 def _groups(corners: set[Corner]) -> Iterator[frozenset[Corner]]:

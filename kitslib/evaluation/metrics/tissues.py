@@ -7,10 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from kitslib.evaluation.metrics.overlap import histogram_overlap
-from kitslib.evaluation.metrics.statistics import estimate
+from kitslib.evaluation.metrics.statistics import NAN, estimate
 
+LOW, HIGH, WIDTH = -150.0, 350.0, 10.0  # of the histogram's bins, in HU
+FEWEST = 100  # voxels that a histogram needs
 PAIRS = (("kidney", "cyst"), ("cyst", "tumor"), ("kidney", "tumor"), ("kidney", "fat"))
+
+
+def histogram_overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the area that two normalised histograms share: 1 for the same values, 0 for none.
+
+    first, second: HU of any shape, clipped to [LOW, HIGH]; NaN when one has fewer than 100 values.
+    """
+    if min(first.size, second.size) < FEWEST:
+        return NAN
+    bins = np.arange(LOW, HIGH + WIDTH, WIDTH)
+    counts = [np.histogram(np.clip(values, LOW, HIGH), bins)[0] for values in (first, second)]
+    return float(np.minimum(counts[0] / first.size, counts[1] / second.size).sum())
 
 
 def hu_overlaps(hu: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -18,9 +31,8 @@ def hu_overlaps(hu: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     hu: HU of kidney, tumor, cyst and fat, of any shape; nothing is returned where there is none.
     """
-    if not hu:
-        return {}
-    return {f"{one}_{other}_overlap": histogram_overlap(hu[one], hu[other]) for one, other in PAIRS}
+    pairs = PAIRS if hu else ()
+    return {f"{one}_{other}_overlap": histogram_overlap(hu[one], hu[other]) for one, other in pairs}
 
 
 def pooled_hu(cases: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -40,12 +52,10 @@ def overlap_rows(
     cases: rows that hold what `hu_overlaps` gives, or nothing of it. pooled: HU over all cases.
     Keys: pair, mean, low, high, n, pooled; NaN where no case has enough of both.
     """
-    rows = []
-    none = np.empty(0)
+    rows, none = [], np.empty(0)
     for one, other in PAIRS:
-        mean = estimate([case.get(f"{one}_{other}_overlap", np.nan) for case in cases])
+        pair = f"{one} and {other}".replace("tumor", "tumour")
+        mean = estimate([case.get(f"{one}_{other}_overlap", NAN) for case in cases])
         together = histogram_overlap(pooled.get(one, none), pooled.get(other, none))
-        row = {"pair": f"{one} and {other}".replace("tumor", "tumour"), "mean": mean.value}
-        low, high = mean.ci
-        rows.append(row | {"low": low, "high": high, "n": mean.n, "pooled": together})
+        rows.append({"pair": pair} | mean.row("mean") | {"pooled": together})
     return rows

@@ -1,4 +1,4 @@
-"""Where in the cascade a case's tumour was lost."""
+"""Where the cascade loses a case's tumour, and whether its probabilities are right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,32 @@ from collections.abc import Mapping
 import numpy as np
 
 from kitslib.evaluation.metrics.scores import false_positive_ml
-from kitslib.evaluation.metrics.surface import Spacing
+from kitslib.evaluation.metrics.surface import NAN, Spacing
+
+BINS = 10  # of the probability, of equal width
+
+
+def calibration_counts(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return (3, BINS) sums over voxels by probability: voxels, probabilities, truths.
+
+    probability: 0..1, truth: boolean, of one shape, else ValueError. Sums of cases may be added.
+    """
+    if probability.shape != truth.shape:
+        got = f"{probability.shape} and {truth.shape}"
+        raise ValueError(f"calibration: expected one shape, got {got}")
+    p = probability.ravel().astype(np.float64)
+    which = np.minimum((p * BINS).astype(int), BINS - 1)
+    columns = np.ones_like(p), p, truth.ravel()
+    return np.stack([np.bincount(which, weights, BINS) for weights in columns])
+
+
+def calibration_error(counts: np.ndarray) -> float:
+    """Return the expected calibration error: mean distance of probability and frequency by voxel.
+
+    counts: from `calibration_counts`; NaN without voxels. Source: Naeini et al., AAAI 2015.
+    """
+    number, claimed, true = counts
+    return float(np.abs(claimed - true).sum() / number.sum()) if number.sum() else NAN
 
 
 def tumor_losses(
@@ -25,10 +50,9 @@ def tumor_losses(
     outside = true & (kidney == 0) & ~kept
     unseen = true & ~outside & (tumor == 0)
     dropped = true & ~outside & ~unseen & ~kept
-    steps = {"outside_kidney": outside, "not_seen": unseen, "dropped": dropped}
-    row = {}
-    for name, mask in (steps | {"found": true & kept}).items():
-        row[name] = float(mask.sum()) / total if total else float("nan")
+    masks = {"outside_kidney": outside, "not_seen": unseen, "dropped": dropped}
+    masks["found"] = true & kept
+    row = {name: float(mask.sum()) / total if total else NAN for name, mask in masks.items()}
     return row | {"false_ml": false_positive_ml(labels, truth, spacing)}
 
 
