@@ -63,15 +63,9 @@ class Level(nn.Sequential):
     """As many `ConvUnit`s as there are dilations; the first changes the channel count."""
 
     def __init__(
-        self,
-        dims: int,
-        channels: int,
-        out: int,
-        *,
-        dilations: Sequence[int],
-        kernel: int = 3,
+        self, dims: int, channels: int, out: int, *, dilations: Sequence[int], kernel: int = 3,
         norm: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         for dilation in dilations:
             options = {"kernel": kernel, "dilation": dilation, "norm": norm}

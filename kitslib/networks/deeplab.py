@@ -73,14 +73,9 @@ class DeepLabV3Plus(TumorNetwork):
     """
 
     def __init__(
-        self,
-        *,
-        dims: Literal["2d", "2.5d", "3d"] = "2.5d",
-        slices: int = 5,
-        out_channels: int = 1,
-        widths: Sequence[int] = (16, 32, 64, 128, 256),
-        norm: bool = False,
-    ) -> None:
+        self, *, dims: Literal["2d", "2.5d", "3d"] = "2.5d", slices: int = 5, out_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(dims, slices, widths, least=STRIDES, halvings=STRIDES)
         self.encoder, features = nn.ModuleList(), widths[STRIDES - 1]
         for level, (channels, out) in enumerate(pairwise((self.in_channels, *widths))):

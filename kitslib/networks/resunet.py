@@ -33,16 +33,10 @@ class ResUNet3D(AnySize):
     """
 
     def __init__(
-        self,
-        *,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        widths: Sequence[int] = (16, 32, 64, 128, 256),
-        norm: bool = False,
-        dropout: float = 0.3,
-        residual: bool = True,
-        deep_supervision: bool = True,
-    ) -> None:
+        self, *, in_channels: int = 1, out_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False, dropout: float = 0.3,
+        residual: bool = True, deep_supervision: bool = True,
+    ) -> None:  # fmt: skip
         if len(widths) != 5:
             raise ValueError(f"widths: expected 5 channel counts, got {tuple(widths)}")
         w1, w2, w3, w4, w5 = widths

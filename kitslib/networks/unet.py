@@ -24,14 +24,9 @@ class UNet(TumorNetwork):
     """
 
     def __init__(
-        self,
-        *,
-        dims: Literal["2d", "2.5d", "3d"] = "2.5d",
-        slices: int = 5,
-        out_channels: int = 1,
-        widths: Sequence[int] = (16, 32, 64, 128, 256),
-        norm: bool = False,
-    ) -> None:
+        self, *, dims: Literal["2d", "2.5d", "3d"] = "2.5d", slices: int = 5, out_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(dims, slices, widths, least=2, halvings=len(widths) - 1)
         self.encoder, self.pool = nn.ModuleList(), MAX_POOL[self.axes](2)
         self.up, self.decoder = nn.ModuleList(), nn.ModuleList()

@@ -31,18 +31,9 @@ class EncoderLevel(nn.Module):
     """Halve, weigh channels, join the image of this scale, convolve with a residual sum, dilate."""
 
     def __init__(
-        self,
-        dims: int,
-        channels: int,
-        out: int,
-        *,
-        convs: int,
-        norm: bool,
-        image: int,
-        multi_scale: bool,
-        se: bool,
-        dilations: Sequence[int] | None,
-    ) -> None:
+        self, dims: int, channels: int, out: int, *, convs: int, norm: bool, image: int,
+        multi_scale: bool, se: bool, dilations: Sequence[int] | None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.down = DownUnit(dims, channels, out, norm=norm)
         self.se = SqueezeExcite(out) if se else nn.Identity()
@@ -91,21 +82,12 @@ class VNet(TumorNetwork):
     """
 
     def __init__(
-        self,
-        *,
-        dims: Literal["2d", "2.5d", "3d"] = "2.5d",
-        slices: int = 5,
-        out_channels: int = 1,
-        widths: Sequence[int] = (16, 32, 64, 128, 256),
-        norm: bool = False,
-        multi_scale: bool = False,
-        se: bool = False,
-        attention: bool = False,
-        attention_gate: Literal["concat", "additive"] = "concat",
-        hdc: bool = False,
-        hdc_level: int | Literal["bottom"] = "bottom",
-        hdc_dilations: Sequence[int] = (2, 3, 5),
-    ) -> None:
+        self, *, dims: Literal["2d", "2.5d", "3d"] = "2.5d", slices: int = 5, out_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False,
+        multi_scale: bool = False, se: bool = False, attention: bool = False,
+        attention_gate: Literal["concat", "additive"] = "concat", hdc: bool = False,
+        hdc_level: int | Literal["bottom"] = "bottom", hdc_dilations: Sequence[int] = (2, 3, 5),
+    ) -> None:  # fmt: skip
         bottom = len(widths) - 1
         super().__init__(dims, slices, widths, least=3, halvings=bottom)
         if attention_gate not in GATES:
