@@ -150,8 +150,9 @@ def test_each_mechanism_stands_alone_once() -> None:
 def test_the_levels_differ_in_the_level_alone() -> None:
     rows = [arm(name) for name in ARM_GROUPS["levels"]]
     assert [row.hdc_level for row in rows] == [0, 1, 2, 3, None]
-    assert all(replace(row, name="hdc", description=rows[-1].description, reference=rows[-1].reference, hdc_level=None) == rows[-1]
-               for row in rows)  # fmt: skip
+    words = {f: getattr(rows[-1], f) for f in ("name", "description", "reference")}
+    for row in rows:
+        assert replace(row, **words, hdc_level=None) == rows[-1]
 
 
 def test_the_groups_hold_every_arm() -> None:
@@ -309,7 +310,8 @@ def test_an_arm_is_compared_with_the_nearest_that_was_trained() -> None:
     assert compared_pairs(["full"]) == []
     pairs = compared_pairs(["baseline", "se", "hdc", "plain_dilation", "full"])
     assert pairs == [
-        ("baseline", "se"), ("se", "hdc"), ("hdc", "plain_dilation"), ("hdc", "full"), ("baseline", "full"),
+        ("baseline", "se"), ("se", "hdc"), ("hdc", "plain_dilation"), ("hdc", "full"),
+        ("baseline", "full"),
     ]  # fmt: skip
     every = compared_pairs(list(ARMS))
     assert {arm for _, arm in every} == set(ARMS) - {"baseline"} and len(every) == len(ARMS)

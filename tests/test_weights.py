@@ -1,4 +1,4 @@
-"""The networks that come with the package: small, made by a command that is told, and of use on a real CT."""
+"""The networks that come with the package: small, their command known, of use on real CT."""
 
 from __future__ import annotations
 
