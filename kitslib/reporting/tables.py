@@ -61,4 +61,4 @@ def _cell(value: Any, digits: int) -> str:
     if value is None:
         return "–"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number(value, digits) if is_number else setting(value)
+    return (number(value, digits) or "") if is_number else setting(value)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Triple = tuple[float, float, float]
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]
 
 SNAP = 1e-6  # voxels; positions nearer than this to a voxel centre are that centre
 

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 NAN = float("nan")
 Spacing = tuple[float, float, float]
 Corner = tuple[int, int, int]
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]
 
 # Marching cubes: the triangles, as area vectors (z, y, x) in eighths, that cut an edge-connected
 # group of corners off a unit cube. All others are these six turned or mirrored, or side by side.

@@ -71,12 +71,12 @@ def learning_curves(histories: Mapping[str, Any]) -> Figure:
 
 
 def _curve(ax: Axes, frame: pd.DataFrame, column: str, style: dict[str, str]) -> None:
-    if "seed" in frame and frame["seed"].nunique() > 1:
+    if "seed" in frame and len(set(frame["seed"])) > 1:
         thin = {**style, "label": None, "linewidth": 0.8, "alpha": 0.45}
         for _, one in frame.groupby("seed"):
             ax.plot(one["epoch"], one[column], **thin)
-        frame = frame.groupby("epoch", as_index=False)[column].mean()
-    ax.plot(frame["epoch"], frame[column], **style, marker="o" if len(frame) < 3 else None)
+    means = frame.groupby("epoch")[column].mean()
+    ax.plot(means.index, means, **style, marker="o" if len(means) < 3 else None)
 
 
 def dice_strip(
@@ -123,7 +123,7 @@ def forest(effects: Any, *, xlabel: str = "difference in Dice") -> Axes:
         ax.plot((one["low"], one["high"]), [row] * 2, color=color, linewidth=2.4, **ROUND)
         ax.scatter([one["effect"]], [row], color=face, edgecolor=color, **mark)
         words = f"{one['effect']:+.3f}  [{_bound(one['low'])}, {_bound(one['high'])}]"
-        if pd.notna(one.get("n")):
+        if bool(pd.notna(one.get("n"))):
             words += f"  n = {int(one['n'])}"
         ax.annotate(words.replace("-", "−"), (1.01, row), fontsize=8.5, **BESIDE)
     name_rows(ax, frame["label"])

@@ -269,7 +269,7 @@ def _align_words(table: Tag) -> None:
 
 def _order_headings(soup: BeautifulSoup) -> None:
     """One h1 (the band's), no level left out, anchors, and two levels of them in the contents."""
-    level, used, contents = 1, {tag["id"] for tag in soup.select("[id]")}, soup.new_tag("ul")
+    level, used, contents = 1, {str(tag["id"]) for tag in soup.select("[id]")}, soup.new_tag("ul")
     for heading in soup.select_one("main").find_all(re.compile("^h[1-6]$")):
         level = min(max(int(heading.name[1]), 2), level + 1)
         heading.name = f"h{level}"

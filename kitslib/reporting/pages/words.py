@@ -58,7 +58,7 @@ def interval(bounds: Any, digits: int | None = None) -> str | None:
 
 
 def _bound(value: float, digits: int | None) -> str:
-    shown = number(value, digits)
+    shown = number(value, digits) or ""
     if abs(value) > 1e-6 and not set(shown) & set("123456789"):
         return f"{value:.1g}".replace("-", "−")
     return shown
