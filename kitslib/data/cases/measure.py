@@ -1,7 +1,5 @@
 """What one forward pass over a file tells, slab by slab, so that a check needs little memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,7 +13,7 @@ from kitslib.data.cases.nifti import VolumeStream, open_volume
 _POINTS_PER_SLAB = 100_000  # enough for a median; bounds the memory of a file full of labels
 
 
-@dataclass(kw_only=True)
+@dataclass
 class VolumeFacts:
     """What is known of a file after it was read once; `key` is equal for equal voxels."""
 
@@ -23,7 +21,7 @@ class VolumeFacts:
     geometry: Geometry
     stored_type: str
     zooms: tuple[float, ...]
-    form: str  # sform, qform or none
+    qform_only: bool
     low: float = np.inf
     high: float = -np.inf
     nonfinite: int = 0
@@ -33,14 +31,10 @@ class VolumeFacts:
     @classmethod
     def of(cls, stream: VolumeStream) -> Self:
         """The facts of a header."""
-        form = "sform" if int(stream.header["sform_code"]) > 0 else "qform"
-        return cls(
-            name=stream.name,
-            geometry=stream.geometry,
-            stored_type=str(stream.dtype.newbyteorder("=")),
-            zooms=tuple(map(float, stream.header.get_zooms()[:3])),
-            form="none" if stream.geometry.orientation_assumed else form,
-        )
+        header, geometry = stream.header, stream.geometry
+        stored_type, zooms = str(stream.dtype.newbyteorder("=")), header.get_zooms()[:3]
+        qform_only = int(header["sform_code"]) <= 0 and not geometry.orientation_assumed
+        return cls(stream.name, geometry, stored_type, tuple(map(float, zooms)), qform_only)
 
     def add(self, values: np.ndarray) -> None:
         """Widen the range by a slab; NaN and infinities are counted and left out."""
@@ -70,7 +64,7 @@ class VolumeFacts:
         return self.low < 0 and self.high - self.low > 200
 
 
-@dataclass(kw_only=True)
+@dataclass
 class LabelFacts(VolumeFacts):
     """A label map: voxels per value, its slices, and where its foreground lies in the file.
 
@@ -91,7 +85,7 @@ class LabelFacts(VolumeFacts):
         return self.geometry.volumes_ml(self.counts)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ImagingFacts(VolumeFacts):
     """A CT: its median HU under kidney and tumour of a label map on the same grid (else None)."""
 
