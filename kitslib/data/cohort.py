@@ -39,7 +39,6 @@ ENTRY_CODE = (  # the files whose code makes an entry
 )  # fmt: skip
 StageGrid = KidneyGrid | TumorGrid
 _PART = f".part-{socket.gethostname()}"
-_DAY = 86400  # seconds
 _DIED = "a worker died: for want of memory (use fewer jobs), or because a script calls this "
 _DIED += "outside if __name__ == '__main__'"
 
@@ -195,13 +194,13 @@ def _attempt(files: CaseFiles, stage: StageGrid, labels: str, folder: Path) -> t
 
 def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of an entry by name, and its meta."""
-    arrays, margin, scan = {}, 0, case.imaging
+    margin, scan = 0, case.imaging
     if isinstance(stage, KidneyGrid):
-        arrays["imaging"], mapping = kidney_input(scan, case.spacing, stage)
-        margin = round(stage.margin_mm / stage.spacing_z)
+        image, mapping = kidney_input(scan, case.spacing, stage)
+        arrays, margin = {"imaging": image}, round(stage.margin_mm / stage.spacing_z)
     else:
-        made = tumor_input(scan, case.labels, case.spacing, stage)
-        arrays["imaging"], arrays["mask"], mapping = made
+        image, mask, mapping = tumor_input(scan, case.labels, case.spacing, stage)
+        arrays = {"imaging": image, "mask": mask}
     arrays["labels"] = stage_labels(case.labels, mapping)
     counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)
     meta = {
@@ -275,6 +274,6 @@ def _sweep(root: Path) -> None:
     for part in root.glob(".part-*"):
         host, pid, _ = part.name.rsplit("-", 2)
         with suppress(FileNotFoundError):  # its owner has just finished
-            old = time.time() - part.stat().st_mtime > _DAY
+            old = time.time() - part.stat().st_mtime > 86400  # a day
             if old or (host == _PART and not psutil.pid_exists(int(pid))):
                 shutil.rmtree(part, ignore_errors=True)

@@ -24,10 +24,6 @@ class Batch:
     seeds: tuple[int, ...]
 
 
-def _generator(*seeds: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seeds))
-
-
 def cut(
     volume: np.ndarray, corner: Sequence[int], shape: Sequence[int], fill: int | None
 ) -> np.ndarray:
@@ -94,7 +90,7 @@ class SlabSampler(_Sampler):
         position, count = step * self.size + place, len(self.cohort.case_ids)
         turn, turn_place = divmod(position % self.samples, count)
         case_id = self.cohort.case_ids[self._turn(epoch, turn)[turn_place]]
-        entry, rng = self.cohort[case_id], _generator(self.seed, epoch, position, 1)
+        entry, rng = self.cohort[case_id], np.random.default_rng((self.seed, epoch, position, 1))
         first, last = entry.meta["train_range"]  # half open
         latest = max(last - self.slab, first)
         if rng.random() < self.foreground_oversampling:
@@ -111,7 +107,7 @@ class SlabSampler(_Sampler):
 
     def _turn(self, epoch: int, turn: int) -> np.ndarray:
         """As many case indices as cases: each once, or large ones more often than small ones."""
-        rng, count = _generator(self.seed, epoch, turn), len(self.cohort.case_ids)
+        rng, count = np.random.default_rng((self.seed, epoch, turn)), len(self.cohort.case_ids)
         places = (rng.permutation(count) + rng.uniform(0.01, 0.99)) / count
         return np.searchsorted(self.drawn_until, places)
 
@@ -166,7 +162,7 @@ class StackSampler(_Sampler):
         return list(zip(ids, *numbers, strict=True))
 
     def _sample(self, epoch: int, step: int, place: int) -> Sample:
-        rng = _generator(self.seed, epoch, step, place)
+        rng = np.random.default_rng((self.seed, epoch, step, place))
         on_tumor = bool(rng.random() < self.foreground_oversampling and self.has_tumor.any())
         weights = np.cumsum(self.weights * self.has_tumor if on_tumor else self.weights)
         chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))

@@ -14,7 +14,7 @@ from kitslib.data.cases.defects import apply_policy, defect_of
 from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError
 from kitslib.data.cases.files import available_labels
-from kitslib.data.cases.splits import Split, fold, split_cases
+from kitslib.data.cases.splits import Rule, Split, fold, split_cases
 
 FOLDS = 5
 PARTS = ("kidney_train", "kidney_held_out", "tumor_train", "tumor_held_out", "cascade_test")
@@ -43,14 +43,10 @@ def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
     return [f for f in kept if f.imaging and config.cohort.labels in available_labels(f)]
 
 
-def study_split(config: RunConfig, files: list[CaseFiles]) -> Split:
-    """Return which cases train and which are held out, as the configuration says."""
-    return _split(config, [f.case_id for f in files], config.cohort.split)
-
-
-def _split(config: RunConfig, case_ids: list[str], rule: str) -> Split:
-    wanted = config.cohort
-    return split_cases(case_ids, seed=wanted.seed, rule=rule, held_out=wanted.held_out)
+def study_split(config: RunConfig, files: list[CaseFiles], rule: Rule | None = None) -> Split:
+    """Return which cases train and which are held out, by `rule` or as the configuration says."""
+    wanted, ids = config.cohort, [f.case_id for f in files]
+    return split_cases(ids, seed=wanted.seed, rule=rule or wanted.split, held_out=wanted.held_out)
 
 
 def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]) -> dict[str, Any]:
@@ -77,7 +73,7 @@ def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]
     stored = {"policy": wanted.defects, "labels": wanted.labels, "seed": wanted.seed}
     stored |= {"used": case_ids, "left_out": left_out}
     for name, rule in (("run", wanted.split), ("paper", "paper")):
-        stored[name] = asdict(_split(config, case_ids, rule))
+        stored[name] = asdict(study_split(config, used, rule))
     stored |= {"folds": folds, "note": note}
     write_json(config.work / "split.json", stored)
     return stored

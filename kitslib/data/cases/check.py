@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def check_case(files: CaseFiles, *, labels_only: bool = False) -> CaseReport:
     imaging = _try(lambda path: measure_imaging(path, labels), files.imaging, findings)
     measured = [facts for facts in (imaging, labels, newer) if facts]
 
-    if imaging and labels and imaging.can_be_labels and labels.can_be_ct:
+    is_ct = labels and labels.low < 0 and labels.high - labels.low > rules.LEAST_RANGE_HU
+    if imaging and imaging.can_be_labels and is_ct:
         text = "imaging holds a label map and segmentation holds CT; exchange the two file names"
         findings.append(rules.finding("unusable", files.case_id, "swapped", text))
     else:
@@ -110,10 +112,8 @@ def check_case(files: CaseFiles, *, labels_only: bool = False) -> CaseReport:
     return _report(files, imaging, labels, newer, findings)
 
 
-def _try(
-    measure: Callable, path: Path | None, findings: list[Finding]
-) -> ImagingFacts | LabelFacts | None:
-    """Measure a file; any failure becomes a finding: one broken file must not end the check."""
+def _try(measure: Callable[[Path], Any], path: Path | None, findings: list[Finding]) -> Any:
+    """The facts of a file, or None; any failure becomes a finding and does not end the check."""
     if path is None:
         return None
     try:

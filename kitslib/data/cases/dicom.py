@@ -95,8 +95,7 @@ def find_series(folder: Path) -> list[Series]:
     found: dict[str, Series] = {}
     others: Counter[str] = Counter()
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-        header = _header(path)
-        if header is None:
+        if (header := _header(path)) is None:
             continue
         if header.get("SOPClassUID") == ENHANCED_CT:
             others["enhanced CT"] += 1
@@ -138,12 +137,10 @@ def choose_series(folder: Path) -> tuple[Series, str]:
         text = f"expected an axial CT series, got {names} in other planes; export the axial one"
         raise CaseError(f"{folder}: {text}", code="no_axial")
     found.remove(chosen)
-    if not found:
-        return chosen, ""
     note = f"series {chosen.number} with {len(chosen.slices)} axial slices was taken; left aside: "
     for series in found:
         note += f"{series.number} ({len(series.slices)}{'' if series.axial else ', not axial'}), "
-    return chosen, note.removesuffix(", ")
+    return chosen, note.removesuffix(", ") if found else ""
 
 
 def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:

@@ -64,14 +64,14 @@ def load_case(files: CaseFiles, labels: LabelVersion = "kits19") -> Case:
     Raises CaseError: no file, no labels of this version, or CT and labels on different grids.
     """
     case_id = files.case_id
-    if not any(files.paths):
-        text = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
-        raise CaseError(f"{case_id}: {text}", code="missing")
     imaging, own = read_imaging(files.imaging) if files.imaging else (None, None)
     truth, truth_geometry = _load_labels(files, labels)
+    geometry = own or truth_geometry
+    if geometry is None:
+        text = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
+        raise CaseError(f"{case_id}: {text}", code="missing")
     if own and truth_geometry:
         require_same_grid(case_id, own, truth_geometry)
-    geometry = own or truth_geometry
     spacing = geometry.spacing
     return Case(case_id=case_id, imaging=imaging, labels=truth, spacing=spacing, geometry=geometry)
 
@@ -201,9 +201,7 @@ def _to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
     return values.astype(np.int16, copy=False), bad
 
 
-def _load_labels(
-    files: CaseFiles, version: LabelVersion
-) -> tuple[np.ndarray | None, Geometry | None]:
+def _load_labels(files: CaseFiles, version: str) -> tuple[np.ndarray | None, Geometry | None]:
     if version not in LABEL_VERSIONS:
         text = f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}"
         raise CaseError(text, code="labels")

@@ -80,14 +80,12 @@ class Geometry:
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size (z, y, x) in mm: the affine's column norms as the float32 of a header."""
         norms = np.linalg.norm(self.affine[:3, :3], axis=0).astype(np.float32)
-        z, y, x = (float(str(norms[axis])) for axis in self._file_axes)
-        return z, y, x
+        return tuple(float(str(norms[axis])) for axis in self._file_axes)
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
         """Shape (D, H, W) after reorientation."""
-        depth, height, width = (self.shape[axis] for axis in self._file_axes)
-        return depth, height, width
+        return tuple(self.shape[axis] for axis in self._file_axes)
 
     @property
     def canonical_affine(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -105,12 +105,10 @@ def write_volume(
     if not path.name.endswith((".nii", ".nii.gz")):
         text = f"{path}: expected a name that ends in .nii.gz or .nii; rename the output"
         raise CaseError(text, code="name")
-    with replacing(path) as part, part.open("wb") as raw:
+    with replacing(path) as part, part.open("wb") as raw, ExitStack() as stack:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile("", "wb", compresslevel=level, fileobj=raw, mtime=0) as packed:
-                _write_slabs(packed, array, geometry, description)
-        else:
-            _write_slabs(raw, array, geometry, description)
+            raw = stack.enter_context(gzip.GzipFile("", "wb", level, raw, mtime=0))
+        _write_slabs(raw, array, geometry, description)
 
 
 def _write_slabs(sink: BinaryIO, volume: np.ndarray, geometry: Geometry, description: str) -> None:
