@@ -6,8 +6,6 @@ meta.json. The key covers the source files' fingerprints, the parameters and the
 right or absent. HU are stored as they are, so all HU windows share one cache.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -18,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,23 +33,14 @@ from kitslib.data.stages import kidney_input, stage_labels, tumor_input
 from kitslib.transforms import Mapping, kidney_slices
 
 ENTRY_CODE = (  # the files whose code makes an entry
-    "data/cases/errors.py",
-    "data/cases/files.py",
-    "data/cases/geometry.py",
-    "data/cases/nifti.py",
-    "data/cohort.py",
-    "data/stages.py",
-    "transforms/grids.py",
-    "transforms/masks.py",
-    "transforms/resampling.py",
-)
+    "data/cases/errors.py", "data/cases/files.py", "data/cases/geometry.py", "data/cases/nifti.py",
+    "data/cohort.py", "data/stages.py",
+    "transforms/grids.py", "transforms/masks.py", "transforms/resampling.py",
+)  # fmt: skip
 StageGrid = KidneyGrid | TumorGrid
 _PART = f".part-{socket.gethostname()}"
-_DAY = 86400  # seconds
-_DIED = (
-    "a worker died: perhaps for want of memory (use fewer jobs), or because a script calls this "
-    "outside if __name__ == '__main__'"
-)
+_DIED = "a worker died: for want of memory (use fewer jobs), or because a script calls this "
+_DIED += "outside if __name__ == '__main__'"
 
 
 class CohortError(ValueError):
@@ -69,7 +59,7 @@ class Entry:
     case_id: str
     imaging: np.ndarray
     labels: np.ndarray
-    mask: np.ndarray | None
+    mask: np.ndarray | None = None
     meta: dict[str, Any]
 
     @property
@@ -102,10 +92,9 @@ class Cohort(MappingABC[str, Entry]):
 
     def __getitem__(self, case_id: str) -> Entry:
         if case_id not in self._opened:
-            folder = self._folder(case_id)
+            folder, arrays = self._folder(case_id), {}
             try:
                 meta = read_json(folder / "meta.json")
-                arrays: dict[str, np.ndarray | None] = {"mask": None}
                 for name in meta["bytes"]:
                     array = np.load(folder / name, mmap_mode="r")
                     arrays[name.removesuffix(".npy")] = np.asarray(array)
@@ -124,7 +113,7 @@ class Cohort(MappingABC[str, Entry]):
     def __getstate__(self) -> dict[str, Any]:
         return {"_folders": self._folders, "_opened": {}}
 
-    def subset(self, case_ids: Iterable[str]) -> Cohort:
+    def subset(self, case_ids: Iterable[str]) -> "Cohort":
         """The cohort of these cases, in this order; raises CohortError for one not here."""
         return Cohort({case_id: self._folder(case_id) for case_id in case_ids})
 
@@ -136,14 +125,9 @@ class Cohort(MappingABC[str, Entry]):
 
 
 def prepare(
-    files: list[CaseFiles],
-    stage: StageGrid,
-    cache: Path,
-    *,
-    labels: LabelVersion = "kits19",
-    jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> Cohort:
+    files: list[CaseFiles], stage: StageGrid, cache: Path, *, labels: LabelVersion = "kits19",
+    jobs: int = 1, progress: Callable[[int, int], None] | None = None,
+) -> Cohort:  # fmt: skip
     """Preprocess the cases that the cache does not have for a stage, and return all of them.
 
     jobs: processes; each needs about twice a scan's int16 size. progress(done, total) is called at
@@ -161,22 +145,20 @@ def prepare(
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     code = code_key(*ENTRY_CODE)
-    folders, work = {}, []
+    folders, work, failures = {}, [], []
     for item in files:
         folder = root / f"{item.case_id}-{_entry_key(item, stage, labels, code)}"
         folders[item.case_id] = folder
         if not _is_whole(folder):
             work.append((item, stage, labels, folder))
-    ready = len(files) - len(work)
-    report = progress or (lambda done, total: None)
+    ready, report = len(files) - len(work), progress or (lambda done, total: None)
     report(ready, len(files))
-    failures: dict[str, str] = {}
     for done, (case_id, failure) in enumerate(_run(work, jobs), start=ready + 1):
         if failure:
-            failures[case_id] = failure
+            failures.append((case_id, failure))
         report(done, len(files))
     if failures:
-        lines = "".join(f"\n  {case_id}: {text}" for case_id, text in sorted(failures.items()))
+        lines = "".join(f"\n  {case_id}: {text}" for case_id, text in sorted(failures))
         raise CohortError(f"{len(failures)} of {len(files)} cases cannot be prepared:{lines}")
     return Cohort(folders)
 
@@ -198,9 +180,7 @@ def _run(work: list[tuple], jobs: int) -> Iterator[tuple[str, str]]:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not work off its queue
 
 
-def _attempt(
-    files: CaseFiles, stage: StageGrid, labels: LabelVersion, folder: Path
-) -> tuple[str, str]:
+def _attempt(files: CaseFiles, stage: StageGrid, labels: str, folder: Path) -> tuple[str, str]:
     """The case id, and what went wrong or ""."""
     try:
         arrays, meta = _preprocess(load_case(files, labels), stage)
@@ -214,14 +194,13 @@ def _attempt(
 
 def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of an entry by name, and its meta."""
-    arrays, margin = {}, 0
+    margin, scan = 0, case.imaging
     if isinstance(stage, KidneyGrid):
-        arrays["imaging"], mapping = kidney_input(case.imaging, case.spacing, stage)
-        margin = round(stage.margin_mm / stage.spacing_z)
+        image, mapping = kidney_input(scan, case.spacing, stage)
+        arrays, margin = {"imaging": image}, round(stage.margin_mm / stage.spacing_z)
     else:
-        arrays["imaging"], arrays["mask"], mapping = tumor_input(
-            case.imaging, case.labels, case.spacing, stage
-        )
+        image, mask, mapping = tumor_input(scan, case.labels, case.spacing, stage)
+        arrays = {"imaging": image, "mask": mask}
     arrays["labels"] = stage_labels(case.labels, mapping)
     counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)
     meta = {
@@ -243,11 +222,11 @@ def _stage_name(stage: StageGrid) -> str:
 def _check_usable(files: list[CaseFiles]) -> None:
     if not files:
         raise CohortError("no cases to prepare")
-    for case_id, count in Counter(item.case_id for item in files).items():
-        if count > 1:
-            raise CohortError(f"{case_id} is listed twice")
+    (case_id, count), *_ = Counter(item.case_id for item in files).most_common(1)
+    if count > 1:
+        raise CohortError(f"{case_id} is listed twice")
     for item in files:
-        if item.imaging is None or (item.segmentation is None and item.segmentation_kits23 is None):
+        if item.imaging is None or not any(item.paths[1:]):
             missing = "imaging" if item.imaging is None else "segmentation"
             text = "only cases with both can be prepared; leave it out"
             raise CohortError(f"{item.case_id} has no {missing}: {text}")
@@ -294,9 +273,7 @@ def _sweep(root: Path) -> None:
     """Remove what killed processes left unfinished."""
     for part in root.glob(".part-*"):
         host, pid, _ = part.name.rsplit("-", 2)
-        try:
-            old = time.time() - part.stat().st_mtime > _DAY
-        except FileNotFoundError:  # its owner has just finished
-            continue
-        if old or (host == _PART and not psutil.pid_exists(int(pid))):
-            shutil.rmtree(part, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its owner has just finished
+            old = time.time() - part.stat().st_mtime > 86400  # a day
+            if old or (host == _PART and not psutil.pid_exists(int(pid))):
+                shutil.rmtree(part, ignore_errors=True)

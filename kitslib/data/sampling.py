@@ -1,8 +1,6 @@
 """Which slab, stack or slice comes next, from (seed, epoch, step) alone; and which more often."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,12 +24,8 @@ class Batch:
     seeds: tuple[int, ...]
 
 
-def _generator(*seeds: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seeds))
-
-
 def cut(
-    volume: np.ndarray, corner: tuple[int, ...], shape: tuple[int, ...], fill: int | None
+    volume: np.ndarray, corner: Sequence[int], shape: Sequence[int], fill: int | None
 ) -> np.ndarray:
     """Cut a box out of a volume; beyond its edges stands `fill`, or with None the nearest voxel."""
     inside, pad = [], []
@@ -41,9 +35,8 @@ def cut(
     part = np.asarray(volume[tuple(inside)])
     if not np.any(pad):
         return part
-    if fill is None:
-        return np.pad(part, pad, mode="edge")
-    return np.pad(part, pad, constant_values=fill)
+    how = {"mode": "edge"} if fill is None else {"constant_values": fill}
+    return np.pad(part, pad, **how)
 
 
 class _Sampler:
@@ -60,8 +53,8 @@ class _Sampler:
         """
         places = range(rank * self.size // world, (rank + 1) * self.size // world)
         samples = [self._sample(epoch, step, place) for place in places]
-        images, labels, case_ids = zip(*samples, strict=True)
-        images, labels = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        *arrays, case_ids = zip(*samples, strict=True)
+        images, labels = (torch.from_numpy(np.stack(each)) for each in arrays)
         return Batch(images, labels, case_ids, (self.seed, epoch, step, rank))
 
     def state(self) -> dict[str, Any]:
@@ -82,17 +75,9 @@ class SlabSampler(_Sampler):
     """
 
     def __init__(
-        self,
-        cohort: Cohort,
-        *,
-        slab: int,
-        patch: int,
-        batch: int,
-        seed: int,
-        samples_per_case: int = 1,
-        foreground_oversampling: float = 0.0,
-        volume_power: float = 0.0,
-    ) -> None:
+        self, cohort: Cohort, *, slab: int, patch: int, batch: int, seed: int,
+        samples_per_case: int = 1, foreground_oversampling: float = 0.0, volume_power: float = 0.0,
+    ) -> None:  # fmt: skip
         self.cohort, self.slab, self.patch, self.size, self.seed = cohort, slab, patch, batch, seed
         self.foreground_oversampling = foreground_oversampling
         self.samples = len(cohort.case_ids) * samples_per_case  # of an epoch
@@ -105,26 +90,24 @@ class SlabSampler(_Sampler):
         position, count = step * self.size + place, len(self.cohort.case_ids)
         turn, turn_place = divmod(position % self.samples, count)
         case_id = self.cohort.case_ids[self._turn(epoch, turn)[turn_place]]
-        entry, rng = self.cohort[case_id], _generator(self.seed, epoch, position, 1)
+        entry, rng = self.cohort[case_id], np.random.default_rng((self.seed, epoch, position, 1))
         first, last = entry.meta["train_range"]  # half open
         latest = max(last - self.slab, first)
         if rng.random() < self.foreground_oversampling:
             middle = int(rng.integers(*entry.meta["kidney_range"])) - self.slab // 2
             start = middle + int(rng.integers(-(self.slab // 4), self.slab // 4 + 1))
-            start = min(max(start, first), latest)
+            corner = [min(max(start, first), latest)]
         else:
-            start = int(rng.integers(first, latest + 1))
-        corner = [start]
-        for whole in entry.imaging.shape[1:]:
-            room = whole - self.patch
+            corner = [int(rng.integers(first, latest + 1))]
+        for room in (whole - self.patch for whole in entry.imaging.shape[1:]):
             corner.append(int(rng.integers(0, room + 1)) if room > 0 else room // 2)
         shape = (self.slab, self.patch, self.patch)
-        image = cut(entry.imaging, tuple(corner), shape, None)
-        return image[None], cut(entry.labels, tuple(corner), shape, 0)[None], case_id
+        image = cut(entry.imaging, corner, shape, None)
+        return image[None], cut(entry.labels, corner, shape, 0)[None], case_id
 
     def _turn(self, epoch: int, turn: int) -> np.ndarray:
         """As many case indices as cases: each once, or large ones more often than small ones."""
-        rng, count = _generator(self.seed, epoch, turn), len(self.cohort.case_ids)
+        rng, count = np.random.default_rng((self.seed, epoch, turn)), len(self.cohort.case_ids)
         places = (rng.permutation(count) + rng.uniform(0.01, 0.99)) / count
         return np.searchsorted(self.drawn_until, places)
 
@@ -138,30 +121,20 @@ class StackSampler(_Sampler):
     """
 
     def __init__(
-        self,
-        cohort: Cohort,
-        *,
-        dims: Literal["2d", "2.5d", "3d"],
-        depth: int,
-        patch: tuple[int, int],
-        batch: int,
-        steps: int,
-        seed: int,
-        foreground_oversampling: float,
-    ) -> None:
+        self, cohort: Cohort, *, dims: Literal["2d", "2.5d", "3d"], depth: int,
+        patch: tuple[int, int], batch: int, steps: int, seed: int, foreground_oversampling: float,
+    ) -> None:  # fmt: skip
         self.cohort, self.dims, self.patch, self.size = cohort, dims, patch, batch
         self.depth = 1 if dims == "2d" else depth
         self.steps, self.seed, self.foreground_oversampling = steps, seed, foreground_oversampling
-        cases, slices, tumor = [], [], []
+        found = []  # of each case: its index, its slices with kidney, and whether they hold tumour
         for index, case_id in enumerate(cohort.case_ids):
             labels = cohort[case_id].labels
             kept = np.flatnonzero((labels > 0).any(axis=(1, 2)))
-            cases.append(np.full(len(kept), index))
-            slices.append(kept)
-            tumor.append((labels[kept] == 2).any(axis=(1, 2)))
-        self.case_index = np.concatenate(cases)
-        self.slice_index = np.concatenate(slices)
-        self.has_tumor = np.concatenate(tumor)
+            tumor = (labels[kept] == 2).any(axis=(1, 2))
+            found.append((np.full(len(kept), index), kept, tumor))
+        parts = zip(*found, strict=True)
+        self.case_index, self.slice_index, self.has_tumor = map(np.concatenate, parts)
         self.weights = np.ones(len(self.case_index), np.float64)
         self.version = 0  # counts the measurements of the difficulty
 
@@ -171,9 +144,8 @@ class StackSampler(_Sampler):
         Raises ValueError for a case that is not in the cohort.
         """
         if unknown := sorted(set(difficulty) - set(self.cohort.case_ids)):
-            raise ValueError(
-                f"difficulty was measured on cases that are not trained on: {', '.join(unknown)}"
-            )
+            text = f"expected difficulty of training cases, got other cases: {', '.join(unknown)}"
+            raise ValueError(f"{text}; measure it on these alone")
         for index, case_id in enumerate(self.cohort.case_ids):
             here = self.case_index == index
             raised = 1 + gain * difficulty[case_id][self.slice_index[here]]
@@ -184,14 +156,13 @@ class StackSampler(_Sampler):
         """The heaviest slice of each of the `count` heaviest cases: case id, slice, weight."""
         heaviest = np.argsort(-self.weights, kind="stable")
         _, first = np.unique(self.case_index[heaviest], return_index=True)
-        found = []
-        for place in heaviest[np.sort(first)[:count]]:
-            case_id = self.cohort.case_ids[self.case_index[place]]
-            found.append((case_id, int(self.slice_index[place]), float(self.weights[place])))
-        return found
+        chosen = heaviest[np.sort(first)[:count]]
+        ids = [self.cohort.case_ids[index] for index in self.case_index[chosen]]
+        numbers = self.slice_index[chosen].tolist(), self.weights[chosen].tolist()
+        return list(zip(ids, *numbers, strict=True))
 
     def _sample(self, epoch: int, step: int, place: int) -> Sample:
-        rng = _generator(self.seed, epoch, step, place)
+        rng = np.random.default_rng((self.seed, epoch, step, place))
         on_tumor = bool(rng.random() < self.foreground_oversampling and self.has_tumor.any())
         weights = np.cumsum(self.weights * self.has_tumor if on_tumor else self.weights)
         chosen = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
@@ -207,9 +178,8 @@ class StackSampler(_Sampler):
             else:  # the picked voxel in the middle half
                 corner.append(int(middle - size // 2 + rng.integers(-(size // 4), size // 4 + 1)))
         shape = (self.depth, *self.patch)
-        mask = cut(entry.mask, tuple(corner), shape, 0)
-        image = np.where(mask > 0, cut(entry.imaging, tuple(corner), shape, None), np.int16(AIR))
-        label = cut(entry.labels, tuple(corner), shape, 0)
+        mask, label = cut(entry.mask, corner, shape, 0), cut(entry.labels, corner, shape, 0)
+        image = np.where(mask > 0, cut(entry.imaging, corner, shape, None), np.int16(AIR))
         if self.dims == "3d":
             return image[None], label[None], case_id
         return image, label[self.depth // 2][None], case_id

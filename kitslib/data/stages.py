@@ -1,7 +1,5 @@
 """The grids of the study's two stages, and what each network sees of a scan."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -30,9 +28,7 @@ def kidney_input(
 def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
     """The second stage's grid around the kidneys of a native mask (values above 0)."""
     native = Grid(shape=kidney_mask.shape, spacing=spacing)
-    pixel = native.spacing[1:]
-    if grid.spacing_xy is not None:
-        pixel = (grid.spacing_xy, grid.spacing_xy)
+    pixel = native.spacing[1:] if grid.spacing_xy is None else (grid.spacing_xy, grid.spacing_xy)
     whole = native.respaced((grid.spacing_z, *pixel))
     box = bounding_box(kidney_mask)
     parts = []
@@ -54,9 +50,8 @@ def tumor_input(
     kidney. HU outside the mask stay: `hide_outside` removes them once the HU window is known.
     """
     if imaging.shape != kidney_mask.shape:
-        raise transforms.TransformError(
-            f"tumor_input: imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
-        )
+        text = f"imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
+        raise transforms.TransformError(f"tumor_input: {text}")
     mapping = tumor_mapping(kidney_mask, spacing, grid)
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
     mask = transforms.dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)

@@ -1,10 +1,9 @@
 """Which cases a study uses: their folder, what the policy keeps, and the split, also on disk."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from kitslib.data.cases.defects import apply_policy, defect_of
 from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError
 from kitslib.data.cases.files import available_labels
-from kitslib.data.cases.splits import Split, fold, split_cases
+from kitslib.data.cases.splits import Rule, Split, fold, split_cases
 
 FOLDS = 5
 PARTS = ("kidney_train", "kidney_held_out", "tumor_train", "tumor_held_out", "cascade_test")
@@ -25,8 +24,7 @@ NAMED = ("gender", "malignant", "tumor_histologic_subtype", "pathology_t_stage",
 
 def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -> Path:
     """Return the folder of the study's cases; `make` writes the synthetic cohort if need be."""
-    drawn = drawn_with(config)
-    if drawn is None:
+    if (drawn := drawn_with(config)) is None:
         return Path(config.data)
     folder = config.store / "cohorts" / key(*drawn.values())
     make(folder, cases=config.cohort.cases, jobs=jobs, **drawn)
@@ -35,27 +33,20 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
 
 def drawn_with(config: RunConfig) -> dict[str, Any] | None:
     """Return what decides each case of the synthetic cohort; None for a folder of cases."""
-    if not config.synthetic:
-        return None
     names = ("seed", "matrix", "spacing_z", "cysts")
-    return {name: getattr(config.cohort, name) for name in names}
+    return {name: getattr(config.cohort, name) for name in names} if config.synthetic else None
 
 
 def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
     """Return the cases to train and score on: with image and labels, and kept by the policy."""
-    wanted = config.cohort
-    kept, _ = apply_policy(find_cases(folder), wanted.defects)
-    return [f for f in kept if f.imaging is not None and wanted.labels in available_labels(f)]
+    kept, _ = apply_policy(find_cases(folder), config.cohort.defects)
+    return [f for f in kept if f.imaging and config.cohort.labels in available_labels(f)]
 
 
-def study_split(config: RunConfig, files: list[CaseFiles]) -> Split:
-    """Return which cases train and which are held out, as the configuration says."""
-    return _split(config, [f.case_id for f in files], config.cohort.split)
-
-
-def _split(config: RunConfig, case_ids: list[str], rule: str) -> Split:
-    wanted = config.cohort
-    return split_cases(case_ids, seed=wanted.seed, rule=rule, held_out=wanted.held_out)
+def study_split(config: RunConfig, files: list[CaseFiles], rule: Rule | None = None) -> Split:
+    """Return which cases train and which are held out, by `rule` or as the configuration says."""
+    wanted, ids = config.cohort, [f.case_id for f in files]
+    return split_cases(ids, seed=wanted.seed, rule=rule or wanted.split, held_out=wanted.held_out)
 
 
 def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]) -> dict[str, Any]:
@@ -79,17 +70,11 @@ def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]
         folds = [asdict(fold(case_ids, k, seed=wanted.seed, n_folds=FOLDS)) for k in range(FOLDS)]
     except CaseError as error:
         note = str(error)
-    stored = {
-        "policy": wanted.defects,
-        "labels": wanted.labels,
-        "seed": wanted.seed,
-        "used": case_ids,
-        "left_out": left_out,
-        "run": asdict(_split(config, case_ids, wanted.split)),
-        "paper": asdict(_split(config, case_ids, "paper")),
-        "folds": folds,
-        "note": note,
-    }
+    stored = {"policy": wanted.defects, "labels": wanted.labels, "seed": wanted.seed}
+    stored |= {"used": case_ids, "left_out": left_out}
+    for name, rule in (("run", wanted.split), ("paper", "paper")):
+        stored[name] = asdict(study_split(config, used, rule))
+    stored |= {"folds": folds, "note": note}
     write_json(config.work / "split.json", stored)
     return stored
 
@@ -109,14 +94,10 @@ def case_list(case_ids: Iterable[str]) -> str:
 
 def split_rows(stored: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a stored split as a table: split, part, cases and numbers of each of its lists."""
-    lists = []
-    for name, rule in (
-        ("run", f"this run: {stored['run']['rule']}"),
-        ("paper", "the paper's rule"),
-    ):
-        for part in PARTS:
-            words = part.replace("_", " ").replace("tumor", "tumour")
-            lists.append((rule, words, stored[name][part]))
+    lists, titles = [], {"run": f"this run: {stored['run']['rule']}", "paper": "the paper's rule"}
+    for name, part in product(titles, PARTS):
+        words = part.replace("_", " ").replace("tumor", "tumour")
+        lists.append((titles[name], words, stored[name][part]))
     for k, part in enumerate(stored["folds"]):
         lists.append((f"{FOLDS} folds", f"fold {k}, held out", part["held_out"]))
     rows = []

@@ -1,12 +1,11 @@
 """Reading a whole cohort once and saying, case by case, what is wrong with it and what to do."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,14 +85,14 @@ def check_cohort(
 def check_case(files: CaseFiles, *, labels_only: bool = False) -> CaseReport:
     """Check one case; `labels_only`: no case of its folder has imaging, so its absence is meant."""
     findings = list(rules.file_findings(files, labels_only=labels_only))
-    newer = None
-    labels = _try(measure_labels, files.segmentation, findings)
-    if files.segmentation_kits23 != files.segmentation:
-        newer = _try(measure_labels, files.segmentation_kits23, findings)
+    old, new = files.segmentation, files.segmentation_kits23
+    labels = _try(measure_labels, old, findings)
+    newer = _try(measure_labels, new if new != old else None, findings)
     imaging = _try(lambda path: measure_imaging(path, labels), files.imaging, findings)
     measured = [facts for facts in (imaging, labels, newer) if facts]
 
-    if imaging and labels and imaging.can_be_labels and labels.can_be_ct:
+    is_ct = labels and labels.low < 0 and labels.high - labels.low > rules.LEAST_RANGE_HU
+    if imaging and imaging.can_be_labels and is_ct:
         text = "imaging holds a label map and segmentation holds CT; exchange the two file names"
         findings.append(rules.finding("unusable", files.case_id, "swapped", text))
     else:
@@ -113,10 +112,8 @@ def check_case(files: CaseFiles, *, labels_only: bool = False) -> CaseReport:
     return _report(files, imaging, labels, newer, findings)
 
 
-def _try(
-    measure: Callable, path: Path | None, findings: list[Finding]
-) -> ImagingFacts | LabelFacts | None:
-    """Measure a file; any failure becomes a finding: one broken file must not end the check."""
+def _try(measure: Callable[[Path], Any], path: Path | None, findings: list[Finding]) -> Any:
+    """The facts of a file, or None; any failure becomes a finding and does not end the check."""
     if path is None:
         return None
     try:
@@ -124,21 +121,17 @@ def _try(
     except CaseError as error:
         findings.append(rules.refusal(error))
     except Exception as error:  # whatever a damaged file provokes
-        text = f"could not be read ({type(error).__name__}: {error}); check the disk and the "
-        text += "file's rights"
+        text = f"could not be read ({type(error).__name__}: {error}); check disk and file rights"
         findings.append(rules.finding("unusable", short_name(path), "unreadable", text))
     return None
 
 
 def _report(
-    files: CaseFiles,
-    imaging: ImagingFacts | None,
-    labels: LabelFacts | None,
-    newer: LabelFacts | None,
-    findings: list[Finding],
-) -> CaseReport:
-    versions, known = available_labels(files), {}
-    truth = labels or newer
+    files: CaseFiles, imaging: ImagingFacts | None, labels: LabelFacts | None,
+    newer: LabelFacts | None, findings: list[Finding],
+) -> CaseReport:  # fmt: skip
+    versions, truth = available_labels(files), labels or newer
+    known = {"case_id": files.case_id, "source": files.source, "label_versions": versions}
     if facts := imaging or truth:
         known["shape"] = facts.geometry.canonical_shape
         known["spacing"], known["axis_codes"] = facts.geometry.spacing, facts.geometry.axis_codes
@@ -155,13 +148,7 @@ def _report(
             volumes["cyst"] = newer.volumes_ml["cyst"]
         elif "kits23" not in versions and not truth.counts[3]:
             del volumes["cyst"]
-    return CaseReport(
-        case_id=files.case_id,
-        source=files.source,
-        label_versions=versions,
-        findings=tuple(findings),
-        **known,
-    )
+    return CaseReport(findings=tuple(findings), **known)
 
 
 def _mark_duplicates(reports: list[CaseReport]) -> list[CaseReport]:

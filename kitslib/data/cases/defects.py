@@ -1,7 +1,5 @@
 """The register of odd KiTS cases: why, who says so, and whether the strict policy omits them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,9 +44,7 @@ DEFECTS: dict[str, Defect] = {entry.case_id: entry for entry in _register()}
 def defect_of(case: CaseFiles) -> Defect | None:
     """The register's entry for this case, or None; numbers mean nothing outside their release."""
     entry = DEFECTS.get(case.case_id)
-    if entry is None or case.source not in entry.releases:
-        return None
-    return entry
+    return entry if entry is not None and case.source in entry.releases else None
 
 
 def apply_policy(

@@ -1,10 +1,8 @@
 """Reading a folder of DICOM CT slices as one volume, or saying by name why it is none."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,26 +50,30 @@ class Slice:
         return (*directions, *np.round(self.pixel, 4).tolist(), *self.shape)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Series:
-    """A CT series: its slices in no order, each instance once."""
+    """A CT series: its slices by instance, in no order."""
 
     uid: str
     study: str
     number: int
-    slices: tuple[Slice, ...]
+    slices: dict[str, Slice] = field(default_factory=dict)
 
     @property
     def axial(self) -> bool:
         """Whether most of its slices lie nearer to axial than to coronal or sagittal."""
-        planes = [int(np.abs(item.normal).argmax()) for item in self.slices]
+        planes = [int(np.abs(item.normal).argmax()) for item in self.slices.values()]
         return 2 * planes.count(2) > len(planes)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its first file."""
+        return next(iter(self.slices.values())).path.parent
 
     @property
     def name(self) -> str:
         """The series in words, for messages: its folder, number and size."""
-        folder = self.slices[0].path.parent.name
-        return f"{folder}, series {self.number} ({len(self.slices)} slices)"
+        return f"{self.folder.name}, series {self.number} ({len(self.slices)} slices)"
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -90,12 +92,10 @@ def find_series(folder: Path) -> list[Series]:
     Localisers, and what is no CT, are left out.
     Raises CaseError (code `no_ct`, or `enhanced` for multi-frame CT).
     """
-    slices: dict[str, dict[str, Slice]] = defaultdict(dict)
-    headers: dict[str, pydicom.Dataset] = {}
+    found: dict[str, Series] = {}
     others: Counter[str] = Counter()
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-        header = _header(path)
-        if header is None:
+        if (header := _header(path)) is None:
             continue
         if header.get("SOPClassUID") == ENHANCED_CT:
             others["enhanced CT"] += 1
@@ -104,25 +104,20 @@ def find_series(folder: Path) -> list[Series]:
         elif "LOCALIZER" in header.get("ImageType", ()):
             others["localiser"] += 1
         else:
-            headers.setdefault(header.SeriesInstanceUID, header)
-            members = slices[header.SeriesInstanceUID]
-            members.setdefault(header.SOPInstanceUID, _slice(path, header))
-    if others["enhanced CT"] and not slices:
-        raise CaseError(
-            f"{folder}: expected CT slices in files of their own, got multi-frame (enhanced) CT, "
-            "which is not read here; convert it with dcm2niix",
-            code="enhanced",
-        )
-    if not slices:
-        what = ", ".join(f"{count} of {kind}" for kind, count in others.items() if count)
+            uid = header.SeriesInstanceUID
+            if uid not in found:
+                study, number = header.get("StudyInstanceUID", ""), header.get("SeriesNumber")
+                found[uid] = Series(uid=uid, study=study, number=int(number or 0))
+            found[uid].slices.setdefault(header.SOPInstanceUID, _slice(path, header))
+    if not found and others["enhanced CT"]:
+        text = "expected CT slices in files of their own, got multi-frame (enhanced) CT, which is "
+        text += "not read here; convert it with dcm2niix"
+        raise CaseError(f"{folder}: {text}", code="enhanced")
+    if not found:
+        what = ", ".join(f"{count} of {kind}" for kind, count in others.items())
         text = f"expected the slices of a CT series, got {what or 'no DICOM file'}; "
         raise CaseError(f"{folder}: {text}pass the CT's folder", code="no_ct")
-    found = []
-    for uid, members in slices.items():
-        study = headers[uid].get("StudyInstanceUID", "")
-        number = int(headers[uid].get("SeriesNumber") or 0)
-        found.append(Series(uid=uid, study=study, number=number, slices=tuple(members.values())))
-    return sorted(found, key=lambda series: (-len(series.slices), series.number, series.uid))
+    return sorted(found.values(), key=lambda one: (-len(one.slices), one.number, one.uid))
 
 
 def choose_series(folder: Path) -> tuple[Series, str]:
@@ -133,7 +128,7 @@ def choose_series(folder: Path) -> tuple[Series, str]:
     """
     found = find_series(folder)
     if len({series.study for series in found}) > 1:
-        places = ", ".join(sorted({str(series.slices[0].path.parent) for series in found})[:8])
+        places = ", ".join(sorted({str(series.folder) for series in found})[:8])
         text = f"expected one examination, got several; pass their folders one by one: {places}"
         raise CaseError(f"{folder}: {text}", code="studies")
     chosen = next((series for series in found if series.axial), None)
@@ -141,25 +136,20 @@ def choose_series(folder: Path) -> tuple[Series, str]:
         names = ", ".join(series.name for series in found)
         text = f"expected an axial CT series, got {names} in other planes; export the axial one"
         raise CaseError(f"{folder}: {text}", code="no_axial")
-    aside = []
-    for series in found:
-        if series is not chosen:
-            remark = "" if series.axial else ", not axial"
-            aside.append(f"{series.number} ({len(series.slices)}{remark})")
-    if not aside:
-        return chosen, ""
+    found.remove(chosen)
     note = f"series {chosen.number} with {len(chosen.slices)} axial slices was taken; left aside: "
-    return chosen, note + ", ".join(aside)
+    for series in found:
+        note += f"{series.number} ({len(series.slices)}{'' if series.axial else ', not axial'}), "
+    return chosen, note.removesuffix(", ") if found else ""
 
 
 def read_folder(folder: Path) -> tuple[np.ndarray, Geometry, str]:
     """Read a folder's largest axial series: int16 HU (D, H, W), geometry, and the note on others.
 
     The geometry's file axes are column, row and slice, slices along their normal, as ITK stacks
-    them. HU are slope x value + intercept of each slice, rounded and clipped to int16; pixels
-    marked as padding become air. Raises CaseError with the codes of `choose_series`, few_slices,
-    mixed_grid, duplicate_slices, gantry_tilt, missing_slices, uneven_spacing, compressed, not_hu
-    or corrupt.
+    them. HU are slope x value + intercept of each slice, rounded and clipped to int16; padding
+    becomes air. Raises CaseError with the codes of `choose_series`, few_slices, mixed_grid,
+    duplicate_slices, gantry_tilt, missing_slices, uneven_spacing, compressed, not_hu or corrupt.
     """
     series, note = choose_series(folder)
     ordered = _stacked(series)
@@ -195,42 +185,36 @@ def _slice(path: Path, header: pydicom.Dataset) -> Slice:
     if missing:
         text = f"a CT slice needs {missing} in its header to be put in its place; export it again"
         raise CaseError(f"{short_name(path)}: {text}", code="corrupt")
-    orientation = np.array(header.ImageOrientationPatient, np.float64)
-    return Slice(
-        path=path,
-        position=np.array(header.ImagePositionPatient, np.float64),
-        row=orientation[:3],
-        column=orientation[3:],
-        pixel=(float(header.PixelSpacing[0]), float(header.PixelSpacing[1])),
-        shape=(int(header.Rows), int(header.Columns)),
-    )
+    position = np.array(header.ImagePositionPatient, np.float64)
+    row, column = np.array(header.ImageOrientationPatient, np.float64).reshape(2, 3)
+    pixel = (float(header.PixelSpacing[0]), float(header.PixelSpacing[1]))
+    shape = (int(header.Rows), int(header.Columns))
+    return Slice(path=path, position=position, row=row, column=column, pixel=pixel, shape=shape)
 
 
 def _stacked(series: Series) -> list[Slice]:
     """The slices along their normal, once they are known to be one even, straight stack."""
-    if len(series.slices) < 2:
-        message = f"{series.name}: expected at least 2 slices; export the whole series"
-        raise CaseError(message, code="few_slices")
+    slices = list(series.slices.values())
+    if len(slices) < 2:
+        text = f"{series.name}: expected at least 2 slices; export the whole series"
+        raise CaseError(text, code="few_slices")
     _require_one_grid(series)
-    normal = series.slices[0].normal
-    ordered = sorted(series.slices, key=lambda item: float(item.position @ normal))
+    normal = slices[0].normal
+    ordered = sorted(slices, key=lambda item: float(item.position @ normal))
     along = ordered[-1].position - ordered[0].position
-    across = float(np.linalg.norm(np.cross(along, ordered[0].normal)))
-    sine = across / (float(np.linalg.norm(along)) or 1.0)
+    across = np.linalg.norm(np.cross(along, ordered[0].normal))
+    sine = across / (np.linalg.norm(along) or 1.0)
     if sine > STRAIGHT:  # shifted in their plane, as a tilted gantry leaves them
-        raise CaseError(
-            f"{series.name}: expected slices stacked along their normal, got a stack that leans by "
-            f"{np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample it to a "
-            "straight one (dcm2niix does)",
-            code="gantry_tilt",
-        )
+        text = f"{series.name}: expected slices stacked along their normal, got a stack that leans "
+        text += f"by {np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample "
+        raise CaseError(text + "it to a straight one (dcm2niix does)", code="gantry_tilt")
     _require_even(series, ordered, np.array([item.position @ normal for item in ordered]))
     return ordered
 
 
 def _require_one_grid(series: Series) -> None:
     groups: dict[tuple, list[Slice]] = defaultdict(list)
-    for item in series.slices:
+    for item in series.slices.values():
         groups[item.grid].append(item)
     if len(groups) == 1:
         return
@@ -241,12 +225,9 @@ def _require_one_grid(series: Series) -> None:
         what, expected, got = "orientation", usual.grid[:6], odd.grid[:6]
     elif odd.pixel != usual.pixel:
         what, expected, got = "pixel spacing", usual.pixel, odd.pixel
-    raise CaseError(
-        f"{series.name}: expected one {what} {expected}, got {sum(map(len, rest))} slices with "
-        f"another, such as {odd.path.name} with {got}; separate them, or export the axial series "
-        "alone",
-        code="mixed_grid",
-    )
+    text = f"{series.name}: expected one {what} {expected}, got {sum(map(len, rest))} slices with "
+    text += f"another, such as {odd.path.name} with {got}; separate them, or export the axial "
+    raise CaseError(text + "series alone", code="mixed_grid")
 
 
 def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> None:
@@ -255,11 +236,9 @@ def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> N
     names = [item.path.name for item in ordered]
     if not step or (steps < UNEVEN * step).any():
         at = int(np.argmin(steps))
-        raise CaseError(
-            f"{series.name}: {names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} "
-            "mm); the series holds two phases or reconstructions: separate them",
-            code="duplicate_slices",
-        )
+        text = f"{series.name}: {names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} "
+        text += "mm); the series holds two phases or reconstructions: separate them"
+        raise CaseError(text, code="duplicate_slices")
     wrong = np.flatnonzero(np.abs(steps - step) > UNEVEN * step)
     if not len(wrong):
         return
@@ -269,55 +248,42 @@ def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> N
     where += f"({places[at + 1]:.2f} mm)"
     if (np.abs(gaps - whole) <= UNEVEN * whole).all() and (gaps > 1).all():
         count = int(whole.sum()) - len(gaps)
-        raise CaseError(
-            f"{series.name}: {count} slice{'s are' if count > 1 else ' is'} missing at a distance "
-            f"of {step:g} mm, the first {where}; export the series again",
-            code="missing_slices",
-        )
-    raise CaseError(
-        f"{series.name}: expected an even slice distance of {step:g} mm, got {steps[at]:g} mm "
-        f"{where}; reconstruct the scan at one slice distance, or resample it",
-        code="uneven_spacing",
-    )
+        text = f"{count} slice{'s are' if count > 1 else ' is'} missing at a distance of {step:g} "
+        text += f"mm, the first {where}; export the series again"
+        raise CaseError(f"{series.name}: {text}", code="missing_slices")
+    text = f"expected an even slice distance of {step:g} mm, got {steps[at]:g} mm {where}; "
+    text += "reconstruct the scan at one slice distance, or resample it"
+    raise CaseError(f"{series.name}: {text}", code="uneven_spacing")
 
 
 def _hounsfield(path: Path) -> np.ndarray:
     """One slice as int16 HU (rows, columns)."""
+    name = short_name(path)
     try:
-        return _decoded(short_name(path), pydicom.dcmread(path))
+        return _decoded(name, pydicom.dcmread(path))
     except CaseError:
         raise
     except Exception as error:  # whatever a damaged file provokes
-        raise CaseError(
-            f"{short_name(path)}: the pixels could not be read ({type(error).__name__}: {error}); "
-            "export or download it again",
-            code="corrupt",
-        ) from error
+        text = f"{name}: the pixels could not be read ({type(error).__name__}: {error}); export or "
+        raise CaseError(f"{text}download it again", code="corrupt") from error
 
 
 def _decoded(name: str, image: pydicom.Dataset) -> np.ndarray:
     syntax = image.file_meta.TransferSyntaxUID
-    try:
-        available = not syntax.is_encapsulated or get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
+    available = not syntax.is_encapsulated
+    with suppress(NotImplementedError):
+        available = available or get_decoder(syntax).is_available
     if not available:
-        raise CaseError(
-            f"{name}: the pixels are compressed as {syntax.name}, which cannot be read here; "
-            "decompress the series first (gdcmconv --raw IN OUT, or dcm2niix), or install "
-            "pylibjpeg with its decoders",
-            code="compressed",
-        )
+        text = f"{name}: the pixels are compressed as {syntax.name}, which cannot be read here; "
+        text += "decompress the series first (gdcmconv --raw IN OUT, or dcm2niix), or install "
+        raise CaseError(f"{text}pylibjpeg with its decoders", code="compressed")
     colours = image.get("PhotometricInterpretation")
     if image.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
-        message = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
-        raise CaseError(f"{name}: {message}", code="not_hu")
+        text = f"expected grey values (MONOCHROME2), got {colours}; export the CT itself"
+        raise CaseError(f"{name}: {text}", code="not_hu")
     if image.get("RescaleSlope") is None or image.get("RescaleIntercept") is None:
-        raise CaseError(
-            f"{name}: RescaleSlope or RescaleIntercept is missing, so that its values cannot be "
-            "told to be HU; export it with these fields",
-            code="not_hu",
-        )
+        text = f"{name}: RescaleSlope or RescaleIntercept is missing, so that its values cannot be "
+        raise CaseError(f"{text}told to be HU; export it with these fields", code="not_hu")
     stored = image.pixel_array
     hu = np.rint(stored * float(image.RescaleSlope) + float(image.RescaleIntercept))
     hu = hu.clip(INT16_MIN, INT16_MAX).astype(np.int16)

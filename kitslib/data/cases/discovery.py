@@ -1,7 +1,5 @@
 """Which cases a folder holds, and which release of KiTS (or which other source) they are from."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
@@ -47,20 +45,17 @@ def find_cases(data: Path) -> list[CaseFiles]:
     """
     data = Path(data)
     if not data.is_dir():
-        message = f"expected a folder of cases, found none at {data}; check the path"
-        raise CaseError(message, code="no_cases")
+        text = f"expected a folder of cases, found none at {data}; check the path"
+        raise CaseError(text, code="no_cases")
     for folder in (data, data / "data", data / "dataset", data / "kits21" / "data"):
         if folder.is_dir() and (cases := _cases_in(folder)):
             return cases
-    message = (
-        f"expected folders such as {data.name}/case_00000 with imaging.nii.gz or "
-        f"segmentation.nii.gz, found none in {data}; pass a KiTS folder, its data/ or dataset/, or "
-        "the output of `kitslib phantom`"
-    )
-    if _is_case(data):
-        message = f"expected a folder of cases, got the single case {data}; pass its parent "
-        message += str(data.parent)
-    raise CaseError(message, code="no_cases")
+    text = f"expected a folder of cases, got the single case {data}; pass its parent {data.parent}"
+    if not _is_case(data):
+        text = f"expected folders such as {data.name}/case_00000 with imaging.nii.gz or "
+        text += f"segmentation.nii.gz, found none in {data}; pass a KiTS folder, its data/ or "
+        text += "dataset/, or the output of `kitslib phantom`"
+    raise CaseError(text, code="no_cases")
 
 
 def natural_key(case_id: str) -> list[str | int]:
@@ -84,14 +79,12 @@ def _cases_in(folder: Path) -> list[CaseFiles]:
         elif source is None:
             source = "kits19" if _KITS_ID.fullmatch(entry.name) else "plain"
         newer = _volume(entry, "segmentation_kits23")
+        if source == "kits23":
+            newer = newer or segmentation
         case = CaseFiles(
-            case_id=entry.name,
-            imaging=_volume(entry, "imaging"),
-            segmentation=segmentation,
-            segmentation_kits23=segmentation if source == "kits23" and newer is None else newer,
-            record=rows.get(entry.name),
-            source=source,
-        )
+            case_id=entry.name, imaging=_volume(entry, "imaging"), segmentation=segmentation,
+            segmentation_kits23=newer, record=rows.get(entry.name), source=source,
+        )  # fmt: skip
         cases.append(case)
     return cases
 
@@ -102,10 +95,8 @@ def _is_case(folder: Path) -> bool:
 
 
 def _volume(folder: Path, stem: str) -> Path | None:
-    for path in (folder / f"{stem}.nii.gz", folder / f"{stem}.nii"):
-        if path.is_file():
-            return path
-    return None
+    paths = (folder / f"{stem}.nii.gz", folder / f"{stem}.nii")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _declared_source(folder: Path) -> Source | None:
@@ -126,8 +117,6 @@ def _read_table(folder: Path) -> dict[str, dict]:
     try:
         return {row["case_id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError, KeyError) as error:
-        raise CaseError(
-            f"{path}: expected a JSON list of records with a case_id each, got "
-            f"{type(error).__name__}: {error}; download it again or remove it",
-            code="records",
-        ) from error
+        text = f"{path}: expected a JSON list of records with a case_id each, got "
+        text += f"{type(error).__name__}: {error}; download it again or remove it"
+        raise CaseError(text, code="records") from error

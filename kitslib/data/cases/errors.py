@@ -1,7 +1,5 @@
 """What is wrong with a case: one exception, with a code that tables can group by."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 
@@ -12,7 +10,7 @@ class CaseError(ValueError):
         super().__init__(message)
         self.code = code
 
-    def __reduce__(self) -> tuple[type[CaseError], tuple[str, str]]:
+    def __reduce__(self) -> tuple:  # pickled between processes with its code
         return type(self), (str(self), self.code)
 
 

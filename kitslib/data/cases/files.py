@@ -1,9 +1,7 @@
 """Reading cases as (z, y, x) arrays, and writing arrays back into a file's own grid."""
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +15,7 @@ from kitslib.data.cases.nifti import open_volume, write_volume
 
 LabelVersion = Literal["kits19", "kits23", "kits23_folded"]
 LABEL_VERSIONS: tuple[LabelVersion, ...] = get_args(LabelVersion)
+STEMS = ("imaging", "segmentation")
 BACKGROUND, KIDNEY, TUMOR, CYST = 0, 1, 2, 3
 INT16_MIN, INT16_MAX = -32768, 32767
 _EDGE_BYTES = 1 << 16
@@ -39,9 +38,9 @@ def read_imaging(path: Path) -> tuple[np.ndarray, Geometry]:
     Values are scaled as the header asks, rounded to the nearest integer and clipped to int16.
     Raises CaseError; code `nonfinite` counts NaN and infinite voxels.
     """
-    volume, geometry, nonfinite = _read(path, np.int16, _to_int16)
-    if sum(nonfinite):
-        raise nonfinite_error(short_name(Path(path)), sum(nonfinite), volume.size)
+    volume, geometry, counts = _read(path, np.int16, _to_int16)
+    if nonfinite := sum(counts):
+        raise nonfinite_error(short_name(Path(path)), nonfinite, volume.size)
     return volume, geometry
 
 
@@ -65,37 +64,27 @@ def load_case(files: CaseFiles, labels: LabelVersion = "kits19") -> Case:
     Raises CaseError: no file, no labels of this version, or CT and labels on different grids.
     """
     case_id = files.case_id
-    if files.imaging is None and files.segmentation is None and files.segmentation_kits23 is None:
-        message = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
-        raise CaseError(f"{case_id}: {message}", code="missing")
-    imaging = geometry = None
-    if files.imaging is not None:
-        imaging, geometry = read_imaging(files.imaging)
+    imaging, own = read_imaging(files.imaging) if files.imaging else (None, None)
     truth, truth_geometry = _load_labels(files, labels)
+    geometry = own or truth_geometry
     if geometry is None:
-        geometry = truth_geometry
-    elif truth_geometry is not None:
-        require_same_grid(case_id, geometry, truth_geometry)
+        text = "expected imaging.nii.gz or segmentation.nii.gz, found neither; fetch the case"
+        raise CaseError(f"{case_id}: {text}", code="missing")
+    if own and truth_geometry:
+        require_same_grid(case_id, own, truth_geometry)
     spacing = geometry.spacing
     return Case(case_id=case_id, imaging=imaging, labels=truth, spacing=spacing, geometry=geometry)
 
 
 def available_labels(files: CaseFiles) -> tuple[LabelVersion, ...]:
     """The label versions that `load_case` can give for this case; empty for a test case."""
-    versions: tuple[LabelVersion, ...] = ()
-    if files.segmentation is not None and files.segmentation != files.segmentation_kits23:
-        versions += ("kits19",)
-    if files.segmentation_kits23 is not None:
-        versions += ("kits23", "kits23_folded")
-    return versions
+    old, new = files.segmentation, files.segmentation_kits23
+    versions: tuple[LabelVersion, ...] = ("kits19",) if old is not None and old != new else ()
+    return versions if new is None else (*versions, "kits23", "kits23_folded")
 
 
 def require_same_grid(
-    case_id: str,
-    first: Geometry,
-    second: Geometry,
-    *,
-    names: tuple[str, str] = ("imaging", "segmentation"),
+    case_id: str, first: Geometry, second: Geometry, names: Sequence[str] = STEMS
 ) -> None:
     """Refuse two volumes of one case on different grids: another shape, or over a voxel apart.
 
@@ -103,20 +92,16 @@ def require_same_grid(
     """
     one, other = names
     if first.canonical_shape != second.canonical_shape:
-        raise CaseError(
-            f"{case_id}: expected {one} and {other} of one shape (D, H, W), got {one} "
-            f"{first.canonical_shape} and {other} {second.canonical_shape}; take both from one "
-            "release, or resample one onto the other's grid",
-            code="grid_mismatch",
-        )
+        text = f"expected {one} and {other} of one shape (D, H, W), got {one} "
+        text += f"{first.canonical_shape} and {other} {second.canonical_shape}; take both from one "
+        text += "release, or resample one onto the other's grid"
+        raise CaseError(f"{case_id}: {text}", code="grid_mismatch")
     apart = grid_difference(first, second)
     if apart > max(first.spacing):
-        raise CaseError(
-            f"{case_id}: expected {one} and {other} in one place, got grids up to {apart:.1f} mm "
-            f"apart ({one} {_place(first)}, {other} {_place(second)}); take both from the same "
-            f"release, or copy the affine of {one} if the voxels do match",
-            code="affine_mismatch",
-        )
+        text = f"expected {one} and {other} in one place, got grids up to {apart:.1f} mm apart "
+        text += f"({one} {_place(first)}, {other} {_place(second)}); take both from the same "
+        text += f"release, or copy the affine of {one} if the voxels do match"
+        raise CaseError(f"{case_id}: {text}", code="affine_mismatch")
 
 
 def write_labels(
@@ -130,12 +115,10 @@ def write_labels(
     """
     array = np.asarray(labels)
     if array.dtype.kind not in "biu" or (array.size and (array.min() < 0 or array.max() > 255)):
-        raise CaseError(
-            f"{short_name(Path(path))}: expected integer labels in 0..255, got {array.dtype} "
-            f"values {array.min()}..{array.max()}; take the arg max of the network's output first",
-            code="label_values",
-        )
-    _write(path, array.astype(np.uint8, copy=False), geometry, description, level=4)
+        text = f"expected integer labels in 0..255, got {array.dtype} values {array.min()}.."
+        text += f"{array.max()}; take the arg max of the network's output first"
+        raise CaseError(f"{short_name(Path(path))}: {text}", code="label_values")
+    write_volume(path, array.astype(np.uint8, copy=False), geometry, description, level=4)
 
 
 def write_imaging(
@@ -144,9 +127,9 @@ def write_imaging(
     """Write CT (D, H, W) as int16 HU in the geometry's own axes; see `write_labels`."""
     array = np.asarray(imaging)
     if array.dtype != np.int16:
-        message = f"expected int16 HU, got {array.dtype}; round and clip first"
-        raise CaseError(f"{short_name(Path(path))}: {message}", code="dtype")
-    _write(path, array, geometry, description, level=1)
+        text = f"expected int16 HU, got {array.dtype}; round and clip first"
+        raise CaseError(f"{short_name(Path(path))}: {text}", code="dtype")
+    write_volume(path, array, geometry, description, level=1)
 
 
 def fingerprint(path: Path) -> str:
@@ -182,22 +165,17 @@ def split_labels(values: np.ndarray) -> tuple[np.ndarray, set[float]]:
 def label_values_error(name: str, foreign: set[float]) -> CaseError:
     """The refusal of a label map with values other than 0..3."""
     shown = ", ".join(f"{value:g}" for value in sorted(foreign)[:8])
-    if len(foreign) > 8:
-        shown += " and more"
-    return CaseError(
-        f"{name}: expected label values 0, 1, 2, 3, got also {shown}; map them to KiTS labels "
-        "(1 kidney, 2 tumour, 3 cyst), nearest-neighbour if it was resampled",
-        code="label_values",
-    )
+    shown += " and more" if len(foreign) > 8 else ""
+    text = f"{name}: expected label values 0, 1, 2, 3, got also {shown}; map them to KiTS labels "
+    text += "(1 kidney, 2 tumour, 3 cyst), nearest-neighbour if it was resampled"
+    return CaseError(text, code="label_values")
 
 
 def nonfinite_error(name: str, count: int, size: int) -> CaseError:
     """The refusal of imaging with NaN or infinite voxels."""
-    return CaseError(
-        f"{name}: expected finite HU, got NaN or infinity in {count} of {size} voxels; convert "
-        "from DICOM again, or set the padding to -1024 yourself",
-        code="nonfinite",
-    )
+    text = f"expected finite HU, got NaN or infinity in {count} of {size} voxels; convert from "
+    text += "DICOM again, or set the padding to -1024 yourself"
+    return CaseError(f"{name}: {text}", code="nonfinite")
 
 
 def _read(path: Path, dtype: type, convert: Callable) -> tuple[np.ndarray, Geometry, list[Any]]:
@@ -223,22 +201,17 @@ def _to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
     return values.astype(np.int16, copy=False), bad
 
 
-def _load_labels(
-    files: CaseFiles, version: LabelVersion
-) -> tuple[np.ndarray | None, Geometry | None]:
+def _load_labels(files: CaseFiles, version: str) -> tuple[np.ndarray | None, Geometry | None]:
     if version not in LABEL_VERSIONS:
-        message = f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}"
-        raise CaseError(message, code="labels")
+        text = f"labels: expected one of {', '.join(LABEL_VERSIONS)}, got {version!r}"
+        raise CaseError(text, code="labels")
     available = available_labels(files)
     if not available:
         return None, None
     if version not in available:
-        raise CaseError(
-            f"{files.case_id}: expected {version!r} labels, its folder has "
-            f"{', '.join(available)}; choose one of these, or put the other release's label map "
-            "beside the imaging",
-            code="label_version",
-        )
+        text = f"expected {version!r} labels, its folder has {', '.join(available)}; choose one of "
+        text += "these, or put the other release's label map beside the imaging"
+        raise CaseError(f"{files.case_id}: {text}", code="label_version")
     path = files.segmentation if version == "kits19" else files.segmentation_kits23
     labels, geometry = read_labels(path)
     if version == "kits23_folded":
@@ -246,23 +219,10 @@ def _load_labels(
     if version == "kits19" and files.segmentation_kits23 is not None:
         other, other_geometry = read_labels(files.segmentation_kits23)
         names = ("segmentation", "segmentation_kits23")
-        require_same_grid(files.case_id, geometry, other_geometry, names=names)
+        require_same_grid(files.case_id, geometry, other_geometry, names)
         for plane, other_plane in zip(labels, other, strict=True):  # by slice: memory stays flat
             plane[(plane == KIDNEY) & (other_plane == CYST)] = CYST
     return labels, geometry
-
-
-def _write(
-    path: Path, array: np.ndarray, geometry: Geometry | np.ndarray, description: str, level: int
-) -> None:
-    if not isinstance(geometry, Geometry):
-        if array.ndim != 3:
-            text = (
-                f"expected an array (D, H, W), got shape {array.shape}; write one volume per file"
-            )
-            raise CaseError(text, code="ndim")
-        geometry = Geometry.from_affine(np.asarray(geometry, np.float64), array.shape)
-    write_volume(Path(path), array, geometry, description=description, level=level)
 
 
 def _place(geometry: Geometry) -> str:

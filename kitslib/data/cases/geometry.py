@@ -1,11 +1,11 @@
 """Where a volume lies: the file's own axes and affine, and the exact way to (z, y, x) and back."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +13,7 @@ from nibabel import orientations
 
 from kitslib.data.cases.errors import CaseError
 
-CANONICAL_CODES = ("I", "P", "L")  # nibabel's convention: the direction in which each index grows
+CANONICAL_CODES = "IPL"  # nibabel's convention: the direction in which each index grows
 _CANONICAL = orientations.axcodes2ornt(CANONICAL_CODES)
 _FREE_TEXT = {"aux_file", "intent_name", "db_name"}  # may carry names or dates of patients
 
@@ -32,7 +32,7 @@ class Geometry:
     orientation_assumed: bool = False
 
     @classmethod
-    def from_affine(cls, affine: np.ndarray, shape: tuple[int, int, int]) -> Geometry:
+    def from_affine(cls, affine: np.ndarray, shape: tuple[int, int, int]) -> Self:
         """The geometry of a new file with this affine (sform code 2, as in KiTS), in file axes."""
         header = nib.Nifti1Header(endianness="<")
         header.set_data_shape(shape)
@@ -42,29 +42,24 @@ class Geometry:
         return cls.from_header(header)
 
     @classmethod
-    def from_header(cls, header: nib.Nifti1Header, *, name: str = "header") -> Geometry:
+    def from_header(cls, header: nib.Nifti1Header, *, name: str = "header") -> Self:
         """The geometry of a header: its sform, else its qform, else voxel sizes in KiTS axis order.
 
         Raises CaseError (code `geometry`) when axes are degenerate or a voxel size is not positive.
         """
         affine = _usable_affine(header)
         assumed = affine is None
-        if affine is None:
+        if assumed:
             zooms = np.asarray(header.get_zooms()[:3], np.float64)
             if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-                raise CaseError(
-                    f"{name}: expected an affine or positive voxel sizes in the header, got sform "
-                    f"code {int(header['sform_code'])}, qform code {int(header['qform_code'])}, "
-                    f"voxel sizes {zooms.tolist()}; write the spacing into the header, or convert "
-                    "from DICOM again",
-                    code="geometry",
-                )
+                text = "expected an affine or positive voxel sizes in the header, got sform code "
+                text += f"{header['sform_code']}, qform code {header['qform_code']}, voxel sizes "
+                text += f"{zooms.tolist()}; write the spacing into the header, or convert from "
+                raise CaseError(f"{name}: {text}DICOM again", code="geometry")
             affine = canonical_affine(tuple(zooms))
         affine.setflags(write=False)
-        shape = tuple(int(n) for n in header.get_data_shape())
-        return cls(
-            affine=affine, shape=shape, header=header.binaryblock, orientation_assumed=assumed
-        )
+        shape, block = tuple(map(int, header.get_data_shape())), header.binaryblock
+        return cls(affine=affine, shape=shape, header=block, orientation_assumed=assumed)
 
     @cached_property
     def _turn(self) -> np.ndarray:
@@ -85,14 +80,12 @@ class Geometry:
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size (z, y, x) in mm: the affine's column norms as the float32 of a header."""
         norms = np.linalg.norm(self.affine[:3, :3], axis=0).astype(np.float32)
-        z, y, x = (float(str(norms[axis])) for axis in self._file_axes)
-        return z, y, x
+        return tuple(float(str(norms[axis])) for axis in self._file_axes)
 
     @property
     def canonical_shape(self) -> tuple[int, int, int]:
         """Shape (D, H, W) after reorientation."""
-        depth, height, width = (self.shape[axis] for axis in self._file_axes)
-        return depth, height, width
+        return tuple(self.shape[axis] for axis in self._file_axes)
 
     @property
     def canonical_affine(self) -> np.ndarray:
@@ -155,13 +148,10 @@ def _usable_affine(header: nib.Nifti1Header) -> np.ndarray | None:
     for code, read in (("sform_code", header.get_sform), ("qform_code", header.get_qform)):
         if int(header[code]) <= 0:
             continue
-        try:
+        with suppress(nib.spatialimages.HeaderDataError, ValueError):
             affine = np.asarray(read(), np.float64)
-        except (nib.spatialimages.HeaderDataError, ValueError):
-            continue
-        norms = np.linalg.norm(affine[:3, :3], axis=0)
-        if not (np.isfinite(affine).all() and (norms > 0).all()):
-            continue
-        if abs(np.linalg.det(affine[:3, :3] / norms)) > 1e-3:  # the axes span space
-            return affine
+            norms = np.linalg.norm(affine[:3, :3], axis=0)
+            sound = np.isfinite(affine).all() and (norms > 0).all()
+            if sound and abs(np.linalg.det(affine[:3, :3] / norms)) > 1e-3:  # axes span space
+                return affine
     return None

@@ -1,7 +1,6 @@
 """What one forward pass over a file tells, slab by slab, so that a check needs little memory."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,7 +14,7 @@ from kitslib.data.cases.nifti import VolumeStream, open_volume
 _POINTS_PER_SLAB = 100_000  # enough for a median; bounds the memory of a file full of labels
 
 
-@dataclass(kw_only=True)
+@dataclass
 class VolumeFacts:
     """What is known of a file after it was read once; `key` is equal for equal voxels."""
 
@@ -23,7 +22,7 @@ class VolumeFacts:
     geometry: Geometry
     stored_type: str
     zooms: tuple[float, ...]
-    form: str  # sform, qform or none
+    qform_only: bool
     low: float = np.inf
     high: float = -np.inf
     nonfinite: int = 0
@@ -33,44 +32,33 @@ class VolumeFacts:
     @classmethod
     def of(cls, stream: VolumeStream) -> Self:
         """The facts of a header."""
-        form = "sform" if int(stream.header["sform_code"]) > 0 else "qform"
-        return cls(
-            name=stream.name,
-            geometry=stream.geometry,
-            stored_type=str(stream.dtype.newbyteorder("=")),
-            zooms=tuple(map(float, stream.header.get_zooms()[:3])),
-            form="none" if stream.geometry.orientation_assumed else form,
-        )
+        header, geometry = stream.header, stream.geometry
+        stored_type, zooms = str(stream.dtype.newbyteorder("=")), header.get_zooms()[:3]
+        qform_only = int(header["sform_code"]) <= 0 and not geometry.orientation_assumed
+        return cls(stream.name, geometry, stored_type, tuple(map(float, zooms)), qform_only)
 
-    def add(self, values: np.ndarray) -> None:
-        """Widen the range by a slab; NaN and infinities are counted and left out."""
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values)
-            self.nonfinite += finite.size - int(np.count_nonzero(finite))
-            values = values[finite]
-            self.whole = self.whole and bool((np.rint(values) == values).all())
-        if values.size:
-            self.low = min(self.low, float(values.min()))
-            self.high = max(self.high, float(values.max()))
-
-    def end(self, stream: VolumeStream) -> Self:
-        """Take the checksum of a stream that has been read to its end."""
+    def slabs(self, stream: VolumeStream) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Yield the stream's slabs and take their range (without NaN and infinities) and key."""
+        for start, stop, values in stream.slabs():
+            finite = values
+            if values.dtype.kind == "f":
+                finite = values[np.isfinite(values)]
+                self.nonfinite += values.size - finite.size
+                self.whole = self.whole and bool((np.rint(finite) == finite).all())
+            if finite.size:
+                self.low = min(self.low, float(finite.min()))
+                self.high = max(self.high, float(finite.max()))
+            yield start, stop, values
         shape = "x".join(map(str, self.geometry.shape[:3]))
         self.key = f"{stream.crc:08x}-{shape}-{self.low:g}-{self.high:g}"
-        return self
 
     @property
     def can_be_labels(self) -> bool:
         """Whether the values could be a label map: whole numbers from 0 to at most 3."""
         return self.whole and self.nonfinite == 0 and self.low >= BACKGROUND and self.high <= CYST
 
-    @property
-    def can_be_ct(self) -> bool:
-        """Whether the values could be HU: some below 0, over a range beyond any label map."""
-        return self.low < 0 and self.high - self.low > 200
 
-
-@dataclass(kw_only=True)
+@dataclass
 class LabelFacts(VolumeFacts):
     """A label map: voxels per value, its slices, and where its foreground lies in the file.
 
@@ -82,8 +70,8 @@ class LabelFacts(VolumeFacts):
     counts: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
     foreign: set[float] = field(default_factory=set)
     kidney_slices: tuple[int, int] | None = None
-    points: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    point_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    points: np.ndarray = ()
+    point_labels: np.ndarray = ()
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -91,7 +79,7 @@ class LabelFacts(VolumeFacts):
         return self.geometry.volumes_ml(self.counts)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ImagingFacts(VolumeFacts):
     """A CT: its median HU under kidney and tumour of a label map on the same grid (else None)."""
 
@@ -103,13 +91,12 @@ def measure_labels(path: Path) -> LabelFacts:
     """Read a label map once; raises CaseError when the file is damaged, never for its values."""
     with open_volume(path) as stream:
         facts = LabelFacts.of(stream)
-        points, found, slices = [facts.points], [facts.point_labels], set()
+        points, found, slices = [], [], set()
         shape = facts.geometry.canonical_shape
         depth = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
         slice_of = facts.geometry.to_file(depth)  # of each voxel, in the file's axes
         plane = facts.geometry.shape[0] * facts.geometry.shape[1]
-        for start, stop, values in stream.slabs():
-            facts.add(values)
+        for start, stop, values in facts.slabs(stream):
             labels, others = split_labels(values)
             facts.foreign |= others
             flat = labels.reshape(-1, order="F")
@@ -122,7 +109,7 @@ def measure_labels(path: Path) -> LabelFacts:
     if slices:
         facts.kidney_slices = (min(slices), max(slices))
     facts.points, facts.point_labels = np.concatenate(points), np.concatenate(found)
-    return facts.end(stream)
+    return facts
 
 
 def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFacts:
@@ -132,8 +119,7 @@ def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFact
         facts = ImagingFacts.of(stream)
         one_grid = labels is not None and _grid(facts) == _grid(labels)
         plane = facts.geometry.shape[0] * facts.geometry.shape[1]
-        for start, stop, values in stream.slabs():
-            facts.add(values)
+        for start, stop, values in facts.slabs(stream):
             if one_grid:
                 first, last = np.searchsorted(labels.points, (start * plane, stop * plane))
                 flat = values.reshape(-1, order="F")
@@ -142,7 +128,7 @@ def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFact
         hu = np.concatenate(under)
         facts.kidney_hu = _median(hu[labels.point_labels == KIDNEY])
         facts.tumor_hu = _median(hu[labels.point_labels == TUMOR])
-    return facts.end(stream)
+    return facts
 
 
 def _grid(facts: VolumeFacts) -> tuple:

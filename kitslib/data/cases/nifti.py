@@ -1,11 +1,9 @@
 """Reading a NIfTI file once, in slabs, and writing one: equal input, equal bytes."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +21,7 @@ _DEFLATE_LIMIT = 1100  # deflate never expands a byte to more than 1032
 _REDOWNLOAD = "download the file again and compare its size with the source"
 
 
-@dataclass(kw_only=True)
+@dataclass
 class VolumeStream:
     """An open NIfTI file whose voxels are read once, front to back; crc: of their bytes so far."""
 
@@ -31,8 +29,7 @@ class VolumeStream:
     geometry: Geometry
     header: nib.Nifti1Header
     dtype: np.dtype
-    slope: float
-    inter: float
+    scaling: tuple[float, float]  # slope and intercept
     source: BinaryIO
     crc: int = 0
 
@@ -51,8 +48,8 @@ class VolumeStream:
                 raise EOFError(f"{len(raw)} of {size} bytes of a slab")
             self.crc = zlib.crc32(raw, self.crc)
             values = np.frombuffer(raw, self.dtype).reshape((first, second, -1), order="F")
-            if (self.slope, self.inter) != (1.0, 0.0):
-                values = values * self.slope + self.inter
+            if self.scaling != (1.0, 0.0):
+                values = values * self.scaling[0] + self.scaling[1]
             yield start, stop, values
         while self.source.read(1 << 20):
             continue
@@ -67,59 +64,56 @@ def open_volume(path: Path) -> Iterator[VolumeStream]:
     """
     name = short_name(path)
     if not path.is_file():
-        message = f"{name}: expected a NIfTI file, found none at {path}; check the path"
-        raise CaseError(message, code="missing")
+        text = f"{name}: expected a NIfTI file, found none at {path}; check the path"
+        raise CaseError(text, code="missing")
     with path.open("rb") as raw:
-        magic = raw.read(2)
+        packed = (magic := raw.read(2)) == b"\x1f\x8b"
         raw.seek(0)
         if not magic:
-            message = f"{name}: expected a NIfTI file, got 0 bytes; {_REDOWNLOAD}"
-            raise CaseError(message, code="empty_file")
+            text = f"{name}: expected a NIfTI file, got 0 bytes; {_REDOWNLOAD}"
+            raise CaseError(text, code="empty_file")
         try:
-            if magic == b"\x1f\x8b":
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield _parse(path, name, unpacked, packed=True)
-            else:
-                yield _parse(path, name, raw, packed=False)
+            with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as source:
+                yield _parse(path, name, source, packed=packed)
         except EOFError as error:
-            message = f"{name}: the file ends before the voxels do ({error}); {_REDOWNLOAD}"
-            raise CaseError(message, code="truncated") from error
+            text = f"{name}: the file ends before the voxels do ({error}); {_REDOWNLOAD}"
+            raise CaseError(text, code="truncated") from error
         except (zlib.error, gzip.BadGzipFile) as error:
-            message = f"{name}: the gzip stream is damaged ({error}); {_REDOWNLOAD}"
-            raise CaseError(message, code="corrupt") from error
+            text = f"{name}: the gzip stream is damaged ({error}); {_REDOWNLOAD}"
+            raise CaseError(text, code="corrupt") from error
 
 
 def write_volume(
-    path: Path, array: np.ndarray, geometry: Geometry, *, description: str, level: int
+    path: Path, array: np.ndarray, geometry: Geometry | np.ndarray, description: str, *, level: int
 ) -> None:
     """Write a (z, y, x) array of any type in the geometry's own axes, affine, codes and shape.
 
-    `.nii.gz` is gzip of this level without time or name, `.nii` plain; a missing folder is made.
-    The file appears when it is complete. Raises CaseError (code `shape` or `name`).
+    geometry: may be the 4x4 affine of a new file. `.nii.gz` is gzip of this level without time or
+    name, `.nii` plain; a missing folder is made. The file appears when it is complete.
+    Raises CaseError (code `ndim`, `shape` or `name`).
     """
-    if tuple(array.shape) != geometry.canonical_shape:
-        raise CaseError(
-            f"{short_name(path)}: expected an array of shape {geometry.canonical_shape} for this "
-            f"geometry, got {tuple(array.shape)}; resample it back to the case's grid first",
-            code="shape",
-        )
+    path = Path(path)
+    if not isinstance(geometry, Geometry):
+        if array.ndim != 3:
+            text = f"expected an array (D, H, W), got shape {array.shape}; write one volume per "
+            raise CaseError(f"{text}file", code="ndim")
+        geometry = Geometry.from_affine(np.asarray(geometry, np.float64), array.shape)
+    if array.shape != geometry.canonical_shape:
+        text = f"expected an array of shape {geometry.canonical_shape} for this geometry, got "
+        text += f"{array.shape}; resample it back to the case's grid first"
+        raise CaseError(f"{short_name(path)}: {text}", code="shape")
     if not path.name.endswith((".nii", ".nii.gz")):
-        message = f"{path}: expected a name that ends in .nii.gz or .nii; rename the output"
-        raise CaseError(message, code="name")
-    little = array.dtype.newbyteorder("<")
-    header = geometry.export_header(little, description)
-    in_file_axes = geometry.to_file(array)
-    with replacing(path) as part, part.open("wb") as raw:
+        text = f"{path}: expected a name that ends in .nii.gz or .nii; rename the output"
+        raise CaseError(text, code="name")
+    with replacing(path) as part, part.open("wb") as raw, ExitStack() as stack:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile("", "wb", compresslevel=level, fileobj=raw, mtime=0) as packed:
-                _write_slabs(packed, header, in_file_axes, little)
-        else:
-            _write_slabs(raw, header, in_file_axes, little)
+            raw = stack.enter_context(gzip.GzipFile("", "wb", level, raw, mtime=0))
+        _write_slabs(raw, array, geometry, description)
 
 
-def _write_slabs(
-    sink: BinaryIO, header: nib.Nifti1Header, array: np.ndarray, dtype: np.dtype
-) -> None:
+def _write_slabs(sink: BinaryIO, volume: np.ndarray, geometry: Geometry, description: str) -> None:
+    dtype, array = volume.dtype.newbyteorder("<"), geometry.to_file(volume)
+    header = geometry.export_header(dtype, description)
     header.write_to(sink)  # includes the four bytes that say "no extension"
     step = max(1, _SLAB_VOXELS // (array.shape[0] * array.shape[1]))
     for start in range(0, array.shape[2], step):
@@ -137,35 +131,28 @@ def _parse(path: Path, name: str, source: BinaryIO, *, packed: bool) -> VolumeSt
         if skip > _EXTENSION_BYTES:
             raise ValueError(f"voxels begin {skip} bytes after the header")
     except (nib.spatialimages.HeaderDataError, KeyError, ValueError, OverflowError) as error:
-        message = f"{name}: the NIfTI header is damaged ({error}); {_REDOWNLOAD}"
-        raise CaseError(message, code="corrupt") from error
+        text = f"{name}: the NIfTI header is damaged ({error}); {_REDOWNLOAD}"
+        raise CaseError(text, code="corrupt") from error
     if dtype.kind not in "iuf":
-        message = f"expected one number per voxel, got voxels of type {dtype}; convert to int16"
-        raise CaseError(f"{name}: {message}", code="dtype")
+        text = f"expected one number per voxel, got voxels of type {dtype}; convert to int16"
+        raise CaseError(f"{name}: {text}", code="dtype")
     if len(shape) < 3 or set(shape[3:]) - {1}:
-        message = f"expected a 3D volume, got shape {shape}; store one volume (z, y, x) in the file"
-        raise CaseError(f"{name}: {message}", code="ndim")
+        text = f"expected a 3D volume, got shape {shape}; store one volume (z, y, x) in the file"
+        raise CaseError(f"{name}: {text}", code="ndim")
     if min(shape) <= 0:
-        message = f"{name}: expected voxels, got shape {shape}; convert from DICOM again"
-        raise CaseError(message, code="zero_size")
+        text = f"{name}: expected voxels, got shape {shape}; convert from DICOM again"
+        raise CaseError(text, code="zero_size")
     geometry = Geometry.from_header(header, name=name)
     promised = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
     size, limit = path.stat().st_size, _DEFLATE_LIMIT if packed else 1
     if promised > size * limit:  # refused before memory is allocated
         text = f"the header promises {promised} bytes of voxels {shape}, the file has {size} bytes"
-        text += " compressed" if packed else ""
-        raise CaseError(f"{name}: {text}; {_REDOWNLOAD}", code="truncated")
+        packing = " compressed" if packed else ""
+        raise CaseError(f"{name}: {text}{packing}; {_REDOWNLOAD}", code="truncated")
     if len(source.read(skip)) < skip:
         raise EOFError("before the first voxel")
-    return VolumeStream(
-        name=name,
-        geometry=geometry,
-        header=header,
-        dtype=dtype,
-        slope=float(slope or 1),
-        inter=float(inter or 0),
-        source=source,
-    )
+    scaling = (float(slope or 1), float(inter or 0))
+    return VolumeStream(name, geometry, header, dtype, scaling, source)
 
 
 def _read_header(name: str, source: BinaryIO) -> nib.Nifti1Header:
@@ -176,8 +163,7 @@ def _read_header(name: str, source: BinaryIO) -> nib.Nifti1Header:
         kind, block = nib.Nifti2Header, block + source.read(540 - 348)
         magic = block[4:8]
     if not sizes & {348, 540}:
-        message = f"{name}: expected a NIfTI file, got {_content(block)}"
-        raise CaseError(message, code="not_nifti")
+        raise CaseError(f"{name}: expected a NIfTI file, got {_content(block)}", code="not_nifti")
     if len(block) < kind.template_dtype.itemsize:
         raise EOFError("inside the header")
     if magic[:3] not in (b"n+1", b"n+2"):
@@ -192,8 +178,7 @@ def _content(block: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer; run `git lfs pull` in the data folder"
     if start[:1] == b"<":
-        text = "a web page (a refused download); download the file again while logged in, or from "
-        return text + "another mirror"
+        return "a web page (a refused download); log in and download again, or use another mirror"
     if block[128:132] == b"DICM":
         return "a DICOM file; convert the series with dcm2niix"
     return f"bytes that begin {block[:8]!r}; {_REDOWNLOAD}"

@@ -1,7 +1,5 @@
 """Case reports as a table for a terminal and as JSON."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections import defaultdict
@@ -13,26 +11,16 @@ from kitslib.data.cases.rules import Finding
 
 WIDTH = 110
 _COLUMNS = {  # width, negative where left-aligned
-    "case": -14,
-    "slices×y×x": 12,
-    "spacing mm": 14,
-    "axes": -4,
-    "labels": -7,
-    "kidney": 7,
-    "tumour": 7,
-    "cyst": 7,
-    "on slices": 9,
-    "HU": 11,
-    "verdict": -8,
-}
+    "case": -14, "slices×y×x": 12, "spacing mm": 14, "axes": -4, "labels": -7, "kidney": 7,
+    "tumour": 7, "cyst": 7, "on slices": 9, "HU": 11, "verdict": -8,
+}  # fmt: skip
 _SHOWN_PER_CODE = 3
 
 
 def format_reports(reports: Sequence[CaseReport]) -> str:
     """One line per case, findings grouped by kind, and a summary; at most 110 columns wide."""
     header = _line({title: title for title in _COLUMNS})
-    lines = [header, "-" * len(header)]
-    lines += [_line(_cells(report)) for report in reports]
+    lines = [header, "-" * len(header), *(_line(_cells(report)) for report in reports)]
     units = "kidney, tumour, cyst in ml (cyst only where labelled); slices counted from the cranial"
     lines += ["", f"{units} end"]
     for level in ("unusable", "warning", "note"):
@@ -42,17 +30,12 @@ def format_reports(reports: Sequence[CaseReport]) -> str:
 
 def summary(reports: Sequence[CaseReport]) -> str:
     """One sentence: how many cases of which labels, how many trainable, with warnings, unusable."""
-    sources, versions = set(), set()
-    for report in reports:
-        sources.add(report.source)
-        versions.update(report.label_versions)
+    sources = ", ".join(sorted({report.source for report in reports}))
+    labels = ", ".join(sorted(set().union(*(report.label_versions for report in reports))))
     levels = [report.level for report in reports]
-    labels = ", ".join(sorted(versions)) or "none"
-    return (
-        f"{len(reports)} cases ({', '.join(sorted(sources))}; labels: {labels}): "
-        f"{sum(report.trainable for report in reports)} can be trained on, "
-        f"{levels.count('warning')} with warnings, {levels.count('unusable')} unusable."
-    )
+    text = f"{len(reports)} cases ({sources}; labels: {labels or 'none'}): "
+    text += f"{sum(report.trainable for report in reports)} can be trained on, "
+    return f"{text}{levels.count('warning')} with warnings, {levels.count('unusable')} unusable."
 
 
 def finding_rows(reports: Sequence[CaseReport]) -> list[dict[str, str]]:
@@ -111,10 +94,8 @@ def _finding_lines(reports: Sequence[CaseReport], level: str) -> Iterator[str]:
         cases = list(dict.fromkeys(case for case, _ in members))
         yield ""
         yield f"{level}: {code} ({len(cases)} case{'s' if len(cases) > 1 else ''})"
-        all_shown = len(members) <= _SHOWN_PER_CODE or code == "register"
         texts = [finding.message for _, finding in members]
-        if not all_shown:
-            others = ", ".join(cases[1:])
-            texts[1:] = [f"the same in {others}" if others else "the same in its other files"]
+        if len(members) > _SHOWN_PER_CODE and code != "register":
+            texts[1:] = [f"the same in {', '.join(cases[1:]) or 'its other files'}"]
         for text in texts:
             yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")

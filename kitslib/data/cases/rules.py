@@ -1,7 +1,5 @@
 """The rules of the check: from facts about files to findings, each with a level, code and fix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,14 +14,11 @@ from kitslib.data.cases.geometry import CANONICAL_CODES
 from kitslib.data.cases.measure import ImagingFacts, LabelFacts, VolumeFacts
 
 AIR_HU = -500  # every abdominal CT has air around the body below this
-METAL_HU = 10_000
-PADDING_HU = -1200
-LEAST_RANGE_HU = 200
+METAL_HU, PADDING_HU, LEAST_RANGE_HU = 10_000, -1200, 200
 KIDNEY_HU = (-20, 400)  # medians: 30 without contrast, up to 260 in the nephrographic phase
 KIDNEY_ML = (20, 4000)  # KiTS19 with tumour: 110 to 2000
 SPACING_MM = (0.2, 10.0)
-SPACING_TOLERANCE = 1e-3
-CORRECTED_TOLERANCE = 0.01
+SPACING_TOLERANCE, CORRECTED_TOLERANCE = 1e-3, 0.01  # relative
 Findings = Iterator["Finding"]
 Level = Literal["ok", "note", "warning", "unusable"]  # `ok` is a case without findings
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -53,19 +48,15 @@ def refusal(error: CaseError) -> Finding:
 
 def file_findings(files: CaseFiles, *, labels_only: bool) -> Findings:
     """Missing files: without labels it is a test case; without imaging it serves label studies."""
-    has_labels = files.segmentation is not None or files.segmentation_kits23 is not None
-    if files.imaging is None and has_labels:
-        yield finding(
-            "warning" if labels_only else "unusable",
-            files.case_id,
-            "imaging_missing",
-            "imaging.nii.gz is missing; the labels can be studied (volumes, `phantom --labels`), "
-            "nothing can be trained or predicted; fetch the imaging with the KiTS download script",
-        )
-    elif files.imaging is None:
+    if not any(files.paths):
         text = "neither imaging nor segmentation; download the case or remove its folder"
         yield finding("unusable", files.case_id, "empty_case", text)
-    elif not has_labels:
+    elif files.imaging is None:
+        text = "imaging.nii.gz is missing; labels can be studied (volumes, `phantom --labels`), "
+        text += "nothing trained or predicted; fetch the imaging with the KiTS download script"
+        level = "warning" if labels_only else "unusable"
+        yield finding(level, files.case_id, "imaging_missing", text)
+    elif not any(files.paths[1:]):
         text = "no segmentation: a test case, for prediction only"
         yield finding("note", files.case_id, "segmentation_missing", text)
 
@@ -77,11 +68,10 @@ def geometry_findings(facts: VolumeFacts) -> Findings:
         text = "no orientation in the header; KiTS axis order (z, y, x) is assumed; "
         text += "write the affine if the axes are others"
         yield finding("warning", name, "orientation_assumed", text)
-    elif geometry.axis_codes != CANONICAL_CODES:
-        codes = "".join(geometry.axis_codes)
+    elif (codes := "".join(geometry.axis_codes)) != CANONICAL_CODES:
         text = f"axes {codes}, brought to IPL for reading; exports go back to {codes}"
         yield finding("note", name, "reoriented", text)
-    if facts.form == "qform":
+    if facts.qform_only:
         yield finding("note", name, "qform_only", "no sform in the header, its qform is used")
     if geometry.oblique_degrees > 1:
         text = f"axes tilted by {geometry.oblique_degrees:.1f} degrees, treated as straight"
@@ -92,7 +82,7 @@ def geometry_findings(facts: VolumeFacts) -> Findings:
         text = f"expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x); "
         text += "check the header's units and slice thickness"
         yield finding("warning", name, "spacing_unusual", text)
-    if not _close(zooms, sizes, SPACING_TOLERANCE):
+    if not np.allclose(zooms, sizes, rtol=SPACING_TOLERANCE, atol=0):
         shown = [round(zoom, 4) for zoom in zooms]
         text = f"the affine says voxels of {sizes} mm, the header's pixdim says {shown}; "
         text += "the affine is used, correct the one that is wrong"
@@ -103,10 +93,10 @@ def imaging_findings(facts: ImagingFacts) -> Findings:
     """Whether the voxels can be Hounsfield units."""
     yield from geometry_findings(facts)
     name, low, high = facts.name, facts.low, facts.high
+    span = f"{low:g} to {high:g}"
     if facts.nonfinite:
         size = int(np.prod(facts.geometry.shape[:3]))
         yield refusal(nonfinite_error(name, facts.nonfinite, size))
-    span = f"{low:g} to {high:g}"
     if low > high:  # nothing finite at all
         return
     if low == high:
@@ -124,9 +114,7 @@ def imaging_findings(facts: ImagingFacts) -> Findings:
         yield finding("unusable", name, "not_hu", text)
     else:
         if low > AIR_HU:
-            text = (
-                f"no air, HU {span}: clipped or cropped before; use the original CT if there is one"
-            )
+            text = f"no air, HU {span}: clipped or cropped before; use the original CT if you can"
             yield finding("warning", name, "hu_range", text)
         if high > METAL_HU or low < -METAL_HU:
             text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
@@ -160,13 +148,8 @@ def label_findings(facts: LabelFacts) -> Findings:
         text = f"expected {low} to {high} ml of kidney and masses, got {total:.1f} ml; "
         text += "check the spacing and the label values"
         yield finding("warning", name, "kidney_volume", text)
-    first, last = facts.kidney_slices
-    ends = []
-    if first == 0:
-        ends.append("first")
-    if last == facts.geometry.canonical_shape[0] - 1:
-        ends.append("last")
-    if ends:
+    ends = {"first": 0, "last": facts.geometry.canonical_shape[0] - 1}
+    if ends := [end for end, at in ends.items() if at in facts.kidney_slices]:
         text = f"the kidney reaches the {' and '.join(ends)} slice, so the scan cuts it; "
         yield finding("note", name, "kidney_cut", text + "volumes are too small")
 
@@ -186,8 +169,7 @@ def grid_findings(case_id: str, facts: list[VolumeFacts]) -> Findings:
     stems = [one.name.rpartition("/")[2].removesuffix(".gz").removesuffix(".nii") for one in facts]
     for other, stem in zip(facts[1:], stems[1:], strict=True):
         try:
-            names = (stems[0], stem)
-            require_same_grid(case_id, facts[0].geometry, other.geometry, names=names)
+            require_same_grid(case_id, facts[0].geometry, other.geometry, (stems[0], stem))
         except CaseError as error:
             yield refusal(error)
 
@@ -204,7 +186,7 @@ def record_findings(files: CaseFiles, facts: VolumeFacts) -> Findings:
         yield finding("warning", files.case_id, "record_unreadable", text)
         return
     spacing = facts.geometry.spacing
-    if not _close(spacing, recorded, SPACING_TOLERANCE):
+    if not np.allclose(spacing, recorded, rtol=SPACING_TOLERANCE, atol=0):
         text = f"expected the spacing {recorded} (z, y, x) of kits.json, got {spacing}; "
         text += "the header is used, take imaging and kits.json from the same release"
         yield finding("warning", facts.name, "spacing_record", text)
@@ -220,18 +202,13 @@ def release_findings(files: CaseFiles, labels: LabelFacts) -> Findings:
 
 def register_findings(entry: Defect, labels: LabelFacts | None) -> Findings:
     """The defect register's entry, and whether a corrected label map is the corrected one."""
-    tail = "both policies keep it"
-    if entry.policy == "exclude":
-        tail = "the policy `exclude` leaves it out"
+    tail = "the policy `exclude` leaves it out"
+    tail = tail if entry.policy == "exclude" else "both policies keep it"
     yield finding("note", entry.case_id, "register", f"{entry.reason} ({entry.source}); {tail}")
     if entry.corrected_ml is None or labels is None:
         return
     got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumor"])
-    if not _close(got, entry.corrected_ml, CORRECTED_TOLERANCE):
+    if not np.allclose(got, entry.corrected_ml, rtol=CORRECTED_TOLERANCE, atol=0):
         text = f"expected kidney and tumour of {entry.corrected_ml} ml as of December 2019, got "
         text += f"({got[0]:.2f}, {got[1]:.2f}) ml; pull the current KiTS19 labels"
         yield finding("warning", labels.name, "labels_outdated", text)
-
-
-def _close(got: object, expected: object, tolerance: float) -> bool:
-    return np.allclose(got, expected, rtol=tolerance, atol=0)

@@ -1,13 +1,10 @@
 """Which cases train and which are held out: the paper's split, one without leaks, and folds."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from kitslib.data.cases.discovery import natural_key
@@ -40,13 +37,9 @@ class Split:
             ("tumour", self.tumor_train, self.tumor_held_out),
             ("cascade", self.kidney_train + self.tumor_train, self.cascade_test),
         ):
-            both = sorted(set(train) & set(held_out), key=natural_key)
-            if both:
-                raise CaseError(
-                    f"{name} split: {', '.join(both)} would be trained on and tested; take them "
-                    "out of one side",
-                    code="leak",
-                )
+            if both := ", ".join(sorted(set(train) & set(held_out), key=natural_key)):
+                text = f"{both} would be trained on and tested; take them out of one side"
+                raise CaseError(f"{name} split: {text}", code="leak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,26 +70,19 @@ def split_cases(
         held_out = max(min(LEAST_HELD_OUT, max(1, cases // 4)), _share(cases, PAPER_TUMOR_HELD_OUT))
     kidney_count = max(held_out, _share(cases, PAPER_KIDNEY_HELD_OUT))
     if not 1 <= held_out < cases or kidney_count >= cases:
-        raise CaseError(
-            f"expected 1 to {cases - 1} of {cases} cases held out, got {held_out}; use at least 2 "
-            "cases and leave some to train on",
-            code="split",
-        )
+        text = f"expected 1 to {cases - 1} of {cases} cases held out, got {held_out}; use at least "
+        raise CaseError(f"{text}2 cases and leave some to train on", code="split")
     tumor_out = set(ordered[-held_out:])
     ranked = sorted(ordered, key=lambda case: (_draw(seed, case), case))
     if rule == "nested":
         ranked.sort(key=lambda case: case not in tumor_out)  # stable: these first, then the draw
     kidney_out = set(ranked[:kidney_count])
     kidney, tumor = _apart(ordered, kidney_out), _apart(ordered, tumor_out)
+    unseen = _apart(ordered, kidney_out & tumor_out).held_out
     return Split(
-        kidney_train=kidney.train,
-        kidney_held_out=kidney.held_out,
-        tumor_train=tumor.train,
-        tumor_held_out=tumor.held_out,
-        cascade_test=_apart(ordered, kidney_out & tumor_out).held_out,
-        seed=seed,
-        rule=rule,
-    )
+        kidney_train=kidney.train, kidney_held_out=kidney.held_out, tumor_train=tumor.train,
+        tumor_held_out=tumor.held_out, cascade_test=unseen, seed=seed, rule=rule,
+    )  # fmt: skip
 
 
 def fold(case_ids: Sequence[str], k: int, *, seed: int, n_folds: int = 5) -> Fold:
@@ -111,11 +97,8 @@ def fold(case_ids: Sequence[str], k: int, *, seed: int, n_folds: int = 5) -> Fol
     ordered = _in_order(case_ids)
     found = _apart(ordered, {case for case in ordered if _fold_of(case, n_folds, seed) == k})
     if not found.held_out or not found.train:
-        raise CaseError(
-            f"fold {k} of {n_folds}: {len(found.held_out)} of {len(ordered)} cases are held out; "
-            "use fewer folds, more cases or another seed",
-            code="split",
-        )
+        text = f"{len(found.held_out)} of {len(ordered)} cases are held out; use fewer folds, more "
+        raise CaseError(f"fold {k} of {n_folds}: {text}cases or another seed", code="split")
     return found
 
 
@@ -126,7 +109,7 @@ def _apart(ordered: Sequence[str], chosen: set[str]) -> Fold:
 
 
 def _fold_of(case_id: str, n_folds: int, seed: int) -> int:
-    number = re.search(r"(\d+)$", case_id)
+    number = re.search(r"\d+$", case_id)
     if number is None:
         return _draw(seed, case_id) % n_folds
     block, place = divmod(int(number.group()), n_folds)
@@ -140,10 +123,9 @@ def _share(cases: int, of_paper: int) -> int:
 
 def _in_order(case_ids: Sequence[str]) -> list[str]:
     ordered = sorted(case_ids, key=natural_key)
-    repeated = sorted({first for first, second in pairwise(ordered) if first == second})
-    if repeated:
-        message = f"expected each case once, got {', '.join(repeated)} again; remove the repeats"
-        raise CaseError(message, code="split")
+    if repeated := ", ".join(sorted({case for case in ordered if ordered.count(case) > 1})):
+        text = f"expected each case once, got {repeated} again; remove the repeats"
+        raise CaseError(text, code="split")
     return ordered
 
 
