@@ -179,6 +179,21 @@ def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
         find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
 
 
+def test_files_that_a_killed_write_left_are_no_scans_and_no_label_maps(tmp_path: Path) -> None:
+    left = tmp_path / ".abdomen.nii.gz.0123abcd.nii.gz"  # as config.replacing names them
+    a_map(left)
+    scans, empty = find_scans([tmp_path])
+    assert not scans and "found none" in str(empty[tmp_path])
+    a_map(tmp_path / "abdomen.nii.gz")
+    a_map(tmp_path / "case_00003" / ".imaging.nii.gz.0123abcd.nii.gz")
+    assert find_scans([tmp_path])[0] == {"abdomen": tmp_path / "abdomen.nii.gz"}
+    assert label_files(tmp_path) == {"abdomen": tmp_path / "abdomen.nii.gz"}
+    (tmp_path / "abdomen.nii.gz").unlink()
+    a_map(tmp_path / "case_00004" / "imaging.nii.gz")
+    a_map(tmp_path / ".case_00005" / "imaging.nii.gz")
+    assert list(find_scans([tmp_path])[0]) == ["00004"]
+
+
 def test_label_files_are_found_by_case(tmp_path: Path) -> None:
     a_map(tmp_path / "case_00003" / "segmentation.nii.gz")
     a_map(tmp_path / "flat" / "prediction_00003.nii.gz")

@@ -110,6 +110,19 @@ def test_a_smaller_batch_is_named_where_one_sample_fits() -> None:
     assert problem.endswith("lower kidney.batch from 2 to 1")
 
 
+def test_the_3d_arm_is_told_to_lower_its_own_batch() -> None:
+    options = {"arms": ["vnet_2d", "vnet_3d"], "tumor.slab_batch": 4, "tumor.batch": 8}
+    config, cost = configure(profile="demo", options=options), measured().networks["kidney"]
+    networks = {"kidney": cost, "vnet_2d": cost, "vnet_3d": replace(cost, memory=4 * cost.memory)}
+    found = estimate(config, measured(networks=networks), jobs=1, on_gpu=True)
+    (problem,) = problems(config, found, replace(ROOMY, gpu=2 * cost.memory))
+    assert problem.endswith("lower tumor.slab_batch from 4 to 2")
+    networks |= {"vnet_2d": networks["vnet_3d"], "vnet_3d": cost}
+    found = estimate(config, measured(networks=networks), jobs=1, on_gpu=True)
+    (problem,) = problems(config, found, replace(ROOMY, gpu=2 * cost.memory))
+    assert problem.endswith("lower tumor.batch from 8 to 4")
+
+
 def test_too_little_time_says_how_many_epochs_fit() -> None:
     found = costs("paper")
     machine = replace(ROOMY, seconds=found[-1].seconds / 2)

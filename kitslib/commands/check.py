@@ -11,12 +11,10 @@ from kitslib.data import check_cohort, format_reports, reports_to_json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.epilog = "Exit status 1 when a case cannot be used."
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="folder of a KiTS19, KiTS21 or KiTS23 cohort"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
+    argument = parser.add_argument
+    argument("data", type=Path, metavar="DATA", help="folder of a KiTS19, KiTS21 or KiTS23 cohort")
+    argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
     add_jobs(parser)
 
 

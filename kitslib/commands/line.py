@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from kitslib.config import PROFILES, RunConfig, configure, parse_settings
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line."""
@@ -24,11 +28,18 @@ def add_jobs(parser: argparse.ArgumentParser, what: str = "cases") -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Let a command take --set NAME=VALUE, any number of times, for `config.parse_settings`."""
+    """Let a command take --profile, and --set NAME=VALUE any number of times."""
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="demo", help="default: demo")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
         help="change a setting of the profile, such as kidney.epochs=3; may be repeated",
     )  # fmt: skip
+
+
+def study_config(args: argparse.Namespace, data: str, out: str) -> RunConfig:
+    """Return the configuration of a study of these folders. Raises ConfigError."""
+    options = parse_settings(args.settings)
+    return configure(profile=args.profile, data=data, out=out, options=options)
 
 
 def positive(text: str) -> int:
@@ -41,21 +52,19 @@ def positive(text: str) -> int:
 
 def progress_line(what: str) -> Callable[[int, int], None]:
     """Return a progress(done, total) that updates a terminal's line, or prints one each tenth."""
-    began = time.perf_counter()
-    shown = -1
+    began, shown = time.perf_counter(), -1
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
-        text = f"{what}: {done} of {total}"
+        text, tenth = f"{what}: {done} of {total}", done * 10 // max(total, 1)
         if done:
-            left = (time.perf_counter() - began) / done * (total - done)
-            text += f", {left:.0f} s left"
+            text += f", {(time.perf_counter() - began) / done * (total - done):.0f} s left"
         if sys.stderr.isatty():
             passing(text)
             if done == total:
                 print(file=sys.stderr)
-        elif done * 10 // max(total, 1) > shown:
-            shown = done * 10 // max(total, 1)
+        elif tenth > shown:
+            shown = tenth
             print(text, file=sys.stderr, flush=True)
 
     return progress
@@ -71,7 +80,6 @@ def text_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> st
     """Return rows of cells as aligned lines; columns are aligned right, those of `left` left."""
     columns = []
     for index, cells in enumerate(zip(*rows, strict=True)):
-        align = str.ljust if index in left else str.rjust
-        width = max(map(len, cells))
-        columns.append([align(cell, width) for cell in cells])
+        align = np.char.ljust if index in left else np.char.rjust
+        columns.append(align(cells, max(map(len, cells))))
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

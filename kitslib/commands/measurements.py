@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from kitslib.config import replacing
+from kitslib.config import replacing, write_text
 from kitslib.evaluation import largest_components
 from kitslib.reporting import three_planes, use_style
 from kitslib.transforms import bounding_box
@@ -24,17 +24,15 @@ def measure(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
     The diameter of kidney and masses is that of the larger side. A diameter is the longest
     distance within; the axial one lies within a slice.
     """
-    if labels.any():
-        labels = labels[bounding_box(labels)]
+    labels = labels[bounding_box(labels)] if labels.any() else labels
     larger, tumor = largest_components(labels > 0, 1), labels == 2
     voxel_ml = float(np.prod(spacing)) / 1000
-    axial = [longest_diameter_mm(plane, spacing[1:]) for plane in tumor]
     row = {
         "kidney_and_masses_ml": voxel_ml * np.count_nonzero(labels),
         "kidney_and_masses_diameter_mm": longest_diameter_mm(larger, spacing),
         "tumor_ml": voxel_ml * np.count_nonzero(tumor),
         "tumor_diameter_mm": longest_diameter_mm(tumor, spacing),
-        "tumor_axial_diameter_mm": max(axial),
+        "tumor_axial_diameter_mm": max(longest_diameter_mm(s, spacing[1:]) for s in tumor),
     }
     return {name: round(float(value), 2) for name, value in row.items()}
 
@@ -46,10 +44,9 @@ def longest_diameter_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
     """
     if not mask.any():
         return 0.0
-    lines = mask.any(axis=-1)  # along the last axis only the ends can be corners
-    first = mask[lines].argmax(axis=-1)
-    last = mask.shape[-1] - 1 - mask[lines][:, ::-1].argmax(axis=-1)
-    places = np.argwhere(lines)
+    places, lines = np.argwhere(mask.any(axis=-1)), mask[mask.any(axis=-1)]
+    first = lines.argmax(axis=-1)  # along the last axis only the ends can be corners
+    last = mask.shape[-1] - 1 - lines[:, ::-1].argmax(axis=-1)
     ends = np.concatenate([np.column_stack([places, first]), np.column_stack([places, last])])
     steps = np.concatenate([np.eye(mask.ndim), -np.eye(mask.ndim)]) / 2
     faces = (ends[:, None] + steps).reshape(-1, mask.ndim) * np.asarray(spacing)
@@ -62,8 +59,7 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
     if path.is_file():
         table = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), table])
     table = table.drop_duplicates("case", keep="last").sort_values("case")
-    with replacing(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def write_preview(
@@ -76,17 +72,13 @@ def write_preview(
     """
     plt.switch_backend("agg")
     use_style()
-    words = "no kidney found"
+    words, tumor = "no kidney found", "no tumour found"
+    if row["tumor_ml"]:
+        tumor = f"tumour (orange) {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
     if row["kidney_and_masses_ml"]:
-        tumor = "no tumour found"
-        if row["tumor_ml"]:
-            tumor = f"tumour (orange) {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
         words = f"kidneys (blue) and masses {row['kidney_and_masses_ml']:.0f} ml, {tumor}"
     figure = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {words}")
-    try:
-        with replacing(path) as part:
-            figure.savefig(
-                part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88}
-            )
-    finally:
-        plt.close(figure)
+    plt.close(figure)  # pyplot forgets it; it can still be written
+    jpeg = {"format": "jpg", "dpi": 130, "pil_kwargs": {"quality": 88}}
+    with replacing(path) as part:
+        figure.savefig(part, bbox_inches="tight", **jpeg)

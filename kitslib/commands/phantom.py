@@ -11,7 +11,6 @@ from kitslib.phantom import write_cohort, write_rendered
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.epilog = "The same case and seed give the same bits, whatever --cases and --jobs are."
     argument = parser.add_argument
     argument("out", type=Path, metavar="OUT", help="folder to write the cohort into")
@@ -27,14 +26,11 @@ def run(args: argparse.Namespace) -> int:
     """Write a synthetic cohort, or the CT for given label maps."""
     common = {"seed": args.seed, "jobs": args.jobs, "progress": progress_line("rendered")}
     if args.labels and args.cases is not None:
-        raise CaseError(
-            "--cases and --labels exclude each other: --labels renders every label map it finds"
-        )
+        raise CaseError("--cases and --labels exclude each other: --labels renders all it finds")
     if args.labels:
         names = write_rendered(args.out, find_cases(args.labels), **common)
     else:
-        names = write_cohort(
-            args.out, cases=args.cases or 20, matrix=args.matrix, cysts=args.cysts, **common
-        )
+        common |= {"cases": args.cases or 20, "matrix": args.matrix, "cysts": args.cysts}
+        names = write_cohort(args.out, **common)
     print(f"{len(names)} cases in {args.out}")
     return 0

@@ -32,19 +32,11 @@ TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.epilog = (
-        "Exit status 1 when a scan could not be segmented; the others are done all the same."
-    )
+    parser.epilog = "Exit status 1 when a scan could not be segmented; the others are segmented."
+    words = "CT scans: .nii(.gz) files, folders of them or of a DICOM series each, KiTS folders"
     argument = parser.add_argument
-    argument(
-        "imaging", type=Path, nargs="+", metavar="IMAGING",
-        help="CT scans: .nii or .nii.gz files, folders of them, KiTS folders, "
-        "folders of a DICOM series each",
-    )  # fmt: skip
-    argument(
-        "-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz file"
-    )
+    argument("imaging", type=Path, nargs="+", metavar="IMAGING", help=words)
+    argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder or .nii.gz")
     argument("--models", type=Path, metavar="DIR", help="with kidney/ and tumor/ (default: ours)")
     argument("--probabilities", action="store_true", help="also write the probability maps")
     argument("--submission", type=Path, metavar="ZIP", help="pack OUT's test cases for KiTS19")
@@ -59,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if len(scans) > 1 and args.out.name.endswith(NIFTI):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
     outputs = {name: output_files(name, args.out) for name in scans}
-    kinds = ["labels", "sidecar", "preview"]
-    if args.probabilities:
-        kinds += ["kidney", "tumor"]
+    more = ("kidney", "tumor") if args.probabilities else ()
+    kinds = ("labels", "sidecar", "preview", *more)
     wanted = [files[kind] for files in outputs.values() for kind in kinds]
     for file in [*wanted, args.submission]:
         if file and file.exists() and not args.force:
@@ -82,14 +73,12 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             continue
         add_row(files["table"], row)
-        tumor = "none"
-        if row["tumor_ml"]:
-            tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
+        tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
+        tumor = tumor if row["tumor_ml"] else "none"
         text = f"{head}: kidneys and masses {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; "
         text += f"{files['labels']} in {duration_text(row['seconds'])}"
-        if done < len(scans):
-            left = (time.perf_counter() - began) / done * (len(scans) - done)
-            text += f", about {duration_text(left)} left"
+        left = (time.perf_counter() - began) / done * (len(scans) - done)
+        text += f", about {duration_text(left)} left" if done < len(scans) else ""
         print(text, flush=True)
     if args.submission:
         print(write_submission(args.submission, args.out))
@@ -114,30 +103,23 @@ class Models:
 
     @classmethod
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
-        """Load the stages of a folder with kidney/ and tumor/; None: the package's own.
-
-        Raises RunError where a network is missing or not of this version.
-        """
-        folder = models_folder(folder)
-        stages, about, words = {}, {}, f"kitslib {__version__}"
+        """Load a folder's stages, or the package's. Raises RunError where one is missing or old."""
+        folder, stages, about, words = models_folder(folder), {}, {}, f"kitslib {__version__}"
         for name, kind in (("kidney", KidneyStage), ("tumor", TumorStage)):
             try:
                 trained = Run.load(folder / name)
-                settings, weights = trained.settings, trained.folder / "weights.safetensors"
+                settings, weights = trained.settings, folder / name / "weights.safetensors"
                 network = trained.load_weights(build(**settings["network"]))
                 stages[name] = kind.of(ready(network, accelerator.device), settings)
                 digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-                about[name] = {"folder": str(trained.folder), "weights": digest}
+                about[name] = {"folder": str(folder / name), "weights": digest}
                 words += f" {name} {digest[:8]}"
-                if "arm" in settings:
-                    about[name]["arm"] = settings["arm"]["name"]
+                about[name] |= {"arm": settings["arm"]["name"]} if "arm" in settings else {}
                 about[name] |= {key: settings.get(key) for key in ("network", "seed", "data")}
             except (SafetensorError, KeyError, TypeError) as error:
-                raise RunError(
-                    f"{folder / name}: not a network of this version "
-                    f"({type(error).__name__}: {error}); run the study again, or name another "
-                    "folder with --models"
-                ) from None
+                text = f"not a network of this version ({type(error).__name__}: {error}); run the "
+                text += "study again, or name another folder with --models"
+                raise RunError(f"{folder / name}: {text}") from None
         words = f"{words} {about['tumor'].get('arm', '')}".strip()[:79]
         return cls(**stages, accelerator=accelerator, about=about, description=words)
 
@@ -145,10 +127,7 @@ class Models:
 def segment_scan(
     name: str, path: Path, files: dict[str, Path], models: Models, probabilities: bool, head: str
 ) -> dict[str, Any]:
-    """Segment one scan, write its files and return its row of the table; the label map comes last.
-
-    files: from `output_files`; `head` begins the lines that say what is being done.
-    """
+    """Segment a scan into `files` (of `output_files`), labels last; return its row of the table."""
     began, autocast = time.perf_counter(), models.accelerator.autocast
     passing(f"{head}: reading")
     imaging, geometry, note = read_scan(path)
@@ -165,19 +144,14 @@ def segment_scan(
     row["seconds"] = round(time.perf_counter() - began, 1)
     software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
     sidecar = {
-        "imaging": str(path),
-        "note": note,
-        "shape": geometry.canonical_shape,
-        "spacing_mm": spacing,
-        "axes": "".join(geometry.axis_codes),
-        "labels": {"1": "kidney", "2": "tumour"},
-        "measurements": row,
-        "models": models.about,
-        "software": software | versions(),
+        "imaging": str(path), "note": note,
+        "shape": geometry.canonical_shape, "spacing_mm": spacing,
+        "axes": "".join(geometry.axis_codes), "labels": {"1": "kidney", "2": "tumour"},
+        "measurements": row, "models": models.about, "software": software | versions(),
         "device": device_name(models.accelerator.device),
         "precision": models.accelerator.mixed_precision,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
+    }  # fmt: skip
     write_json(files["sidecar"], sidecar)
     write_labels(files["labels"], found.labels, geometry, description=models.description)
     passing("")
@@ -194,41 +168,27 @@ def write_probabilities(
 
     imaging: HU (D, H, W); kidney: the first stage's mask. The maps have the scan's geometry.
     """
-    autocast, spacing, native = models.accelerator.autocast, geometry.spacing, {}
-    volume, mapping = kidney_input(imaging, spacing, models.kidney.grid)
-    probability = models.kidney.probability(volume, autocast)
-    native["kidney"] = restore_probability(probability, mapping)
-    native["tumor"] = np.zeros(imaging.shape, np.float16)
+    autocast, tumor = models.accelerator.autocast, np.zeros(imaging.shape, np.float16)
+    volume, mapping = kidney_input(imaging, geometry.spacing, models.kidney.grid)
+    probability = restore_probability(models.kidney.probability(volume, autocast), mapping)
     if kidney.any():
-        volume, mask, mapping = tumor_input(imaging, kidney, spacing, models.tumor.grid)
-        probability = models.tumor.probability(volume, mask, autocast)
-        native["tumor"] = restore_probability(probability, mapping)
-    for stage, values in native.items():
-        about = f"{models.description} P({stage})"
-        values = values.astype(np.float32).round(2)
+        volume, mask, mapping = tumor_input(imaging, kidney, geometry.spacing, models.tumor.grid)
+        tumor = restore_probability(models.tumor.probability(volume, mask, autocast), mapping)
+    for stage, values in (("kidney", probability), ("tumor", tumor)):
+        about, values = f"{models.description} P({stage})", values.astype(np.float32).round(2)
         write_volume(files[stage], values, geometry, description=about, level=1)
 
 
 def write_submission(path: Path, folder: Path) -> str:
-    """Pack a folder's predictions of KiTS19's test cases into a zip file; return what is in it.
-
-    Raises CaseError where there is none.
-    """
+    """Zip a folder's predictions of test cases; return what is in it. Raises CaseError for none."""
     wanted = {number: folder / f"prediction_{number:05}.nii.gz" for number in TEST_CASES}
     missing = [f"{number:05}" for number, file in wanted.items() if not file.is_file()]
-    count = len(wanted) - len(missing)
-    if not count:
-        raise CaseError(
-            f"--submission: expected {wanted[210].name} to {wanted[299].name} in {folder}, "
-            "found none; predict KiTS19's test cases into it"
-        )
+    if len(missing) == len(wanted):
+        text = f"expected {wanted[210].name} to {wanted[299].name} in {folder}, found none"
+        raise CaseError(f"--submission: {text}; predict KiTS19's test cases into it")
     with replacing(path) as part, zipfile.ZipFile(part, "w") as packed:  # .gz: compressed already
-        for file in wanted.values():
-            if file.is_file():
-                packed.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
-    text = f"{path}: {count} of {len(wanted)} test cases"
-    if missing:
-        text += f"; the challenge wants all, missing: {', '.join(missing[:5])}"
-    if len(missing) > 5:
-        text += ", …"
-    return text
+        for file in filter(Path.is_file, wanted.values()):
+            packed.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+    text = f"{path}: {len(wanted) - len(missing)} of {len(wanted)} test cases"
+    text += f"; the challenge wants all, missing: {', '.join(missing[:5])}" if missing else ""
+    return text + (", …" if len(missing) > 5 else "")

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
+from heapq import nlargest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,9 @@ from typing import Any
 import psutil
 import torch
 
-from kitslib.commands.line import add_jobs, add_settings, text_table
-from kitslib.commands.timing import Measured, measure
-from kitslib.config import (
-    PROFILES,
-    RunConfig,
-    arm,
-    configure,
-    duration_text,
-    parse_settings,
-    size_text,
-    write_json,
-)  # fmt: skip
+from kitslib.commands.line import add_jobs, add_settings, study_config, text_table
+from kitslib.commands.timing import Measured, folder_bytes, measure
+from kitslib.config import RunConfig, arm, duration_text, size_text, write_json
 from kitslib.data import split_cases
 from kitslib.training import device_name, start
 
@@ -48,11 +40,9 @@ class Cost:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.epilog = "Takes half a minute for the demo. Exit status 1 when the study does not fit."
     argument = parser.add_argument
     argument("data", type=Path, nargs="?", metavar="DATA", help="KiTS cohort (default: synthetic)")
-    argument("--profile", choices=tuple(PROFILES), default="demo", help="default: demo")
     argument("--out", type=Path, metavar="DIR", help="folder of results (default: reports)")
     argument("--hours", type=float, metavar="H", help="the time there is: more does not fit")
     argument("--json", type=Path, metavar="FILE", help="also write the estimate as JSON")
@@ -63,8 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what every stage of a study takes; return 1 where it does not fit this machine."""
     data, out = (str(path.absolute()) if path else "" for path in (args.data, args.out))
-    options = parse_settings(args.settings)
-    config = configure(profile=args.profile, data=data, out=out, options=options)
+    config = study_config(args, data, out)
     accelerator = start(device=config.device, precision=config.precision)
     machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
     measured = measure(config, accelerator)
@@ -75,8 +64,10 @@ def run(args: argparse.Namespace) -> int:
     for case_id in measured.unreadable:
         print(f"left out, since its header cannot be read: {case_id}")
     print("Times are those of a machine that does nothing else.")
-    words = [f"does not fit: {problem}" for problem in found]
-    print("\n".join(words or [f"The profile {args.profile} fits this machine."]))
+    for problem in found:
+        print(f"does not fit: {problem}")
+    if not found:
+        print(f"The profile {args.profile} fits this machine.")
     if args.json:
         *stages, whole = map(asdict, costs)
         parts = {"estimate": {**whole, "costs": stages, "problems": found}}
@@ -86,13 +77,11 @@ def run(args: argparse.Namespace) -> int:
 
 def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
     """Return what there is for a study that writes to `folder`; what it holds is free for it."""
-    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    held, what = folder_bytes(folder), device_name(device)
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    what, gpu = device_name(device), 0
-    if held:
-        what += f"; {size_text(held)} are on disk already"
-    if device.type == "cuda":
-        gpu = torch.cuda.get_device_properties(device).total_memory
+    what += f"; {size_text(held)} are on disk already" if held else ""
+    on_gpu = device.type == "cuda"
+    gpu = torch.cuda.get_device_properties(device).total_memory if on_gpu else 0
     disk, memory = shutil.disk_usage(there).free + held, psutil.virtual_memory().available
     return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
 
@@ -104,7 +93,6 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
     split = split_cases(ids, seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out)
     notebook, reading = NOTEBOOK * measured.loading, measured.prepare / len(ids)
     base, scan = measured.base, measured.base + measured.memory
-
     compared = replace(kidney, epochs=kidney.arm_epochs, test_time_mirroring=False)
     plan: list[tuple[str, Any]] = [("kidney", kidney)]
     plan += [("kidney", compared)] * len(config.kidney_arms)
@@ -120,18 +108,17 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
         elif arm(name).oversample and arm(name).oversample_by == "difficulty":
             times = (t.epochs - 1) // t.oversample_every
             predictions = times * len(split.tumor_train) / t.oversample_stride
-        predictions += held_out * (math.ceil(t.epochs / t.validate_every) + 1)
-        predictions += held_out * t.test_time_mirroring
+        validations = math.ceil(t.epochs / t.validate_every)
+        predictions += held_out * (validations + 1 + t.test_time_mirroring)
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
         gpu = cost.memory if on_gpu else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
         what = f"{name}: {t.epochs} epochs of {steps} steps"
         runs.append(Cost(stage, what, notebook + seconds, memory, disk, gpu))
-    slowest, cases = max(networks[name].case for name in config.arms), len(split.cascade_test)
+    slowest, n = max(networks[name].case for name in config.arms), len(split.cascade_test)
     seconds = 2 * reading + networks["kidney"].case * (1 + kidney.test_time_mirroring)
     seconds += PASSES * slowest * (1 + tumor.test_time_mirroring)
-    what = f"{cases} cases through the cascade"
-    test = Cost("05_evaluation", what, notebook + cases * seconds, scan)
+    test = Cost("05_evaluation", f"{n} cases through the cascade", notebook + n * seconds, scan)
     tables = Cost("04_ablations", "tables and figures", notebook, base)
     seconds = notebook + (measured.make + READS * measured.prepare) / jobs
     what = f"{len(ids)} cases checked and prepared"
@@ -139,13 +126,13 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
 
     places = 1 if on_gpu else max(1, jobs // config.threads)
     busy = [0.0] * places  # seconds; a run starts where there is a place first
+    disk, gpu = data.disk, 0
     for cost in runs:
         busy[busy.index(min(busy))] += cost.seconds
-    together = sorted((cost.memory for cost in runs), reverse=True)[:places]
+        disk, gpu = disk + cost.disk, max(gpu, cost.gpu)
+    together = sum(nlargest(places, map(attrgetter("memory"), runs)))
     seconds = data.seconds + max(busy) + tables.seconds + test.seconds
-    memory = max(data.memory, sum(together), test.memory)
-    disk, gpu = sum(cost.disk for cost in [data, *runs]), max(cost.gpu for cost in runs)
-    whole = Cost("the whole", "", seconds, memory, disk, gpu)
+    whole = Cost("the whole", "", seconds, max(data.memory, together, test.memory), disk, gpu)
     return [data, *runs, tables, test, whole]
 
 
@@ -161,8 +148,10 @@ def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
         if kind != "disk":
             largest = max(runs, key=attrgetter(kind))
             stage, share = largest.stage.partition("_")[2], there / getattr(largest, kind)
-            batch = getattr(config, stage).batch
-            advice = f"lower {stage}.batch from {batch} to {max(1, int(batch * share))}"
+            in_3d = stage == "tumor" and arm(largest.what.partition(":")[0]).dims == "3d"
+            size = "slab_batch" if in_3d else "batch"
+            batch = getattr(getattr(config, stage), size)
+            advice = f"lower {stage}.{size} from {batch} to {max(1, int(batch * share))}"
             if batch * share < 1:
                 advice += f", and {stage}.patch, slab or widths"
             if share >= 1:
@@ -171,12 +160,10 @@ def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
     share = machine.seconds / whole.seconds
     if 0 < share < 1:
         kidney, tumor = config.kidney.epochs, config.tumor.epochs
-        found.append(
-            f"time: {duration_text(whole.seconds)} needed, {duration_text(machine.seconds)} there; "
-            "use a GPU, fewer arms or seeds, or lower kidney.epochs "
-            f"from {kidney} to {max(1, int(kidney * share))} and tumor.epochs "
-            f"from {tumor} to {max(1, int(tumor * share))}"
-        )
+        text = f"time: {duration_text(whole.seconds)} needed, {duration_text(machine.seconds)} "
+        text += "there; use a GPU, fewer arms or seeds, or lower kidney.epochs "
+        text += f"from {kidney} to {max(1, int(kidney * share))} and tumor.epochs "
+        found.append(f"{text}from {tumor} to {max(1, int(tumor * share))}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,66 +12,50 @@ import numpy as np
 from kitslib.data import CaseError, Geometry, find_cases, holds_dicom, read_folder, read_imaging
 
 NIFTI = (".nii", ".nii.gz")
-KITS_NAME = re.compile(r"\Acase_(\d{5})(_0000)?\Z")
 
 
 def scan_name(path: Path) -> str:
     """Return what a scan's outputs are called after: a KiTS case's number, else file or folder."""
     path = path.absolute()
+    if stem(path) == "imaging" and not path.is_dir():
+        path = path.parent
     name = path.name if path.is_dir() else stem(path)
-    if name == "imaging" and not path.is_dir():
-        name = path.parent.name
-    return KITS_NAME.sub(r"\1", name)
+    return re.sub(r"\Acase_(\d{5})(_0000)?\Z", r"\1", name)
 
 
 def read_scan(path: Path) -> tuple[np.ndarray, Geometry, str]:
     """Return HU int16 (D, H, W), geometry, and a sentence on what was left out, or ""."""
-    if path.is_dir():
-        return read_folder(path)
-    return *read_imaging(path), ""
+    return read_folder(path) if path.is_dir() else (*read_imaging(path), "")
 
 
 def output_files(name: str, out: Path) -> dict[str, Path]:
-    """Return the files of a scan: KiTS19's names in the folder `out`, or `out` itself, a .nii.gz.
-
-    Keys: labels, sidecar, preview, kidney and tumor (the probabilities), and table, which all
-    scans of a folder share.
-    """
-    folder, start, table = out, f"prediction_{name}", "predictions"
-    labels = folder / f"{start}.nii.gz"
-    if out.name.endswith(NIFTI):
-        folder, start, table, labels = out.parent, stem(out), stem(out), out
-        name = start.removeprefix("prediction_")
+    """Return a scan's files by kind: KiTS19's names in the folder `out`, or beside a .nii.gz."""
+    one = out.name.endswith(NIFTI)
+    folder, start = (out.parent, stem(out)) if one else (out, f"prediction_{name}")
+    name = start.removeprefix("prediction_")
     return {
-        "labels": labels,
+        "labels": out if one else folder / f"{start}.nii.gz",
         "sidecar": folder / f"{start}.json",
         "preview": folder / f"{start}.jpg",
         "kidney": folder / f"probability_{name}_kidney.nii.gz",
         "tumor": folder / f"probability_{name}_tumor.nii.gz",
-        "table": folder / f"{table}.csv",
+        "table": folder / (f"{start}.csv" if one else "predictions.csv"),
     }
 
 
 def find_scans(paths: Sequence[Path]) -> tuple[dict[str, Path], dict[Path, CaseError]]:
-    """Return the scans of files and folders by name, and the paths without any with the reason.
-
-    Raises CaseError where two scans would get one name.
-    """
-    scans: dict[str, Path] = {}
-    empty: dict[Path, CaseError] = {}
+    """Return scans by name, and paths without any with why. Raises CaseError for a name twice."""
+    scans, empty = {}, {}
     for path in paths:
         try:
             found = _paths_of(path)
         except CaseError as error:
-            empty[path] = error
-            continue
+            found, empty[path] = [], error
         for scan in found:
             name = scan_name(scan)
             if name in scans:
-                raise CaseError(
-                    f"{scans[name]} and {scan} would both be called {name}; "
-                    "predict them into two folders"
-                )
+                both = f"{scans[name]} and {scan} would both be called {name}"
+                raise CaseError(f"{both}; predict them into two folders")
             scans[name] = scan
     return scans, empty
 
@@ -81,10 +66,9 @@ def _paths_of(path: Path) -> list[Path]:
         return [path]
     if files := nifti_files(path, leave_out=("prediction_", "probability_", "segmentation")):
         return files
-    try:
+    cases = []
+    with suppress(CaseError):
         cases = find_cases(path)
-    except CaseError:
-        cases = []
     if imaging := [case.imaging for case in cases if case.imaging]:
         return imaging
     if cases:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,12 @@ TABLES = {  # a title, and the columns: a score's name and its heading
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.epilog = "The mean comes with a bootstrap 95 % interval over the cases."
     argument = parser.add_argument
-    argument(
-        "pred", type=Path, metavar="PRED", help="label map, or folder of prediction_00000.nii.gz"
-    )
+    argument("pred", type=Path, metavar="PRED", help="label map, folder of prediction_00000.nii.gz")
     argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")
-    argument(
-        "--json", type=Path, metavar="FILE", help="also write scores, means, intervals as JSON"
-    )
-    argument("--csv", type=Path, metavar="FILE", help="also write them as CSV, a row per case")
+    argument("--json", type=Path, metavar="FILE", help="write scores, means, intervals as JSON")
+    argument("--csv", type=Path, metavar="FILE", help="write them as CSV, a row per case")
     argument("--subset", action="store_true", help="score only the cases that were predicted")
 
 
@@ -77,10 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def label_files(path: Path) -> dict[str, Path]:
-    """Return label maps by case: a file, a folder of prediction_00000.nii.gz, or a KiTS cohort.
-
-    Raises CaseError where there is no such file or folder.
-    """
+    """Return the label maps of a file, folder or cohort by case. Raises CaseError for no path."""
     if path.is_file():
         return {case_id(path): path}
     if not path.is_dir():
@@ -92,9 +85,6 @@ def label_files(path: Path) -> dict[str, Path]:
 
 def case_id(file: Path) -> str:
     """Return the case that a label map belongs to, by its name or its folder's."""
-    name = stem(file)
-    if name == "segmentation":
+    if stem(file) == "segmentation":
         return file.absolute().parent.name
-    if name.startswith("prediction_"):
-        return f"case_{name.removeprefix('prediction_')}"
-    return name
+    return re.sub(r"\Aprediction_", "case_", stem(file))

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kitslib.config import RunConfig, arm
@@ -29,6 +28,11 @@ SLICES = 16  # of a case that a network predicts
 VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
 PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
 SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files of a folder and those inside it; 0 where it does not exist."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +91,8 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
         if not voxels:
             words = f"expected cases with imaging and {config.cohort.labels} labels, found none"
             raise CaseError(f"{config.data}: {words}; python -m kitslib check says what is wrong")
-        case_ids = list(voxels)
-        if config.synthetic:
-            case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
+        case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
+        case_ids = case_ids if config.synthetic else list(voxels)
         by_size = sorted(voxels, key=voxels.__getitem__)
         usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
         files = [item for item in found if item.case_id in usual]
@@ -97,17 +100,16 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
         kidney = KidneyRecipe.of(few, files, accelerator)
         tumor = TumorRecipe.of(few, files, accelerator, arm=config.arms[0])
         prepared = now()
-        written = sum(file.stat().st_size for file in Path(out).rglob("*") if file.is_file())
+        written = folder_bytes(Path(out))
         largest = max(entry.imaging.size for entry in tumor.train.values())
         networks = {"kidney": network_cost(kidney, now)}
         for name in config.arms:
             networks[name] = network_cost(replace(tumor, arm=arm(name)), now)
-    share = len(case_ids) * fmean(voxels.values()) / sum(voxels[name] for name in usual)
+    share = len(case_ids) * fmean(voxels.values()) / sum(map(voxels.__getitem__, usual))
     return Measured(
-        case_ids=case_ids, unreadable=unreadable, loading=loading, base=base,
+        case_ids=case_ids, unreadable=unreadable, networks=networks, loading=loading, base=base,
         make=(made - began) * share, prepare=(prepared - opened) * share,
-        disk=int(written * share),
-        memory=SCAN_BYTES * (max(voxels.values()) + largest), networks=networks,
+        disk=int(written * share), memory=SCAN_BYTES * (max(voxels.values()) + largest),
     )  # fmt: skip
 
 
@@ -116,18 +118,16 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     t, device, autocast = recipe.training, recipe.accelerator.device, recipe.accelerator.autocast
     images, _ = recipe.prepare(recipe.sampler.batch(0, 0))
     network = recipe.network()
-    weights = 4 * sum(weight.numel() for weight in network.parameters())
+    weights = 4 * sum(map(torch.numel, network.parameters()))
     memory = 4 * weights + step_bytes(recipe, images.shape)  # gradients, Adam's two averages
-    fits = images.numel() <= VOXELS
-    if device.type == "cuda":
-        fits = memory < torch.cuda.mem_get_info(device)[0]
+    on_gpu = device.type == "cuda"
+    fits = memory < torch.cuda.mem_get_info(device)[0] if on_gpu else images.numel() <= VOXELS
     part = (...,) if fits else PART
     share = images.numel() / images[part].numel()
     layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
     network = ready(network, device).train()
-    optimizer, _ = make_optimizer(
-        network, name=t.optimizer, lr=t.lr, schedule="constant", total_steps=STEPS
-    )
+    constant = {"schedule": "constant", "total_steps": STEPS}
+    optimizer, _ = make_optimizer(network, name=t.optimizer, lr=t.lr, **constant)
     steps, first = [], now()
     while len(steps) < 2 or (len(steps) < STEPS and now() - first < SECONDS):
         began = now()
@@ -142,28 +142,23 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
         steps.append(drawn - began + share * (now() - drawn))
     entry = next(iter(recipe.held_out.values()))
     middle = sum(entry.meta["kidney_range"]) // 2
-    arrays = [array for array in (entry.imaging, entry.mask) if array is not None]
-    some = [array[middle:][:SLICES] for array in arrays]
+    some = [array[middle:][:SLICES] for array in (entry.imaging, entry.mask) if array is not None]
     stage = replace(recipe.stage(network.eval()), test_time_mirroring=False)
     began = now()
     stage.probability(*some, autocast)
-    case = (now() - began) * len(entry.imaging) / len(some[0])
-    threads = recipe.threads if device.type == "cpu" else 1  # they share the work evenly
-    step = median(steps[1:])
+    step, case = median(steps[1:]), (now() - began) * len(entry.imaging) / len(some[0])
+    threads = 1 if on_gpu else recipe.threads  # they share the work evenly
     return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
 
 
 def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
-    """Return the bytes that a step on an input of `shape` saves for its gradient or works on.
-
-    At work are three tensors of the largest size. Nothing is computed: tensors have no content.
-    """
-    saved: dict[int, Tensor] = {}  # kept, since the place of a freed tensor is used again
-    with FakeTensorMode():
+    """Return the bytes that a step on an input of `shape` saves for its gradient or works on."""
+    saved: dict[int, torch.Tensor] = {}  # kept, since the place of a freed tensor is used again
+    with FakeTensorMode():  # tensors without content: nothing is computed
         network = recipe.network()
         own = {weight.untyped_storage()._cdata for weight in network.parameters()}
 
-        def note(tensor: Tensor) -> Tensor:
+        def note(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.untyped_storage()._cdata not in own:
                 saved[tensor.untyped_storage()._cdata] = tensor
             return tensor
@@ -172,4 +167,4 @@ def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:
         with hooks, recipe.accelerator.autocast():
             network(torch.empty(shape))
     sizes = [tensor.untyped_storage().nbytes() for tensor in saved.values()]
-    return sum(sizes) + 3 * max(sizes)
+    return sum(sizes) + 3 * max(sizes)  # at work are three of the largest size

@@ -25,8 +25,6 @@ from kitslib.training.runs import Run, differing
 
 AT_ONCE = {"cpu": 1, "cuda": 25}  # losses read together: each reading makes a GPU wait
 KEPT = "The checkpoint of the epoch before, if there is one, is untouched."
-
-
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by axes of the weights
 
 
@@ -37,8 +35,8 @@ class TrainingError(RuntimeError):
 class Sampler(Protocol):
     """Batches from (seed, epoch, step) alone, and the state to resume the draw from.
 
-    A batch of `size` samples, of which `rank` takes the share 1 / `world`, has `images` and
-    `labels` before augmentation, and their `case_ids`.
+    A batch of `size` samples, of which `rank` takes the share 1 / `world`, has `images`, `labels`
+    and `case_ids`, before augmentation.
     """
 
     steps: int
@@ -60,13 +58,12 @@ def seed_everything(*parts: int) -> None:
 def mend_thin_convolutions(network: nn.Module) -> None:
     """Compute 3D convolutions over fewer slices than their kernel in float32 under CPU autocast.
 
-    Their bfloat16 weight gradients depend on memory that was never written: other weights in each
-    run, often NaN. Seen with torch 2.13 and AVX-512 with 2 slices under a kernel of 3³ and 2 to 4
-    under one of 5³, whatever channels and stride; dilated kernels and thicker inputs are sound.
+    Their bfloat16 weight gradients depend on memory that was never written, often NaN. Seen with
+    torch 2.13 and AVX-512, 2 slices under a kernel of 3³ and 2 to 4 under one of 5³, whatever
+    channels and stride; dilated kernels and thicker inputs are sound.
     """
     for module in network.modules():
-        is_3d = isinstance(module, nn.Conv3d)
-        if is_3d and max(module.kernel_size) > 1 and max(module.dilation) == 1:
+        if isinstance(module, nn.Conv3d) and max(module.dilation) == 1:
             module.forward = partial(_thin_in_float32, module)
 
 
@@ -97,17 +94,17 @@ class Losses:
         for value, where in self.waiting:
             self.last = value.item()
             if not math.isfinite(self.last):
-                raise TrainingError(
-                    f"the loss is {self.last} in {where}; lower lr or check these cases. {KEPT}"
-                )
+                words = f"the loss is {self.last} in {where}; lower lr or check these cases"
+                raise TrainingError(f"{words}. {KEPT}")
             self.total, self.count = self.total + self.last, self.count + 1
         self.waiting.clear()
 
     def mean(self, accelerator: Accelerator) -> float:
         """Return the mean of the epoch over all processes."""
         self.read()
-        mean = torch.tensor(self.total / self.count, dtype=torch.float64)
-        return accelerator.reduce(mean.to(accelerator.device), "mean").item()
+        mean = self.total / self.count
+        mean = torch.tensor(mean, dtype=torch.float64, device=accelerator.device)
+        return accelerator.reduce(mean, "mean").item()
 
 
 def fit(
@@ -132,9 +129,8 @@ def fit(
     with what to lower; ValueError for a batch that cannot be shared out equally.
     """
     title, say = run.folder.name, accelerator.on_main_process(log or tqdm.write)
-    device = accelerator.device
-    axes = max(weight.ndim for weight in network.parameters())
-    layout = LAYOUTS[max(axes, 4)]
+    device, processes = accelerator.device, accelerator.num_processes
+    layout = LAYOUTS[max(4, *(weight.ndim for weight in network.parameters()))]
     network = network.to(device, memory_format=layout)  # loaded or trained, it predicts alike
     if device.type == "cpu":
         mend_thin_convolutions(network)
@@ -142,19 +138,15 @@ def fit(
         run.load_weights(network).eval()
         say(f"{title}: finished before, weights loaded")
         return run.history()
-    processes = accelerator.num_processes
     shares = processes * accumulate
     if sampler.size % shares:
-        raise ValueError(
-            f"batch: {sampler.size} samples cannot be shared out equally to {processes} processes"
-            f" × accumulate {accumulate}; use a batch that is a multiple of {shares}"
-        )
+        words = f"{processes} processes × accumulate {accumulate}; use a multiple of {shares}"
+        raise ValueError(f"batch: {sampler.size} samples cannot be shared out equally to {words}")
     optimizer, scheduler = make_optimizer(
         network, name=optimizer, lr=lr, schedule=schedule, total_steps=epochs * sampler.steps
     )
     model, optimizer = accelerator.prepare(network, optimizer)
-    if compile:
-        model = torch.compile(model)
+    model = torch.compile(model) if compile else model
     stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     if accelerator.scaler:
         stateful["scaler"] = accelerator.scaler
@@ -188,8 +180,8 @@ def fit(
                     images, target = prepare(batch)
                     images = _moved(images, device, layout)
                     target = _moved(target, device, torch.preserve_format)
-                    last_part = part == accumulate - 1
-                    with nullcontext() if last_part else accelerator.no_sync(model):
+                    last = part == accumulate - 1
+                    with nullcontext() if last else accelerator.no_sync(model):
                         with accelerator.autocast():
                             output = model(images)
                         value = loss(output, target, epoch)
@@ -202,8 +194,8 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 bar.set_postfix(loss=losses.last, refresh=False)
                 bar.update()
-            entry: dict[str, Any] = {"epoch": epoch + 1, "loss": losses.mean(accelerator)}
-            entry["lr"] = scheduler.get_last_lr()[0]
+            loss_and_lr = {"loss": losses.mean(accelerator), "lr": scheduler.get_last_lr()[0]}
+            entry: dict[str, Any] = {"epoch": epoch + 1, **loss_and_lr}
             where, shape = f"{title}, epoch {epoch + 1}, validation", ()
             network.eval()
             if validate and ((epoch + 1) % validate_every == 0 or epoch + 1 == epochs):

@@ -1,7 +1,4 @@
-"""Losses of one class against the rest: soft Dice, focal, weighted sums, deep supervision.
-
-Logits and targets have one shape, (B, 1, ...); every loss is a float32 scalar.
-"""
+"""Losses of one class: logits and targets of one shape, (B, 1, ...), to a float32 scalar."""
 
 from __future__ import annotations
 
@@ -21,14 +18,10 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return _dice_loss(torch.sigmoid(p), g).mean()
 
 
-def focal_loss(
-    logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 0.75
-) -> Tensor:
+def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2, alpha: float = 0.75) -> Tensor:
     """Mean of -α_t (1 - p_t)^γ log p_t over voxels (Lin et al. 2017, arXiv 1708.02002, eq. 5)."""
     z, g = _flat_pair(logits, target)
-    away = z * (
-        1 - 2 * g
-    )  # logit of being wrong: 1 - p_t = sigmoid(away), -log p_t = softplus(away)
+    away = z * (1 - 2 * g)  # the error's logit: 1 - p_t = sigmoid(away), -log p_t = softplus(away)
     weight = alpha * g + (1 - alpha) * (1 - g)
     easing = torch.exp(-gamma * F.softplus(-away))  # (1 - p_t)^γ, with finite gradients for every γ
     return (weight * easing * F.softplus(away)).mean()
@@ -39,13 +32,12 @@ def weighted_dice_loss(
 ) -> Tensor:
     """Soft Dice of the background and of the tumour, weighted; the weights are used as given."""
     z, g = _flat_pair(logits, target)
-    p = torch.sigmoid(z)
-    q = torch.sigmoid(-z)  # not 1 - p, which loses the small probabilities
+    p, q = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - p would lose the small probabilities
     return (tumor * _dice_loss(p, g) + background * _dice_loss(q, 1 - g)).mean()
 
 
 def focal_dice_loss(
-    logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 0.75,
+    logits: Tensor, target: Tensor, *, gamma: float = 2, alpha: float = 0.75,
     background: float = 0.1, tumor: float = 0.9, lam: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Weighted Dice + λ focal: the paper's section 3.3."""
@@ -59,8 +51,7 @@ def dice_cross_entropy_loss(
     """Soft Dice + cross-entropy with the foreground, and each voxel by `weight`, weighted."""
     z, g = _flat_pair(logits, target)
     foreground = torch.tensor(foreground_weight, device=z.device)
-    if weight is not None:
-        weight = weight.flatten(1)
+    weight = None if weight is None else weight.flatten(1)
     entropy = F.binary_cross_entropy_with_logits(z, g, weight=weight, pos_weight=foreground)
     return _dice_loss(torch.sigmoid(z), g).mean() + entropy
 
@@ -89,8 +80,6 @@ def _dice_loss(p: Tensor, g: Tensor) -> Tensor:
 
 def _flat_pair(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if logits.shape != target.shape:
-        raise ValueError(
-            f"loss: expected logits and target of one shape, got {tuple(logits.shape)} and"
-            f" {tuple(target.shape)}; give the target a channel axis of size 1"
-        )
+        shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}; give the target one channel"
+        raise ValueError(f"loss: expected logits and target of one shape, got {shapes}")
     return logits.flatten(1).float(), target.flatten(1).float()

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -20,6 +21,8 @@ from kitslib.config import ROOT
 PACKAGES = (
     "torch", "accelerate", "numpy", "opencv-python-headless", "scipy", "nibabel", "papermill",
 )  # fmt: skip
+MODEL = re.compile(r"^model name[^:\n]*:([^:\n]*)", re.MULTILINE)  # of /proc/cpuinfo
+MALLOC = {-4: 0, -1: 2**31 - 1}  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD
 BF16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # what a CPU calls its bf16 products
 
 
@@ -33,17 +36,15 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     "auto" takes a GPU where there is one, and bf16 where the hardware multiplies it itself.
     Raises DeviceError for a GPU that is not there and for fp16 on a CPU.
     """
-    _keep_freed_memory()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        # glibc reuses freed blocks of any size: mapping them anew costs a training a third
+        for option, value in MALLOC.items():
+            libc.mallopt(option, value)
     cpu = device == "cpu" or not torch.cuda.is_available()
     if device == "cuda" and cpu:
-        raise DeviceError(
-            "device: 'cuda' was asked for, but this machine shows no CUDA device; use 'auto'"
-        )
+        raise DeviceError("device: 'cuda' needs a GPU, got no CUDA device; use 'auto' or 'cpu'")
     if precision == "fp16" and cpu:
-        raise DeviceError(
-            "precision: 'fp16' needs a GPU, and this training is on the CPU;"
-            " use 'bf16', 'no' or 'auto'"
-        )
+        raise DeviceError("precision: 'fp16' needs a GPU, got a CPU; use 'bf16', 'no' or 'auto'")
     if precision == "auto":
         able = cpu_has_bf16() if cpu else torch.cuda.is_bf16_supported()
         precision = "bf16" if able else "no"
@@ -62,27 +63,14 @@ def cpu_has_bf16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and any(map(able.get, BF16))
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc reuse freed blocks of any size: mapping them anew costs a training a third."""
-    mmap_max, trim_threshold = -4, -1  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-
-
 def device_name(device: torch.device | str = "cpu") -> str:
     """Return the device in words, as a report states it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.split(":")[1].strip()
-                break
-    without = "" if cpu_has_bf16() else ", without bf16"
-    return f"{model}, {os.cpu_count()} cores{without}"
+    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (line := MODEL.search(cpuinfo.read_text(encoding="utf-8"))):
+        model = line[1].strip()
+    return f"{model}, {os.cpu_count()} cores" + ("" if cpu_has_bf16() else ", without bf16")
 
 
 @functools.cache
@@ -93,13 +81,9 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the git commit of the project, `+` added where files differ; None outside git."""
-
-    def git(*words: str) -> str:
-        call = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
-        return call.stdout.strip()
-
+    words = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+        call = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return call.stdout.strip()

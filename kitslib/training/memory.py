@@ -24,9 +24,8 @@ def out_of_memory(error: Exception) -> bool:
 
 def explain_out_of_memory(error: Exception, device: torch.device, where: str, lower: str) -> str:
     """Return in words what `error` asked for `where`, what is free, and what to lower."""
-    free = psutil.virtual_memory().available
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
     figures = f"{size_text(free)} free"
     if asked := ASKED.search(str(error)):
         size = float(asked[1]) * 1024 ** " KMGTP".index(asked[2] or " ")
@@ -44,10 +43,9 @@ def what_to_lower(settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
         parts = next(n for n in range(2, shape[0] + 1) if shape[0] % n == 0)
         name = "slab_batch" if len(shape) == 5 and "slab_batch" in training else "batch"
         batch, accumulate = training.get(name, shape[0]), training.get("accumulate", 1)
-        return (
-            f"{stage}.{name} from {batch} to {batch // parts}, or raise {stage}.accumulate from"
-            f" {accumulate} to {accumulate * parts} (the same weights within rounding)"
-        )
+        more = f"raise {stage}.accumulate from {accumulate} to {accumulate * parts}"
+        lower = f"{stage}.{name} from {batch} to {batch // parts}"
+        return f"{lower}, or {more} (the same weights within rounding)"
     sizes = {0: ["window_slices"], 4: ["patch", "widths"]}
     for name in sizes.get(len(shape), ["patch", "slab", "widths"]):
         old = np.array(training.get(name) or 0)

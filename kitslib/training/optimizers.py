@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -39,10 +38,8 @@ class Muon(torch.optim.Optimizer):
         """Change the parameters by their gradients."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if group["convolutions"]:
-                self._step_convolutions(params, group)
-            else:
-                self._step_others(params, group)
+            change = self._step_convolutions if group["convolutions"] else self._step_others
+            change(params, group)
 
     def _step_convolutions(self, params: list[nn.Parameter], group: dict[str, Any]) -> None:
         updates = []
@@ -58,13 +55,12 @@ class Muon(torch.optim.Optimizer):
             p.add_(weight, alpha=-group["lr"] * length)
 
     def _step_others(self, params: list[nn.Parameter], group: dict[str, Any]) -> None:
-        gradients, means, squares, steps = [], [], [], []
+        gradients, means, squares, steps = [p.grad for p in params], [], [], []
         for p in params:
             state = self.state[p]
             if not state:
                 state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
                 state["step"] = torch.zeros((), device=p.device)
-            gradients.append(p.grad)
             means.append(state["mean"])
             squares.append(state["square"])
             steps.append(state["step"])
@@ -107,12 +103,9 @@ def make_optimizer(
     network: nn.Module, *, name: OptimizerName, lr: float, schedule: Schedule, total_steps: int
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """Return the optimiser and its learning-rate schedule, stepped once per optimiser step."""
-    makers = {
-        "adam": partial(torch.optim.Adam, fused=True),  # one kernel for all weights
-        "adamw": partial(torch.optim.AdamW, fused=True),
-        "muon": Muon,
-    }
-    optimizer = makers[name](network.parameters(), lr=lr)
+    fused = {} if name == "muon" else {"fused": True}  # one kernel for all weights
+    maker = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[name]
+    optimizer = maker(network.parameters(), lr=lr, **fused)
     if schedule == "constant":
         return optimizer, ConstantLR(optimizer, factor=1.0)
     cycle = {"pct_start": 0.2, "cycle_momentum": name != "muon"}

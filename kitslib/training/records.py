@@ -16,17 +16,16 @@ from kitslib.training.machine import commit, device_name, versions
 from kitslib.training.runs import Run, RunError, differing
 
 WEIGHTS = ROOT / "kitslib" / "weights"  # of the networks that come with the package
-NOT_COMPARED = ("out", "seed")  # where results go; which of a study's seeds
-CODE = (
+CODE = (  # whose numbers a record holds
     "data", "evaluation/cascade.py", "evaluation/inference.py", "evaluation/metrics", "networks",
     "phantom", "recipes", "training/loop.py", "training/losses.py", "training/optimizers.py",
     "transforms",
-)  # fmt: skip  # whose numbers a record holds
+)  # fmt: skip
 
 
 def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
     """Return where a result comes from: commit, versions, device, data, date."""
-    cuda = torch.cuda.is_available() and config.device != "cpu"
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
     return {
         "profile": config.profile,
         "settings": list(config.changes),
@@ -34,8 +33,8 @@ def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
         "data": config.data or "synthetic cohort",
         "labels": config.cohort.labels,
         "commit": commit(),
-        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
-        "device": device_name("cuda" if cuda else "cpu"),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "device": device_name("cuda" if on_gpu else "cpu"),
         "python": platform.python_version(),
         "versions": versions(),
         **more,
@@ -53,62 +52,45 @@ def begin(config: RunConfig, name: str) -> float:
     Raises RunError where its record is there already and was made with other settings.
     """
     path = record_path(config, name)
-    if path.is_file() and (names := _differences(config, read_json(path), code=False)):
-        raise RunError(
-            f"{path} was made with other settings: {', '.join(names)}; give this run a folder of"
-            " its own with out, or remove the record"
-        )
+    if path.is_file() and (names := differing(read_json(path).get("config", {}), _shared(config))):
+        fix = "give this run a folder of its own with out, or remove the record"
+        raise RunError(f"{path} was made with other settings: {', '.join(names)}; {fix}")
     return time.time()
 
 
 def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path:
-    """Write what a notebook found: its last act, by which it is known to have come to its end.
-
-    `began` is what `begin` returned. Settings, code and commit stand beside the values.
-    """
+    """Write what a notebook found, as its last act; `began` is what `begin` returned."""
     head = {"record": name, "began": began, "ended": time.time(), "commit": commit()}
-    head |= {"config": _compared(config), "code": code_key(*CODE)}
+    head |= {"config": _shared(config), "code": code_key(*CODE)}
     return write_json(record_path(config, name), head | values)
 
 
 def recorded(config: RunConfig, name: str) -> dict[str, Any]:
     """Return a record of this study.
 
-    Raises RunError, with the command that makes it, where it is missing, and where it was made
-    with other settings or by other code.
+    Raises RunError, with the command that makes it, where it is missing or made with other
+    settings or code.
     """
     path = record_path(config, name)
     if not path.is_file():
         notebook, _, rest = name.partition("-")
         arm, _, seed = rest.rpartition("-s")
-        more = f" -p arm {arm} -p seed {seed}" if rest else ""
-        raise RunError(
-            f"{path} is missing; make it with: papermill notebooks/{notebook}.ipynb {name}.ipynb"
-            f" -k python3 -p profile {config.profile}{more}  (or all: {config.command})"
-        )
+        words = f"papermill notebooks/{notebook}.ipynb {name}.ipynb -k python3 -p profile "
+        words += config.profile + (f" -p arm {arm} -p seed {seed}" if rest else "")
+        raise RunError(f"{path} is missing; make it with: {words}  (or all: {config.command})")
     found = read_json(path)
-    if names := _differences(config, found, code=True):
-        raise RunError(
-            f"{path} does not belong to this study: {', '.join(names)}; make it anew with:"
-            f" {config.command}"
-        )
+    names = differing(found.get("config", {}), _shared(config))
+    if found.get("code") != code_key(*CODE):
+        names.append(f"its code (commit {found.get('commit')} there, {commit()} here)")
+    if names:
+        words = f"{', '.join(names)}; make it anew with: {config.command}"
+        raise RunError(f"{path} does not belong to this study: {words}")
     return found
 
 
-def _compared(config: RunConfig) -> dict[str, Any]:
-    """The settings that two records of one study share."""
-    values = as_dict(config)
-    for name in NOT_COMPARED:
-        del values[name]
-    return values
-
-
-def _differences(config: RunConfig, found: dict[str, Any], *, code: bool) -> list[str]:
-    """What tells a record from those of this study, by name."""
-    names = differing(found.get("config", {}), _compared(config))
-    if code and found.get("code") != code_key(*CODE):
-        names.append(f"its code (commit {found.get('commit')} there, {commit()} here)")
-    return names
+def _shared(config: RunConfig) -> dict[str, Any]:
+    """The settings that two records of one study share: all but where results go and the seed."""
+    return {name: v for name, v in as_dict(config).items() if name not in ("out", "seed")}
 
 
 def summary(reports: Path) -> dict[str, Any]:
@@ -127,12 +109,10 @@ def summary(reports: Path) -> dict[str, Any]:
 def models_folder(folder: Path | None = None) -> Path:
     """Return the folder with kidney/ and tumor/: the one named, or the package's own."""
     folder = WEIGHTS if folder is None else folder
-    for stage in ("kidney", "tumor"):
-        if not (folder / stage / "weights.safetensors").is_file():
-            raise RunError(
-                f"{folder / stage}: no trained network is there; name a folder that holds kidney/"
-                " and tumor/ with --models, such as the reports/demo/models of ./run_all.sh"
-            )
+    for place in (folder / "kidney", folder / "tumor"):
+        if not (place / "weights.safetensors").is_file():
+            fix = "give --models a folder with both, such as reports/demo/models of ./run_all.sh"
+            raise RunError(f"{place}: no trained network is there; {fix}")
     return folder
 
 
@@ -143,7 +123,7 @@ def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
         for file in ("settings.json", "weights.safetensors"):
             with replacing(folder / name / file) as part:
                 shutil.copyfile(run.folder / file, part)
-    made = {"command": config.command, **provenance(config), "settings": _compared(config)}
+    made = {"command": config.command, **provenance(config), "settings": _shared(config)}
     made["data"] = "synthetic cohort" if config.synthetic else "--data DIR"
     made["settings"].pop("data")
     write_json(folder / "made.json", made)
@@ -155,10 +135,8 @@ def real_ct_folder(named: str = "") -> Path | None:
 
     Raises RunError where the one named is not a folder.
     """
-    if named:
-        folder = ROOT / named
-        if not folder.is_dir():
-            raise RunError(f"real: {folder} is not a folder")
-        return folder
-    folder = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared")) / "realct" / "data"
+    shared = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared"))
+    folder = ROOT / named if named else shared / "realct" / "data"
+    if named and not folder.is_dir():
+        raise RunError(f"real: {folder} is not a folder")
     return folder if folder.is_dir() else None

@@ -33,16 +33,16 @@ class Run:
 
     @classmethod
     def open(cls, root: Path, name: str, settings: Mapping[str, Any]) -> Run:
-        """Open `root/name-<key of the settings>`, made when missing.
-
-        `settings` is all that decides the weights.
-        """
+        """Open `root/name-<key of the settings>`, all that decides the weights; made if missing."""
         settings = json.loads(json.dumps(settings))
         run = cls(root / f"{name}-{key(settings)[:8]}", settings)
         run.folder.mkdir(parents=True, exist_ok=True)
         if not (run.folder / "settings.json").is_file():
             write_json(run.folder / "settings.json", settings)
-        run._sweep()
+        for part in run.folder.glob(".*.*"):  # what writers that were killed left behind
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > DEAD_S:
+                    part.unlink()
         return run
 
     @classmethod
@@ -60,9 +60,8 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """Return one row per epoch."""
         path = self.folder / "history.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write the history anew, whole or not at all."""
@@ -82,30 +81,24 @@ class Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise RunError(
-                f"{path}: damaged checkpoint ({error}); remove it to start this run anew"
-            ) from None
+            words = f"damaged checkpoint ({error}); remove it to start this run anew"
+            raise RunError(f"{path}: {words}") from None
         if names := differing(state["settings"], self.settings):
-            raise RunError(
-                f"{path}: this checkpoint was made with other settings: {', '.join(names)}"
-            )
+            raise RunError(f"{path}: a checkpoint made with other settings: {', '.join(names)}")
         return state
 
     def finish(self, network: torch.nn.Module) -> None:
         """Write the final weights, which mark the run as finished, and drop the checkpoint."""
         tensors = {n: t.detach().contiguous().cpu() for n, t in network.state_dict().items()}
-        # one text: the order of several in the file varies
         about = json.dumps({"settings": self.settings, "versions": versions()})
         with replacing(self.folder / "weights.safetensors") as part:
-            save_file(tensors, str(part), metadata={"about": about})
+            save_file(tensors, str(part), metadata={"about": about})  # one: several vary in order
         (self.folder / "last.pt").unlink(missing_ok=True)
 
     def load_weights(self, network: torch.nn.Module) -> torch.nn.Module:
         """Fill `network` with the final weights."""
         if not self.finished:
-            raise RunError(
-                f"{self.folder}: the training has not come to its end; run its notebook again"
-            )
+            raise RunError(f"{self.folder}: the training has not come to its end; run its notebook")
         network.load_state_dict(load_file(str(self.folder / "weights.safetensors")))
         return network
 
@@ -121,13 +114,6 @@ class Run:
             return {}
         with np.load(path) as found:
             return dict(found)
-
-    def _sweep(self) -> None:
-        """Remove what writers that were killed half-way left behind."""
-        for part in self.folder.glob(".*.*"):
-            with suppress(FileNotFoundError):
-                if time.time() - part.stat().st_mtime > DEAD_S:
-                    part.unlink()
 
 
 def differing(old: Any, new: Any, prefix: str = "") -> list[str]:
