@@ -8,22 +8,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 
-from kitslib.data import (
-    SYNTHETIC_MARKER,
-    CaseFiles,
-    canonical_affine,
-    fingerprint,
-    read_labels,
-    write_imaging,
-    write_labels,
-)
+from kitslib import data
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
 from kitslib.phantom.scene import render_case, render_labels, streams
@@ -38,16 +30,9 @@ Task = tuple[str, dict, Path | None]  # case id, parameters, label map when one 
 
 
 def write_cohort(
-    out: Path,
-    *,
-    cases: int,
-    seed: int,
-    matrix: int = 512,
-    spacing_z: SliceMm = None,
-    cysts: Cysts = "typical",
-    jobs: int = 1,
-    progress: Progress | None = None,
-) -> list[str]:
+    out: Path, *, cases: int, seed: int, matrix: int = 512, spacing_z: SliceMm = None,
+    cysts: Cysts = "typical", jobs: int = 1, progress: Progress | None = None,
+) -> list[str]:  # fmt: skip
     """Write case_00000.. with imaging, two label maps (KiTS19, KiTS23), kits.json; return case ids.
 
     matrix: rows and columns; the field of view stays. spacing_z: slice distances in mm to draw
@@ -62,28 +47,21 @@ def write_cohort(
     if cysts not in ("typical", "hard"):
         raise ValueError(f"cysts: expected 'typical' or 'hard', got {cysts!r}")
     if spacing_z is not None:
-        if not (len(spacing_z) and all(0.25 <= z <= 10 for z in spacing_z)):
-            raise ValueError(
-                "spacing_z: expected slice distances within 0.25..10 mm, or None, "
-                f"got {spacing_z!r}"
-            )
+        if not len(spacing_z) or not all(0.25 <= z <= 10 for z in spacing_z):
+            raise ValueError(f"spacing_z: expected 0.25..10 mm each, or None, got {spacing_z}")
         spacing_z = list(map(float, spacing_z))
-    options = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
-    tasks = []
-    for index in range(cases):
-        parameters = {"generator": GENERATOR, "seed": seed, "index": index, **options}
-        tasks.append((f"case_{index:05d}", parameters, None))
+    own = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
+    tasks = [
+        (f"case_{i:05d}", {"generator": GENERATOR, "seed": seed, "index": i, **own}, None)
+        for i in range(cases)
+    ]
     return _write_all(Path(out), tasks, jobs, progress)
 
 
 def write_rendered(
-    out: Path,
-    files: Sequence[CaseFiles],
-    *,
-    seed: int,
-    jobs: int = 1,
+    out: Path, files: Sequence[data.CaseFiles], *, seed: int, jobs: int = 1,
     progress: Progress | None = None,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Write synthetic CT for the label maps of cases, and those labels, in their own geometry.
 
     A KiTS23 map is preferred, for its cysts; `segmentation` then has them folded into kidney. The
@@ -93,98 +71,75 @@ def write_rendered(
     for number, case in enumerate(files):
         source = case.segmentation_kits23 or case.segmentation
         if source is None:
-            raise ValueError(
-                f"{case.case_id}: expected a label map to render, found none; leave this case out"
-            )
+            raise ValueError(f"{case.case_id}: expected a label map, found none; leave it out")
         index = int(re.sub(r"\D", "", case.case_id) or number)
-        own = {"labels": fingerprint(source), "kits23": case.segmentation_kits23 is not None}
+        own = {"labels": data.fingerprint(source), "kits23": case.segmentation_kits23 is not None}
         parameters = {"generator": GENERATOR, "seed": seed, "index": index, **own}
         tasks.append((case.case_id, parameters, source))
     if not tasks:
-        raise ValueError(
-            "files: expected cases with label maps, got none; pass what find_cases returns"
-        )
+        raise ValueError("files: expected cases with labels, got none; pass find_cases' result")
     return _write_all(Path(out), tasks, jobs, progress)
 
 
 def _write_all(out: Path, tasks: list[Task], jobs: int, progress: Progress | None) -> list[str]:
     """Write the missing cases, then kits.json."""
-    _claim(out, [name for name, _, _ in tasks])
-    _drop_strangers(out, tasks[0][1])
-    rows, missing = {}, []
-    for task in tasks:
-        name, parameters, _ = task
-        row = _finished(out / name, parameters)
-        if row is None:
-            missing.append(task)
-        else:
-            rows[name] = row
+    names = sorted(name for name, _, _ in tasks)
+    _claim(out, names)
+    blank = dict.fromkeys(("index", "labels", "kits23"))  # what a case has of its own
+    for folder, marker in _markers(out).items():  # a folder holds one cohort
+        if marker["parameters"] | blank != tasks[0][1] | blank:
+            shutil.rmtree(folder)
+    missing = [task for task in tasks if not _finished(out / task[0], task[1])]
+    kept = len(tasks) - len(missing)
     if progress is not None:
-        progress(len(rows), len(tasks))
-    for row in _run(partial(_write, out), missing, jobs):
-        rows[row["case_id"]] = row
+        progress(kept, len(tasks))
+    for done, _ in enumerate(spread(partial(_write, out), missing, jobs), start=kept + 1):
         if progress is not None:
-            progress(len(rows), len(tasks))
-    everything = {folder.name: marker["record"] for folder, marker in _markers(out).items()} | rows
-    _write_json(out / "kits.json", [everything[name] for name in sorted(everything)])
-    return sorted(rows)
+            progress(done, len(tasks))
+    _write_json(out / "kits.json", [marker["record"] for marker in _markers(out).values()])
+    return names
 
 
-def _run(write: Callable[[Task], dict], tasks: list[Task], jobs: int) -> Iterator[dict]:
-    """Results of the tasks as they end, in this process or in spawned ones."""
-    if jobs == 1 or len(tasks) < 2:
-        yield from map(write, tasks)
+def spread(work: Callable, items: Sequence, jobs: int) -> Iterator:
+    """Results of `work` on every item, in order, from this process or from `jobs` spawned ones."""
+    if jobs == 1 or len(items) < 2:
+        yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context)
-    try:
-        for future in as_completed([pool.submit(write, task) for task in tasks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=context) as pool:
+        yield from pool.map(work, items)
 
 
-def _claim(out: Path, wanted: list[str]) -> None:
+def _claim(out: Path, names: list[str]) -> None:
     """Make the folder, or check that what lies there is synthetic."""
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / SYNTHETIC_MARKER).is_file():
-        for name in (*sorted(wanted), "kits.json", "kits23.json"):
-            if (out / name).exists():
-                raise ValueError(
-                    f"{out.name}: expected an empty folder or a synthetic cohort, found {name} and "
-                    f"no {SYNTHETIC_MARKER}; choose another output folder, real data is never "
-                    "overwritten"
-                )
-    about = {"synthetic": True, "generator": GENERATOR, "about": NOTE}
-    _write_json(out / SYNTHETIC_MARKER, about)
+    marker = out / data.SYNTHETIC_MARKER
+    for name in (*names, "kits.json", "kits23.json"):
+        if (out / name).exists() and not marker.is_file():
+            raise ValueError(
+                f"{out.name}: expected an empty folder or a synthetic cohort, found {name} and no "
+                f"{marker.name}; choose another output folder, real data is never overwritten"
+            )
+    _write_json(marker, {"synthetic": True, "generator": GENERATOR, "about": NOTE})
 
 
 def _marker(folder: Path) -> dict:
     """What the marker of a synthetic case says; empty where none can be read."""
     try:
-        return json.loads((folder / SYNTHETIC_MARKER).read_text())
+        return json.loads((folder / data.SYNTHETIC_MARKER).read_text())
     except (OSError, ValueError):
         return {}
 
 
 def _markers(out: Path) -> dict[Path, dict]:
-    """Folders of synthetic cases with what their markers say."""
-    folders = [path.parent for path in sorted(out.glob(f"*/{SYNTHETIC_MARKER}"))]
+    """Folders of synthetic cases, sorted, with what their markers say."""
+    folders = [path.parent for path in sorted(out.glob(f"*/{data.SYNTHETIC_MARKER}"))]
     return {folder: marker for folder in folders if (marker := _marker(folder))}
 
 
-def _finished(folder: Path, parameters: dict) -> dict | None:
-    """The row of kits.json of a case that exists with the same parameters."""
-    marker = _marker(folder)
-    return marker["record"] if marker.get("parameters") == parameters else None
-
-
-def _drop_strangers(out: Path, parameters: dict) -> None:
-    """Remove synthetic cases of other parameters: a folder holds one cohort."""
-    blank = dict.fromkeys(("index", "labels", "kits23"))  # what a case has of its own
-    for folder, marker in _markers(out).items():
-        if marker["parameters"] | blank != parameters | blank:
-            shutil.rmtree(folder)
+def _finished(folder: Path, parameters: dict) -> bool:
+    """Whether a case exists with the same parameters."""
+    return _marker(folder).get("parameters") == parameters
 
 
 def _write_json(path: Path, content: object) -> None:
@@ -194,37 +149,36 @@ def _write_json(path: Path, content: object) -> None:
     os.replace(part, path)
 
 
-def _write(out: Path, task: Task) -> dict:
+def _write(out: Path, task: Task) -> None:
     """Render a case, write it beside its place, then move it there as a whole."""
     name, parameters, source = task
     seed, index = parameters["seed"], parameters["index"]
     if source is None:
         options = {key: parameters[key] for key in ("matrix", "spacing_z", "cysts")}
         imaging, labels, spacing = render_case(index, seed=seed, **options)
-        geometry = canonical_affine(spacing)
+        geometry = data.canonical_affine(spacing)
     else:
-        labels, geometry = read_labels(source)
+        labels, geometry = data.read_labels(source)
         spacing = geometry.spacing
         imaging = render_labels(labels, spacing, seed=seed, index=index)
-    row = _row(name, labels, spacing, streams(seed, index)["row"])
     part = out / ".partial" / f"{name}.{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_imaging(part / "imaging.nii.gz", imaging, geometry, NOTE)
+    data.write_imaging(part / "imaging.nii.gz", imaging, geometry, NOTE)
     if parameters.get("kits23", True):
-        write_labels(part / "segmentation_kits23.nii.gz", labels, geometry, NOTE)
+        data.write_labels(part / "segmentation_kits23.nii.gz", labels, geometry, NOTE)
     folded = np.where(labels == 3, np.uint8(1), labels)
-    write_labels(part / "segmentation.nii.gz", folded, geometry, NOTE)
+    data.write_labels(part / "segmentation.nii.gz", folded, geometry, NOTE)
+    row = _row(name, labels, spacing, streams(seed, index)["row"])
     marker = {"synthetic": True, "parameters": parameters, "record": row}
-    _write_json(part / SYNTHETIC_MARKER, marker)
-    if _finished(out / name, parameters) is None:
+    _write_json(part / data.SYNTHETIC_MARKER, marker)
+    if _finished(out / name, parameters):  # another call was faster
+        shutil.rmtree(part)
+    else:
         shutil.rmtree(out / name, ignore_errors=True)
         os.replace(part, out / name)
-    else:  # another call was faster
-        shutil.rmtree(part)
     if not any(part.parent.iterdir()):
         part.parent.rmdir()
-    return row
 
 
 def _row(name: str, labels: np.ndarray, spacing: Triple, rng: Generator) -> dict:

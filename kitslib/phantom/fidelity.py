@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
@@ -14,15 +12,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, stats
 
+from kitslib.phantom.cohort import spread
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
 from kitslib.phantom.scene import THINNEST_MM, draw_case, render_label_map
 
 GEOMETRY = {
-    "kidney_ml": "kidneys, ml",
-    "tumor_ml": "tumour, ml",
-    "extent_mm": "kidneys along z, mm",
-}
+    "kidney_ml": "kidneys, ml", "tumor_ml": "tumour, ml", "extent_mm": "kidneys along z, mm"
+}  # fmt: skip
 TISSUES = ("kidney", "liver", "muscle", "fat", "noise")
 CYST_ML = 0.5  # from here on a cyst counts, as in the paper's share
 MEDIAN_WITHIN, KS_WITHIN, CYST_SHARE, OVERLAP_FROM, HU_WITHIN = 0.20, 0.25, (0.36, 0.48), 0.4, 25.0
@@ -30,14 +27,15 @@ CELL_MM = 4.0  # cells that tissue is sought on
 ABOVE_MM = 40.0  # how far above the kidneys it is sought
 FEWEST = 20  # cells that suffice
 NEAR = (1, 3, 3)  # a cell and its neighbours in the slice
+ROW = ("quantity", "here", "n", "reference", "reference_n", "difference", "ks", "bound", "holds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """Published figures: geometry of KiTS19's cases, HU of real scans, Dice of label versions.
 
-    geometry maps kidney_ml, tumor_ml, extent_mm, cyst_ml and kidney_slices (the share of slices
-    from the first to the last with kidney) to one value per case; hu maps a scan to its tissues.
+    geometry maps kidney_ml, tumor_ml, extent_mm, cyst_ml and kidney_slices (share of slices between
+    the first and last with kidney) to one value per case; hu maps a scan to its tissues.
     """
 
     geometry: Mapping[str, np.ndarray]
@@ -53,8 +51,7 @@ class Reference:
 @cache
 def kits_reference() -> Reference:
     """Read the figures that come with the package."""
-    text = files("kitslib.phantom").joinpath("reference.json").read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = json.loads((files("kitslib.phantom") / "reference.json").read_text(encoding="utf-8"))
     geometry = {name: np.array(values, float) for name, values in content.pop("geometry").items()}
     return Reference(geometry=geometry, **content)
 
@@ -66,22 +63,14 @@ def label_geometry(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, fl
     """
     ml = np.bincount(labels.ravel(), minlength=4) * float(np.prod(spacing)) / 1000
     slices = np.flatnonzero((labels > 0).any(axis=(1, 2)))
-    extent = (slices[-1] - slices[0] + 1) * spacing[0] if len(slices) else 0.0
-    return {
-        "kidney_ml": float(ml[1] + ml[3]),
-        "tumor_ml": float(ml[2]),
-        "cyst_ml": float(ml[3]),
-        "extent_mm": float(extent),
-    }
+    extent = float((slices[-1] - slices[0] + 1) * spacing[0]) if len(slices) else 0.0
+    kidney, tumor, cyst = float(ml[1] + ml[3]), float(ml[2]), float(ml[3])
+    return {"kidney_ml": kidney, "tumor_ml": tumor, "cyst_ml": cyst, "extent_mm": extent}
 
 
 def sample_geometry(*, seed: int, cases: int = 200, jobs: int = 1) -> list[dict[str, float]]:
     """Measure the first cases of a seed's cohort on coarse label maps, without rendering CT."""
-    measure = partial(_sampled, seed=seed)
-    if jobs == 1:
-        return list(map(measure, range(cases)))
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(measure, range(cases), chunksize=max(1, cases // (4 * jobs))))
+    return list(spread(partial(_sampled, seed=seed), range(cases), jobs))
 
 
 def _sampled(index: int, *, seed: int) -> dict[str, float]:
@@ -90,27 +79,18 @@ def _sampled(index: int, *, seed: int) -> dict[str, float]:
 
 
 def complex_cysts(
-    labels: np.ndarray,
-    index: int,
-    *,
-    seed: int,
-    matrix: int = 512,
-    spacing_z: SliceMm = None,
+    labels: np.ndarray, index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None,
     cysts: Cysts = "typical",
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Return which voxels (D, H, W) of a synthetic case's label map belong to complex cysts.
 
     The case is drawn again from the parameters of its cohort. Raises ValueError when the map's
     shape shows that they are not these.
     """
-    _, _, renal, grid, _ = draw_case(
-        index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
-    )
+    _, _, renal, grid, _ = draw_case(index, seed, matrix, spacing_z, cysts)
     if labels.shape != grid.shape:
-        raise ValueError(
-            f"case {index}: expected labels of shape {grid.shape}, got {labels.shape}; "
-            "give its parameters"
-        )
+        words = f"labels of shape {grid.shape}, got {labels.shape}; give its parameters"
+        raise ValueError(f"case {index}: expected {words}")
     chosen = [cyst for cyst in renal.cysts if cyst.appearance.kind == "complex cyst"]
     alone = replace(renal, kidneys=[], tumors=[], cysts=chosen)
     return (alone.label_map(grid, THINNEST_MM) > 0) & (labels == 3)
@@ -126,10 +106,8 @@ class Tissues:
     @property
     def medians(self) -> dict[str, float]:
         """Median HU per tissue and the noise; NaN where too little of a tissue was found."""
-        found = {}
-        for name, hu in self.hu.items():
-            found[name] = float(np.median(hu)) if len(hu) >= FEWEST else float("nan")
-        return {**found, "noise": self.noise}
+        enough = {name: hu if len(hu) >= FEWEST else [np.nan] for name, hu in self.hu.items()}
+        return {name: float(np.median(hu)) for name, hu in enough.items()} | {"noise": self.noise}
 
 
 def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> Tissues:
@@ -142,9 +120,7 @@ def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[floa
     """
     slices = np.flatnonzero((labels > 0).any(axis=(1, 2)))
     if not len(slices):
-        raise ValueError(
-            "tissues: expected labels with kidney, got only background; leave this case out"
-        )
+        raise ValueError("tissues: expected labels with kidney, got none; leave this case out")
     step = [max(1, round(CELL_MM / s)) for s in spacing]
     above = round(ABOVE_MM / spacing[0])
     picked = np.arange(max(0, slices[0] - above), slices[-1] + 1, step[0])
@@ -154,7 +130,7 @@ def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[floa
     clear = even & ~ndimage.binary_dilation(kidney, np.ones(NEAR), iterations=2)
     where = np.argwhere(kidney)
     middle = (where[:, 2].min() + where[:, 2].max()) / 2
-    z, y, x = np.ogrid[tuple(map(slice, mean.shape))]
+    z, y, x = np.indices(mean.shape, sparse=True)
     away = (middle - x) * (spacing[2] * step[2])  # mm to the patient's right of the midline
     dorsal = (y - where[:, 1].mean()) * (spacing[1] * step[1])
     right = where[where[:, 2] < middle]
@@ -173,10 +149,9 @@ def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[floa
 
 def _cells(volume: np.ndarray, step: Sequence[int]) -> np.ndarray:
     """Slices cut into cells of some pixels: (D, rows, pixels, columns, pixels)."""
-    depth, height, width = volume.shape
-    rows, cols = height // step[1], width // step[2]
+    rows, cols = volume.shape[1] // step[1], volume.shape[2] // step[2]
     whole = volume[:, : rows * step[1], : cols * step[2]]
-    return whole.reshape(depth, rows, step[1], cols, step[2])
+    return whole.reshape(-1, rows, step[1], cols, step[2])
 
 
 def _noise(hu: np.ndarray, region: np.ndarray) -> float:
@@ -190,11 +165,8 @@ def _noise(hu: np.ndarray, region: np.ndarray) -> float:
     return float(np.sqrt(max(float(np.median(variance[whole])), 0.0) * count / (count - 1)))
 
 
-ROW = ("quantity", "here", "n", "reference", "reference_n", "difference", "ks", "bound", "holds")
-
-
 def _row(*values: Any) -> dict[str, Any]:
-    """A row of the comparison, from the values of `ROW`."""
+    """A row of the comparison."""
     return dict(zip(ROW, values, strict=True))
 
 
@@ -210,10 +182,8 @@ def geometry_rows(cases: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     for name, words in GEOMETRY.items():
         ours, theirs = np.array([case[name] for case in cases], float), reference[name]
         here, there = float(np.median(ours)), float(np.median(theirs))
-        ks = float(stats.ks_2samp(ours, theirs).statistic)
-        change = here / there - 1
-        holds = abs(change) <= MEDIAN_WITHIN and ks <= KS_WITHIN
-        change = f"{change:+.0%}"
+        ks, change = float(stats.ks_2samp(ours, theirs).statistic), f"{here / there - 1:+.0%}"
+        holds = abs(here / there - 1) <= MEDIAN_WITHIN and ks <= KS_WITHIN
         rows.append(_row(words, here, len(ours), there, len(theirs), change, ks, bound, holds))
     known = np.array([case["cyst_ml"] for case in cases], float)
     known = known[~np.isnan(known)]
@@ -244,11 +214,9 @@ def hu_rows(medians: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 def overlap_row(overlap: float, cases: int) -> dict[str, Any]:
     """Give the row of the histogram overlap of complex cysts' and tumours' HU.
 
-    Keys as in `geometry_rows`. An overlap of NaN, where there were too few voxels, leaves `here`
-    and `holds` None.
+    Keys as in `geometry_rows`; for an overlap of NaN (too few voxels) `here` and `holds` are None.
     """
-    here = holds = None
-    if not np.isnan(overlap):
-        here, holds = overlap, bool(overlap >= OVERLAP_FROM)
+    here = None if np.isnan(overlap) else overlap
+    holds = None if here is None else bool(here >= OVERLAP_FROM)
     words, bound = "HU overlap of complex cyst and tumour", f"at least {OVERLAP_FROM}"
     return _row(words, here, cases, None, 0, "", None, bound, holds)

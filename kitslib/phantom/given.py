@@ -22,18 +22,12 @@ def given_frame(labels: np.ndarray, spacing: Triple, rng: Generator) -> tuple[Gr
     Raises ValueError when the array is no label map with kidneys.
     """
     if labels.ndim != 3 or labels.size == 0:
-        raise ValueError(
-            f"labels: expected a 3-D array (D, H, W), got shape {labels.shape}; pass one case's map"
-        )
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=4))
-    if present[-1] > 3:
-        raise ValueError(
-            f"labels: expected values 0..3, got {present.tolist()}; map them to KiTS labels first"
-        )
-    if present[-1] == 0:
-        raise ValueError(
-            "labels: expected kidney voxels (1), got an empty map; choose a labelled case"
-        )
+        raise ValueError(f"labels: expected a 3-D array, got {labels.shape}; pass one case's map")
+    highest = len(np.bincount(labels.ravel())) - 1
+    if highest > 3:
+        raise ValueError(f"labels: expected values 0..3, got {highest}; map them to KiTS's labels")
+    if highest == 0:
+        raise ValueError("labels: expected kidney voxels, got an empty map; leave this case out")
     step = [max(1, round(3 / s)) for s in spacing]
     coarse = labels[:: step[0], :: step[1], :: step[2]]
     kidney = coarse == 1
@@ -42,9 +36,8 @@ def given_frame(labels: np.ndarray, spacing: Triple, rng: Generator) -> tuple[Gr
     values = np.unique(cols)
     gaps = np.diff(values)
     if gaps.max(initial=0) < 15:  # a single kidney: its side tells where the spine is
-        lone = float(cols.mean())
-        right = lone < labels.shape[2] * spacing[2] / 2
-        center_x = lone + (HALF_GAP_MM if right else -HALF_GAP_MM)
+        right = cols.mean() < labels.shape[2] * spacing[2] / 2
+        center_x = cols.mean() + (HALF_GAP_MM if right else -HALF_GAP_MM)
     else:
         left = cols > values[gaps.argmax()]
         center_x = (cols[~left].mean() + cols[left].mean()) / 2
@@ -83,8 +76,8 @@ class Mask:
         if first >= last:
             return None
         region = slab.single().crop(slice(first - slab.start, last - slab.start), *self.box[1:])
-        slices = np.arange(first, last) - self.start[0]
-        axes = (slices, np.arange(self.share.shape[1]), np.arange(self.share.shape[2]))
+        slices, (_, rows, cols) = np.arange(first, last) - self.start[0], self.share.shape
+        axes = (slices, np.arange(rows), np.arange(cols))
         offset = tuple((c - 1) / 2 for c in self.cell)
         depth = spline(self.depth, offset, self.cell, axes, periodic=False)
         share = self.share[slices].astype(np.float32) / 255
@@ -96,20 +89,18 @@ class Given:
 
     def __init__(self, labels: np.ndarray, grid: Grid, rng: Generator, kidney_hu: float) -> None:
         self.labels, self.grid = labels, grid
-        self.kidneys = self._kidneys()
-        self.cysts, self.tumors = self._lesions(3), self._lesions(2)
-        for tumor in self.tumors[:1]:  # the others look like the largest one
+        self.kidneys, self.cysts, self.tumors = self._kidneys(), self._lesions(3), self._lesions(2)
+        for tumor in self.tumors[:1]:
             tumor.appearance = Appearance(rng, "tumor", kidney_hu, tumor.radius)
         kinds = rng.choice(["simple cyst", "complex cyst"], len(self.cysts), p=[0.55, 0.45])
         for cyst, kind in zip(self.cysts, kinds.tolist(), strict=True):
             cyst.appearance = Appearance(rng, kind, kidney_hu, cyst.radius)
-        for tumor in self.tumors:
+        for tumor in self.tumors[1:]:  # as the largest one
             tumor.appearance = self.tumors[0].appearance
         self.box = _box(labels > 0)
-        origin, spacing = np.array(grid.origin), np.array(grid.spacing)
-        low = (np.array([span.start for span in self.box]) - origin) * spacing
-        high = (np.array([span.stop - 1 for span in self.box]) - origin) * spacing
-        self.bounds = low, high  # patient (z, y, x) in mm of everything labelled
+        ends = np.array([(span.start, span.stop - 1) for span in self.box]).T
+        # patient (z, y, x) in mm of everything labelled, lowest and highest
+        self.bounds = (ends - np.array(grid.origin)) * np.array(grid.spacing)
 
     @property
     def hila(self) -> list[np.ndarray]:
@@ -149,9 +140,8 @@ class Given:
             inside = labels[box] == 1
             if (labels[box] > 1).any():
                 inside = ndimage.binary_dilation(inside, iterations=2) & (labels[box] > 0)
-            slices, rows, cols = box
-            cols = slice(cols.start + half.start, cols.stop + half.start)
-            masks.append(Mask(1, inside, (slices, rows, cols), self.grid.spacing))
+            box = _moved(box, np.s_[0:, 0:, half])
+            masks.append(Mask(1, inside, box, self.grid.spacing))
         return masks
 
     def _lesions(self, label: int) -> list[Mask]:
@@ -167,11 +157,14 @@ class Given:
         masks = []
         for number in range(1, min(count, LARGEST) + 1):
             box = _box(pieces == number, 4)
-            place = tuple(
-                slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, outer, strict=True)
-            )
-            masks.append(Mask(label, pieces[box] == number, place, self.grid.spacing))
+            masks.append(Mask(label, pieces[box] == number, _moved(box, outer), self.grid.spacing))
         return masks
+
+
+def _moved(box: Box, outer: Box) -> Box:
+    """A box that lies in another one, in the volume."""
+    pairs = zip(box, outer, strict=True)
+    return tuple(slice(b.start + o.start, b.stop + o.start) for b, o in pairs)
 
 
 def _box(mask: np.ndarray, margin: int = 0) -> Box | None:

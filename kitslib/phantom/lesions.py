@@ -41,8 +41,7 @@ class Appearance:
             if rng.uniform() < 0.3:
                 self.rim, self.rim_mm = rng.uniform(-25, 35), rng.uniform(1.5, 4)
         elif kind == "simple cyst":
-            self.mean = rng.uniform(0, 20)
-            self.rim_mm = 1.0
+            self.mean, self.rim_mm = rng.uniform(0, 20), 1.0
             if rng.uniform() < 0.4:
                 self.rim = rng.uniform(5, 25)
         else:
@@ -121,8 +120,7 @@ def draw_tumor(rng: Generator, center: np.ndarray, ml: float, kidney_hu: float) 
         way = rng.standard_normal(3)
         way /= np.linalg.norm(way)
         lobe = center + way * radius * rng.uniform(0.6, 1.0)
-        radii = radius * rng.uniform(0.3, 0.6) * rng.uniform(0.8, 1.2, 3)
-        parts.append(Ellipsoid(lobe, radii))
+        parts.append(Ellipsoid(lobe, radius * rng.uniform(0.3, 0.6) * rng.uniform(0.8, 1.2, 3)))
     appearance = Appearance(rng, "tumor", kidney_hu, radius)
     return _sized(Lesion(appearance=appearance, parts=parts, smooth=max(1.0, 0.25 * radius)), ml)
 
@@ -147,9 +145,7 @@ def _sized(lesion: Lesion, ml: float) -> Lesion:
         inside = cover(lesion.distance(lattice(lesion.center, lesion.reach, step)), step)
         found = max(float(inside.sum()) * step**3, 1.0)
         scale = float(np.clip(np.cbrt(ml * 1000 / found), 0.6, 1.6))
-        parts = []
-        for part in lesion.parts:
-            part = part.scaled(scale, lesion.center)
-            parts.append(replace(part, lump_mm=part.lump_mm * scale))
+        parts = [part.scaled(scale, lesion.center) for part in lesion.parts]
+        parts = [replace(part, lump_mm=part.lump_mm * scale) for part in parts]
         lesion = replace(lesion, parts=parts, smooth=lesion.smooth * scale)
     return lesion

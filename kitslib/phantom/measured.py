@@ -30,10 +30,9 @@ class MeasuredCase:
 
     def sample(self, count: int = 2000) -> dict[str, np.ndarray]:
         """HU of at most `count` voxels of each kind, always the same ones."""
-        rng, some = np.random.default_rng(0), {}
-        for name, values in self.hu.items():
-            some[name] = rng.choice(values, min(len(values), count), replace=False)
-        return some
+        rng = np.random.default_rng(0)
+        few = {name: min(len(values), count) for name, values in self.hu.items()}
+        return {name: rng.choice(self.hu[name], n, replace=False) for name, n in few.items()}
 
 
 def measure_case(
@@ -47,17 +46,13 @@ def measure_case(
     truth, voxel_ml = case.labels, float(np.prod(case.spacing)) / 1000
     counts = [np.count_nonzero(truth == value) for value in range(4)]
     row = {
-        "case": case.case_id,
-        "slices": len(truth),
-        "spacing_z": case.spacing[0],
-        "spacing_xy": case.spacing[1],
-        "kidney_ml": voxel_ml * counts[1],
-        "kidney_and_masses_ml": voxel_ml * sum(counts[1:]),
-        "tumor_ml": voxel_ml * counts[2],
-        "cyst_ml": voxel_ml * counts[3],
+        "case": case.case_id, "slices": len(truth),
+        "spacing_z": case.spacing[0], "spacing_xy": case.spacing[1],
+        "kidney_ml": voxel_ml * counts[1], "kidney_and_masses_ml": voxel_ml * sum(counts[1:]),
+        "tumor_ml": voxel_ml * counts[2], "cyst_ml": voxel_ml * counts[3],
         "cysts_known": item.segmentation_kits23 is not None,
         "kidney_slices": float((truth > 0).any(axis=(1, 2)).mean()),
-    }
+    }  # fmt: skip
     geometry, hu = label_geometry(truth, case.spacing), {}
     medians = dict.fromkeys(TISSUES, float("nan"))
     if not row["cysts_known"]:
@@ -69,6 +64,6 @@ def measure_case(
             hu[name] = case.imaging[truth == value]
         hu["fat"] = found.hu["fat"]
         if drawn is not None:
-            where = complex_cysts(truth, int(case.case_id[-5:]), **drawn)
-            hu["complex cyst"] = case.imaging[where]
+            index = int(case.case_id[-5:])
+            hu["complex cyst"] = case.imaging[complex_cysts(truth, index, **drawn)]
     return MeasuredCase(row=row, geometry=geometry, medians=medians, hu=hu)

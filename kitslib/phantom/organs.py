@@ -3,74 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
 
 from kitslib.phantom.patient import Patient
-from kitslib.phantom.shapes import (
-    Capsule,
-    Ellipsoid,
-    Field,
-    Slab,
-    blend,
-    cover,
-    draw_field,
-    rotation,
-)
+from kitslib.phantom.shapes import Capsule, Ellipsoid, Solid, chain, draw_field, rotation
 
 CONTENTS = ("gas", "fluid", "contrast", "stool", "collapsed")  # of stomach and bowel
 CONTENT_SHARES = (0.2, 0.27, 0.13, 0.22, 0.18)
-
-
-@dataclass(frozen=True)
-class Solid:
-    """A shape filled with one tissue; `confined` keeps it inside the abdomen."""
-
-    shape: Ellipsoid | Capsule
-    hu: float
-    texture: Field | None = None
-    amplitude: float = 0.0  # HU, of the texture
-    bubbles: float = 0.0  # HU lost where the texture is high
-    level: float | None = None  # patient y in mm above (in front of) which there is gas
-    confined: bool = True
-
-    def paint(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
-        """Blend the solid into a sub-slice canvas; depth in the abdomen (mm) is one per slice."""
-        region = slab.around(self.shape.center, self.shape.reach)
-        if region is None:
-            return
-        distance = self.shape.distance(region)
-        if self.confined:
-            slices, rows, cols = region.box
-            slices = np.arange(slices.start, slices.stop) // slab.subs
-            distance = np.maximum(distance, -depth[slices, rows, cols])
-        value: np.ndarray | float = self.hu
-        if self.texture is not None:
-            grain = self.texture(region)
-            value = self.hu + self.amplitude * grain
-            if self.bubbles > 0:
-                value -= self.bubbles * np.clip(grain * 1.5 - 0.6, 0, 1)
-        if self.level is not None:
-            value = value + np.clip((self.level - region.y) / slab.edge, 0, 1) * (-930 - value)
-        blend(canvas[region.box], cover(distance, slab.edge), value)
-
-
-def chain(
-    points: np.ndarray,
-    radii: Sequence[float],
-    hu: float,
-    texture: Field | None = None,
-    amplitude: float = 0.0,
-    confined: bool = True,
-) -> list[Solid]:
-    """Capsules along a polyline: points (n, 3) as (z, y, x) in mm and the radius at each."""
-    solids = []
-    for (a, b), radius in zip(pairwise(points), pairwise(radii), strict=True):
-        solids.append(Solid(Capsule(a, b, radius), hu, texture, amplitude, confined=confined))
-    return solids
 
 
 def draw_viscera(rng: Generator, patient: Patient) -> list[Solid]:
@@ -124,12 +66,12 @@ def _bowel(rng: Generator, patient: Patient) -> list[Solid]:
     )
     for frame in frames:
         corners, t = patient.place(frame), np.linspace(0, 2, 10)
-        path = np.stack([np.interp(t, range(3), corners[:, k]) for k in range(3)], axis=1)
+        path = np.stack([np.interp(t, range(3), column) for column in corners.T], axis=1)
         path += rng.normal(0, 4, path.shape)
         radii = rng.uniform(12, 23) * rng.uniform(0.75, 1.15, len(path))
-        for start in range(0, 9, 3):  # content changes along the colon
-            part = slice(start, start + 4)
-            solids += _tube(rng, path[part], radii[part], values.bowel, rng.uniform(1.5, 3.5))
+        for k in range(0, 9, 3):  # content changes along the colon
+            wall = rng.uniform(1.5, 3.5)
+            solids += _tube(rng, path[k : k + 4], radii[k : k + 4], values.bowel, wall)
     return solids
 
 
@@ -147,12 +89,9 @@ def _pancreas(rng: Generator, patient: Patient) -> list[Solid]:
     path += rng.normal(0, 5, (4, 3))
     width = rng.uniform(9, 15) * np.array([1.25, 0.85, 0.85, 0.8])
     texture = draw_field(rng, 4.0, 16)
-    solids = []
-    for part in range(3):
-        ends = slice(part, part + 2)
-        solids += chain(
-            path[ends], width[ends], patient.values.pancreas, texture, rng.uniform(4, 18)
-        )
+    hu, solids = patient.values.pancreas, []
+    for k in range(3):
+        solids += chain(path[k : k + 2], width[k : k + 2], hu, texture, rng.uniform(4, 18))
     return solids
 
 
@@ -187,13 +126,10 @@ def _liver(rng: Generator, patient: Patient) -> list[Solid]:
 
 def _spleen(rng: Generator, patient: Patient) -> list[Solid]:
     z = patient.dome[1] + rng.uniform(60, 85)
-    shape = Ellipsoid(
-        patient.place((z, rng.uniform(0.3, 0.6), rng.uniform(0.68, 0.8))),
-        rng.uniform([38, 30, 20], [62, 48, 32]),
-        rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2)),
-        draw_field(rng, 22.0),
-        rng.uniform(0.5, 2.5),
-    )
+    center = patient.place((z, rng.uniform(0.3, 0.6), rng.uniform(0.68, 0.8)))
+    radii = rng.uniform([38, 30, 20], [62, 48, 32])
+    turn = rotation(z=rng.normal(0.5, 0.25), x=rng.normal(0.2, 0.2))
+    shape = Ellipsoid(center, radii, turn, draw_field(rng, 22.0), rng.uniform(0.5, 2.5))
     return [Solid(shape, patient.values.spleen, draw_field(rng, 8.0), rng.uniform(0, 5))]
 
 
@@ -208,11 +144,9 @@ def _tube(
     if content == "collapsed":
         inside = hu + rng.uniform(-15, 10)
     bubbles = rng.uniform(200, 900) if content == "stool" else 0.0
-    surface = {  # of the liquid, in radii behind the axis
-        "gas": rng.uniform(-0.2, 1.2),
-        "fluid": rng.uniform(-1.5, -0.3),
-        "contrast": rng.uniform(-1.5, 0),
-    }.get(content)
+    # of the liquid, in radii behind the axis
+    gas, fluid, contrast = rng.uniform([-0.2, -1.5, -1.5], [1.2, -0.3, 0])
+    surface = {"gas": gas, "fluid": fluid, "contrast": contrast}.get(content)
     for (a, b), (ra, rb) in zip(pairwise(path), pairwise(radii), strict=True):
         level = None if surface is None else float((a[1] + b[1]) / 2 + surface * (ra + rb) / 2)
         amplitude = 25 if content == "stool" else rng.uniform(3, 12)

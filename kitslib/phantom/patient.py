@@ -21,8 +21,7 @@ CAVITY_TAPER = np.array([0.9, 0.98, 1.0, 1.0, 0.97, 0.78, 0.6])
 class Values:
     """HU of tissues in one scan: nephrographic or corticomedullary phase.
 
-    KiTS19 took in arterial-phase CT only (kits19.grand-challenge.org/data); hardly any contrast in
-    3 % stands for the scans that come too early.
+    KiTS19 has arterial-phase CT only (kits19.grand-challenge.org/data); 3 % come too early.
     """
 
     def __init__(self, rng: Generator) -> None:
@@ -68,19 +67,16 @@ class Outline:
         depth = np.abs(dy / np.where(dy < 0, front, back)) ** self.power
         width = np.abs(x / np.float32(self.side)) ** self.power
         radius = away / np.maximum((depth + width) ** (1 / self.power), np.float32(1e-4))
-        if self.ripples:
-            angle = np.arctan2(x, dy)
-            for order, share, phase in self.ripples:
-                wave = np.cos(order * angle + np.float32(phase))
-                radius = radius * (1 + np.float32(share) * wave)
+        angle = np.arctan2(x, dy)
+        for order, share, phase in self.ripples:
+            radius = radius * (1 + np.float32(share) * np.cos(order * angle + np.float32(phase)))
         return away, radius.astype(np.float32)
 
     def points(self, angle: np.ndarray, out: float) -> tuple[np.ndarray, np.ndarray]:
         """y and x, `out` mm outside the curve, at angles from the back (0) to the left (+)."""
         y, x = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
         _, radius = self.radial(MIDDLE + y, x)
-        y, x = MIDDLE + y * (radius + out), x * (radius + out)
-        return y.astype(float), x.astype(float)
+        return (MIDDLE + y * (radius + out)).astype(float), (x * (radius + out)).astype(float)
 
 
 class Patient:
@@ -92,14 +88,12 @@ class Patient:
     def __init__(self, rng: Generator, field_of_view: float, size: float) -> None:
         side = float(np.clip(field_of_view * rng.uniform(0.38, 0.46), 128, 225))
         obese = float(np.clip(0.6 * size + 0.4 * rng.uniform(), 0, 1))
-        fat = 5 + 40 * obese**1.6 * rng.uniform(0.5, 1.0)
-        wall = rng.uniform(6, 12)
+        fat, wall = 5 + 40 * obese**1.6 * rng.uniform(0.5, 1.0), rng.uniform(6, 12)
         side = max(side, 112 + fat + wall)
         front = -(rng.uniform(88, 118) + 75 * obese * rng.uniform(0.3, 1.0))
         back = rng.uniform(66, 76)
         fat_front, fat_back = fat * rng.uniform(0.6, 1.1), fat * rng.uniform(0.6, 1.1)
-        power = rng.uniform(2.05, 2.5)
-        waist = rng.uniform(0.9, 1.0)
+        power, waist = rng.uniform(2.05, 2.5), rng.uniform(0.9, 1.0)
         trunk = np.array([0.93, 1.0, 1.02, 1.0, 0.5 + waist / 2, 1.02, 1.05])
         self.taper = trunk + rng.normal(0, 0.015, 7)  # scale of the trunk at TAPER_Z
         top = rng.uniform(-150, -105)
@@ -118,8 +112,8 @@ class Patient:
     @property
     def room(self) -> tuple[float, float, float]:
         """Centre y and half axes (y, x) in mm of the abdominal cavity at the kidneys."""
-        c = self.cavity
-        return (c.front + c.back) / 2, (c.back - c.front) / 2, c.side
+        front, back = self.cavity.front, self.cavity.back
+        return (front + back) / 2, (back - front) / 2, self.cavity.side
 
     def place(self, points: ArrayLike) -> np.ndarray:
         """(z, y, x) in mm of points with z in mm and (y, x) in half axes of the cavity."""
@@ -132,10 +126,9 @@ class Patient:
         wider = max(cavity.side, 1.06 * max(-low[2], high[2]) + 6) - cavity.side
         behind = max(cavity.back, high[1] + 3) - cavity.back
         before = min(cavity.front, low[1] - 15) - cavity.front
-        for outline in (self.skin, self.muscle, self.cavity):
-            outline.side += wider
-            outline.back += behind
-            outline.front += before
+        for line in (self.skin, self.muscle, self.cavity):
+            line.side, line.back = line.side + wider, line.back + behind
+            line.front += before
 
 
 def _ripples(rng: Generator, scale: float) -> tuple[tuple[int, float, float], ...]:
@@ -169,9 +162,8 @@ class Trunk:
     def outside(self, name: str, z: np.ndarray) -> np.ndarray:
         """Signed distance in mm to an outline on slices at depths z, (n, H, W)."""
         taper = CAVITY_TAPER if name == "cavity" else self.patient.taper
-        scale = np.interp(z, TAPER_Z, taper).astype(np.float32)
-        away, radius = self.curves[name]
-        return away[None] - scale[:, None, None] * radius[None]
+        (away, radius), scale = self.curves[name], np.interp(z, TAPER_Z, taper).astype(np.float32)
+        return away - scale[:, None, None] * radius
 
     def paint(self, slab: Slab) -> tuple[np.ndarray, np.ndarray]:
         """HU of the trunk on the slices of a slab, and depth in mm in the abdomen (< 0 outside)."""
@@ -192,8 +184,7 @@ class Trunk:
         above = z[:, None, None] - self.dome[None]
         air = inside * np.clip(0.5 - above / 3, 0, 1)
         if air.any():
-            lung = values.lung + 850 * np.clip(self.vessels(everything) - 1.7, 0, 1)
-            blend(hu, air, lung)
+            blend(hu, air, values.lung + 850 * np.clip(self.vessels(everything) - 1.7, 0, 1))
         return hu, np.minimum(-cavity - 1.5, above - 1)
 
 
@@ -202,10 +193,8 @@ def _table(patient: Patient, grid: Grid, rng: Generator) -> np.ndarray:
     hu = np.full(grid.shape[1:], -1000, np.float32)
     y, x = np.ix_(*grid.axes)
     sag, half = rng.uniform(0.0002, 0.0012), rng.uniform(190, 240)
-    top = patient.skin.back + rng.uniform(1, 8)
-    shift = rng.uniform(-15, 15)
+    top, shift, edge = patient.skin.back + rng.uniform(1, 8), rng.uniform(-15, 15), grid.spacing[1]
     surface = y - top + np.float32(sag) * np.square(x - shift)
-    edge = grid.spacing[1]
     wide = np.clip((half - np.abs(x - shift)) / edge, 0, 1)
     thick, depth = rng.uniform(1.5, 4), rng.uniform(15, 70)
     for level, value in ((0.0, rng.uniform(-650, 150)), (depth, rng.uniform(-650, 100))):

@@ -49,9 +49,7 @@ def draw_kidney(rng: Generator, side: int, ml: float, center: np.ndarray) -> Kid
     lateral -= axis * (axis @ lateral)
     lateral /= np.linalg.norm(lateral)
     dorsal = np.cross(axis, lateral)
-    if dorsal[1] < 0:
-        dorsal = -dorsal
-    turn = np.stack([axis, dorsal, lateral * side], axis=1)
+    turn = np.stack([axis, dorsal if dorsal[1] >= 0 else -dorsal, lateral * side], axis=1)
     size = rng.uniform(0.85, 1.15) * radii * np.array([0.38, 0.33, 0.62])
     lumps, lump_mm = draw_field(rng, rng.uniform(6, 9)), rng.uniform(1.5, 4.0)
     sinus = Ellipsoid((0, -0.1 * radii[1], -0.62 * radii[2]), size, None, lumps, lump_mm)
@@ -79,8 +77,7 @@ def draw_renal(
     for side, share in ((-1, 1 - left), (1, left)):
         y, x = rng.normal(2, 5) + side * forward / 2, side * half + rng.normal(0, 4)
         kidneys.append(draw_kidney(rng, side, total * share, np.array([-side * low / 2, y, x])))
-    tumors = _draw_tumors(rng, ranks, kidneys, patient)
-    renal = Renal(kidneys, tumors, [])
+    renal = Renal(kidneys, _draw_tumors(rng, ranks, kidneys, patient), [])
     renal = replace(renal, cysts=_draw_cysts(rng, ranks, renal, patient, cysts))
     for _ in range(2):
         scale = float(np.clip(np.cbrt(total / max(kidney_ml(renal), 1.0)), 0.93, 1.2))
@@ -128,10 +125,8 @@ def _place(
         k = np.hypot((point[1] - middle) / ry, point[2] / rx)
         if k > 1:
             point[1:] = (middle + (point[1] - middle) / k, point[2] / k)
-        room = 5.0  # mm to the nearest lesion, as far as it matters
-        for other in others:
-            gap = np.linalg.norm(point - other.center) - other.radius - radius
-            room = min(room, gap)
+        gaps = [np.linalg.norm(point - other.center) - other.radius - radius for other in others]
+        room = min(5.0, *gaps, np.inf)  # mm to the nearest lesion, as far as it matters
         room -= max(0.0, radius * 0.7 + 25 - abs(point[2]))  # crossing the spine
         if room > most:
             best, most = point, room
@@ -143,8 +138,7 @@ def _draw_tumors(
 ) -> list[Lesion]:
     """One tumour, several in about one case in eight."""
     total = float(np.exp(np.interp(ranks["tumor"], *TUMOR_ML)))
-    home = kidneys[rng.integers(2)]
-    shares = [1.0]
+    home, shares = kidneys[rng.integers(2)], [1.0]
     if rng.uniform() < 0.12 and total > 3:
         shares = np.sort(rng.dirichlet([1.0] * rng.integers(2, 5)))[::-1]
     tumors: list[Lesion] = []

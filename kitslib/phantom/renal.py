@@ -17,10 +17,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Kidney:
-    """A bent, lumpy ellipsoid with a sinus that opens to the spine.
-
-    Local axes are caudal, dorsal, lateral.
-    """
+    """A bent, lumpy ellipsoid with a sinus towards the spine; local axes caudal, dorsal, lateral."""
 
     side: int  # -1 the patient's right, +1 left
     center: np.ndarray
@@ -70,13 +67,8 @@ class Kidney:
 
     def scaled(self, scale: float) -> Kidney:
         """The same kidney, larger or smaller about its centre."""
-        return replace(
-            self,
-            body=self.body.scaled(scale),
-            sinus=self.sinus.scaled(scale),
-            pelvis=self.pelvis.scaled(scale),
-            bend=self.bend * scale,
-        )
+        body, sinus, pelvis = (e.scaled(scale) for e in (self.body, self.sinus, self.pelvis))
+        return replace(self, body=body, sinus=sinus, pelvis=pelvis, bend=self.bend * scale)
 
 
 @dataclass(frozen=True)
@@ -136,8 +128,7 @@ class Renal:
         last = np.array([high[0], *np.max(corners, axis=0)]) + HALO_MM
         shape = tuple((np.ceil((last - first) / COARSE_MM) + 1).astype(int).tolist())
         small = Grid(shape, (COARSE_MM,) * 3, tuple(-first / COARSE_MM), grid.angle)
-        inside = self.label_map(small, COARSE_MM) > 0
-        return Halo(inside, first, np.full(3, COARSE_MM))
+        return Halo(self.label_map(small, COARSE_MM) > 0, first, np.full(3, COARSE_MM))
 
     def label_map(self, grid: Grid, thinnest: float) -> np.ndarray:
         """Labels uint8 0..3 (D, H, W) on a grid, from sub-slices of at most `thinnest` mm."""
@@ -173,8 +164,7 @@ def _part(slab: Slab, box: Box, label: int, shape: Kidney | Lesion) -> Part:
 
 def _mean(values: np.ndarray, subs: int) -> np.ndarray:
     """Average groups of `subs` along the first axis."""
-    groups = values.reshape(-1, subs, *values.shape[1:])
-    return groups.sum(1) * np.float32(1 / subs)
+    return values.reshape(-1, subs, *values.shape[1:]).sum(1) * np.float32(1 / subs)
 
 
 def label_slab(parts: list[Part], shape: tuple[int, int, int]) -> np.ndarray:

@@ -15,10 +15,8 @@ from kitslib.phantom.shapes import Grid, blend, draw_field
 SliceMm = Sequence[float] | None  # slice distances to draw from; None: as in KiTS19
 SPACING_Z = (5.0, 3.0, 0.5, 2.5, 1.0, 1.25, 2.0, 4.0, 1.5)  # mm, KiTS19
 SPACING_Z_WEIGHT = (86, 39, 31, 23, 18, 5, 4, 2, 2)
-PIXEL_MM = (
-    (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1),
-    (0.56, 0.6566, 0.7183, 0.7812, 0.8681, 0.9766, 1.041),
-)
+PIXEL_RANKS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+PIXEL_MM = PIXEL_RANKS, (0.56, 0.6566, 0.7183, 0.7812, 0.8681, 0.9766, 1.041)
 ABOVE_MM = ((0, 0.05, 0.25, 0.5, 0.75, 0.9, 1), (9, 21, 69, 91, 115, 170, 240))  # above the kidneys
 BELOW_MM = ((0, 0.02, 0.06, 0.25, 0.48, 0.75, 0.95, 1), (-18, -2, 12, 56, 185, 235, 260, 280))
 KITS_MATRIX = 512
@@ -34,17 +32,15 @@ class Protocol:
     def __init__(
         self, rng: Generator, ranks: dict[str, float], matrix: int, spacing_z: SliceMm
     ) -> None:
-        rank, drawn = ranks["pixel"], ranks["slices"]
-        pixel = round(float(np.interp(rank, *PIXEL_MM)), 4) * KITS_MATRIX / matrix
+        pixel = round(float(np.interp(ranks["pixel"], *PIXEL_MM)), 4) * KITS_MATRIX / matrix
         if spacing_z is None:
             weights = np.array(SPACING_Z_WEIGHT) / sum(SPACING_Z_WEIGHT)
-            z = SPACING_Z[int(np.searchsorted(np.cumsum(weights), drawn))]
+            z = SPACING_Z[int(np.searchsorted(np.cumsum(weights), ranks["slices"]))]
         else:
-            z = spacing_z[min(int(drawn * len(spacing_z)), len(spacing_z) - 1)]
-        self.spacing = (float(z), pixel, pixel)
-        self.matrix = matrix
+            z = spacing_z[min(int(ranks["slices"] * len(spacing_z)), len(spacing_z) - 1)]
+        self.spacing, self.matrix = (float(z), pixel, pixel), matrix
         # body size quantile that the field of view suits
-        self.size = float(np.clip(rank + rng.normal(0, 0.2), 0, 1))
+        self.size = float(np.clip(ranks["pixel"] + rng.normal(0, 0.2), 0, 1))
         # spine's centre from the image's, (y, x) mm
         self.offset = np.clip(rng.normal([33, 4], [15, 9]), [-5, -20], [68, 26])
         self.angle = float(np.radians(rng.normal(0, 3.5)))
@@ -93,9 +89,8 @@ class Detector:
     """Blurs, adds noise and quantises slices in order from cranial to caudal."""
 
     def __init__(self, rng: Generator, grid: Grid) -> None:
-        self.rng, self.shape = rng, grid.shape[1:]
-        dz, pixel = grid.spacing[0], grid.spacing[1]
-        self.blur = rng.uniform(0.3, 0.75) / pixel  # sigma in pixels
+        self.rng, (_, rows, cols), (dz, dy, dx) = rng, grid.shape, grid.spacing
+        self.blur = rng.uniform(0.3, 0.75) / dy  # sigma in pixels
         sigma = float(np.clip(rng.lognormal(np.log(15), 0.38) * (3 / dz) ** 0.2, 8, 30))
         self.memory = float(np.exp(-dz / rng.uniform(0.6, 1.6)))
         cutoff, ramp = rng.uniform(0.32, 0.8), rng.uniform(0.4, 1.0)
@@ -103,21 +98,18 @@ class Detector:
         self.white: np.ndarray | None = None
         # a third of the scans fill the corners outside the scan circle with one value
         filled, self.padding = rng.uniform() < 0.35, int(rng.choice([-1024, -2000, -3024]))
-        y = (np.arange(self.shape[0]) - (self.shape[0] - 1) / 2)[:, None] * grid.spacing[1]
-        x = (np.arange(self.shape[1]) - (self.shape[1] - 1) / 2)[None, :] * grid.spacing[2]
-        width = max(self.shape[0] * grid.spacing[1], self.shape[1] * grid.spacing[2])
-        self.corners = filled & (np.hypot(y, x) > 0.5 * width)
+        y = (np.arange(rows) - (rows - 1) / 2)[:, None] * dy
+        x = (np.arange(cols) - (cols - 1) / 2) * dx
+        self.corners = filled & (np.hypot(y, x) > 0.5 * max(rows * dy, cols * dx))
 
     def noise(self) -> np.ndarray:
         """Noise of the next slice (H, W) in HU."""
-        rows, cols = self.shape
-        parts = self.rng.standard_normal((rows, cols // 2 + 1, 2), dtype=np.float32)
+        parts = self.rng.standard_normal((*self.transfer.shape, 2), dtype=np.float32)
         fresh = parts.view(np.complex64)[..., 0]
-        if self.white is None:
-            self.white = fresh
-        else:
-            self.white = self.memory * self.white + np.float32(np.sqrt(1 - self.memory**2)) * fresh
-        return fft.irfft2(self.white * self.transfer, s=(rows, cols), workers=1)
+        if self.white is not None:
+            fresh = self.memory * self.white + np.float32(np.sqrt(1 - self.memory**2)) * fresh
+        self.white = fresh
+        return fft.irfft2(fresh * self.transfer, s=self.corners.shape, workers=1)
 
     def expose(self, hu: np.ndarray) -> np.ndarray:
         """int16 HU of the next slices from their noiseless float32 HU (n, H, W)."""
@@ -136,15 +128,13 @@ def _transfer(grid: Grid, cutoff: float, ramp: float) -> np.ndarray:
 
     A ramp cut by a kernel. Larger pixels see only the low frequencies and so less noise.
     """
-    _, rows, cols = grid.shape
-    fy = fft.fftfreq(rows, grid.spacing[1])[:, None]
-    fx = fft.rfftfreq(cols, grid.spacing[2])[None, :]
-    shape = _spectrum(np.hypot(fy, fx), cutoff, ramp)
+    (_, rows, cols), (_, dy, dx) = grid.shape, grid.spacing
+    frequency = np.hypot(fft.fftfreq(rows, dy)[:, None], fft.rfftfreq(cols, dx))
     f = np.linspace(0, 0.64, 400)
     power = 2 * np.pi * np.trapezoid(np.square(_spectrum(f, cutoff, ramp)) * f, f)  # KiTS's band
-    area = grid.spacing[1] * grid.spacing[2]
-    # irfft2 of complex unit-variance parts has variance sum(2 |shape|^2) / (rows cols)^2
-    return (shape * np.sqrt(rows * cols / (2 * area * power))).astype(np.float32)
+    # irfft2 of complex unit-variance parts has variance sum(2 |spectrum|^2) / (rows cols)^2
+    scale = np.sqrt(rows * cols / (2 * (dy * dx) * power))
+    return (_spectrum(frequency, cutoff, ramp) * scale).astype(np.float32)
 
 
 def _spectrum(frequency: np.ndarray, cutoff: float, ramp: float) -> np.ndarray:

@@ -27,7 +27,7 @@ def streams(seed: int, index: int) -> Streams:
 
 
 def draw_case(
-    index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
+    index: int, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
 ) -> tuple[Protocol, Patient, Renal, Grid, Streams]:
     """Everything about a case but its voxels."""
     rng, ranks = streams(seed, index), draw_ranks(seed, index)
@@ -43,9 +43,7 @@ def render_label_map(
     index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
 ) -> tuple[np.ndarray, Triple]:
     """Labels and spacing of a case, as `render_case` gives them, but fast."""
-    _, _, renal, grid, _ = draw_case(
-        index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
-    )
+    _, _, renal, grid, _ = draw_case(index, seed, matrix, spacing_z, cysts)
     return renal.label_map(grid, THINNEST_MM), grid.spacing
 
 
@@ -53,9 +51,7 @@ def render_case(
     index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None, cysts: Cysts = "typical"
 ) -> tuple[np.ndarray, np.ndarray, Triple]:
     """Imaging int16 HU and labels uint8 0..3 (D, H, W) and spacing (z, y, x) in mm of one case."""
-    _, patient, renal, grid, rng = draw_case(
-        index, seed=seed, matrix=matrix, spacing_z=spacing_z, cysts=cysts
-    )
+    _, patient, renal, grid, rng = draw_case(index, seed, matrix, spacing_z, cysts)
     return *Scene(patient, renal, grid, rng).render(), grid.spacing
 
 

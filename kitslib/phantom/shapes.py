@@ -7,14 +7,16 @@ by the patient's rotation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+ORIGIN = np.zeros(3)
 SLAB_VOXELS = 3_000_000  # bounds the temporaries of one slab to some tens of MB
 Triple = tuple[float, float, float]  # (z, y, x)
 Box = tuple[slice, slice, slice]
@@ -152,10 +154,8 @@ def spline(
     Coefficient (i, j, k) stands at origin + (i, j, k) * cell. Only element-wise products are used:
     the bits do not depend on a linear-algebra library or its threads.
     """
-    bases = []
-    for axis in range(3):
-        at = (axes[axis] - origin[axis]) / cell[axis]
-        bases.append(_basis(at, coefficients.shape[axis], periodic))
+    steps = [(axes[axis] - origin[axis]) / cell[axis] for axis in range(3)]
+    bases = [_basis(at, n, periodic) for at, n in zip(steps, coefficients.shape, strict=True)]
     index, weight = bases[0]
     planes, inverse = np.unique(index, return_inverse=True)
     bases[0] = (inverse.reshape(index.shape), weight)
@@ -191,9 +191,8 @@ def rotation(z: float = 0.0, y: float = 0.0, x: float = 0.0) -> np.ndarray:
     """Rotation matrix (3, 3) in (z, y, x) coordinates from angles in radians about the axes."""
     matrix = np.eye(3)
     for i, j, angle in ((1, 2, z), (0, 2, y), (0, 1, x)):
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        turn, c, s = np.eye(3), np.cos(angle), np.sin(angle)
+        turn[np.ix_([i, j], [i, j])] = (c, -s), (s, c)
         matrix = turn @ matrix
     return matrix
 
@@ -216,9 +215,8 @@ class Ellipsoid:
         turn = np.eye(3) if self.turn is None else self.turn
         self.reach = np.sqrt(((turn * self.radii) ** 2).sum(1)) + 3 * self.lump_mm + 3
 
-    def scaled(self, scale: float, about: ArrayLike = (0, 0, 0)) -> Ellipsoid:
+    def scaled(self, scale: float, about: np.ndarray = ORIGIN) -> Ellipsoid:
         """The ellipsoid scaled about a point; the lumps keep their height."""
-        about = np.array(about)
         center = about + (self.center - about) * scale
         return replace(self, center=center, radii=self.radii * scale)
 
@@ -237,18 +235,14 @@ class Ellipsoid:
         k2, g2 = np.float32(0), np.float32(1e-12)
         for part, radius in zip(d, self.radii, strict=True):
             square = np.square(part / np.float32(radius))
-            k2 = k2 + square
-            g2 = g2 + square / np.float32(radius**2)
+            k2, g2 = k2 + square, g2 + square / np.float32(radius**2)
         k = np.sqrt(k2)
         return k * (k - 1) / np.sqrt(g2)
 
 
 @dataclass
 class Capsule:
-    """Tube between two points (z, y, x) in mm with a radius at either end.
-
-    reach: half extents (z, y, x) in mm of its bounding box.
-    """
+    """Tube between two points (z, y, x) in mm with a radius at either end."""
 
     a: ArrayLike
     b: ArrayLike
@@ -257,7 +251,7 @@ class Capsule:
     def __post_init__(self) -> None:
         self.a, self.b = np.array(self.a, float), np.array(self.b, float)
         self.center = (self.a + self.b) / 2
-        self.reach = np.abs(self.b - self.a) / 2 + max(self.radius) + 2
+        self.reach = np.abs(self.b - self.a) / 2 + max(self.radius) + 2  # mm, half extents
 
     def distance(self, region: Region) -> np.ndarray:
         """Signed distance in mm, negative inside."""
@@ -277,3 +271,45 @@ def cover(distance: np.ndarray, edge: float) -> np.ndarray:
 def blend(target: np.ndarray, share: np.ndarray, value: np.ndarray | float) -> None:
     """Replace a share of every voxel of `target`, in place."""
     target += share * (value - target)
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A shape filled with one tissue; `confined` keeps it inside the abdomen."""
+
+    shape: Ellipsoid | Capsule
+    hu: float
+    texture: Field | None = None
+    amplitude: float = 0.0  # HU, of the texture
+    bubbles: float = 0.0  # HU lost where the texture is high
+    level: float | None = None  # patient y in mm above (in front of) which there is gas
+    confined: bool = True
+
+    def paint(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
+        """Blend the solid into a sub-slice canvas; depth in the abdomen (mm) is one per slice."""
+        region = slab.around(self.shape.center, self.shape.reach)
+        if region is None:
+            return
+        distance = self.shape.distance(region)
+        if self.confined:
+            slices, rows, cols = region.box
+            slices = np.arange(slices.start, slices.stop) // slab.subs
+            distance = np.maximum(distance, -depth[slices, rows, cols])
+        value: np.ndarray | float = self.hu
+        if self.texture is not None:
+            grain = self.texture(region)
+            value = self.hu + self.amplitude * grain
+            if self.bubbles > 0:
+                value -= self.bubbles * np.clip(grain * 1.5 - 0.6, 0, 1)
+        if self.level is not None:
+            value = value + np.clip((self.level - region.y) / slab.edge, 0, 1) * (-930 - value)
+        blend(canvas[region.box], cover(distance, slab.edge), value)
+
+
+def chain(
+    points: np.ndarray, radii: Sequence[float], hu: float, texture: Field | None = None,
+    amplitude: float = 0.0, confined: bool = True,
+) -> list[Solid]:  # fmt: skip
+    """Capsules along a polyline: points (n, 3) as (z, y, x) in mm and the radius at each."""
+    tubes = [Capsule(*ends, r) for ends, r in zip(pairwise(points), pairwise(radii), strict=True)]
+    return [Solid(tube, hu, texture, amplitude, confined=confined) for tube in tubes]

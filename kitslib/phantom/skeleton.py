@@ -8,9 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.random import Generator
 
-from kitslib.phantom.organs import Solid, chain
 from kitslib.phantom.patient import CAVITY_TAPER, MIDDLE, TAPER_Z, Patient
-from kitslib.phantom.shapes import Ellipsoid, Slab, blend, cover, draw_field, rotation
+from kitslib.phantom.shapes import Ellipsoid, Slab, Solid, blend, chain, cover, draw_field, rotation
 
 SPINE_REACH = np.array([1e4, 68.0, 62.0])
 SPINE_MIDDLE = np.array([0.0, 30.0, 0.0])
