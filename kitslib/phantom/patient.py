@@ -126,9 +126,10 @@ class Patient:
         wider = max(cavity.side, 1.06 * max(-low[2], high[2]) + 6) - cavity.side
         behind = max(cavity.back, high[1] + 3) - cavity.back
         before = min(cavity.front, low[1] - 15) - cavity.front
-        for line in (self.skin, self.muscle, self.cavity):
-            line.side, line.back = line.side + wider, line.back + behind
-            line.front += before
+        for outline in (self.skin, self.muscle, self.cavity):
+            outline.side += wider
+            outline.back += behind
+            outline.front += before
 
 
 def _ripples(rng: Generator, scale: float) -> tuple[tuple[int, float, float], ...]:

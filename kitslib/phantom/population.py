@@ -126,7 +126,7 @@ def _place(
         if k > 1:
             point[1:] = (middle + (point[1] - middle) / k, point[2] / k)
         gaps = [np.linalg.norm(point - other.center) - other.radius - radius for other in others]
-        room = min(5.0, *gaps, np.inf)  # mm to the nearest lesion, as far as it matters
+        room = min([5.0, *gaps])  # mm to the nearest lesion, as far as it matters
         room -= max(0.0, radius * 0.7 + 25 - abs(point[2]))  # crossing the spine
         if room > most:
             best, most = point, room

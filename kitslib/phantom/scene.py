@@ -10,7 +10,7 @@ from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.organs import draw_viscera
 from kitslib.phantom.patient import Patient, Trunk
 from kitslib.phantom.population import draw_ranks, draw_renal
-from kitslib.phantom.renal import Renal, label_slab
+from kitslib.phantom.renal import Halo, Renal, label_slab
 from kitslib.phantom.scanner import Detector, Parenchyma, Protocol, SliceMm
 from kitslib.phantom.shapes import Grid, Slab, Triple, blend, cover, draw_field
 from kitslib.phantom.skeleton import Spine, draw_muscles, draw_pelvis, draw_ribs, draw_vessels
@@ -22,8 +22,8 @@ Streams = dict[str, Generator]
 
 def streams(seed: int, index: int) -> Streams:
     """Independent generators of one case, from (seed, index) alone."""
-    children = np.random.SeedSequence((seed, index)).spawn(len(STREAMS))
-    return dict(zip(STREAMS, map(np.random.default_rng, children), strict=True))
+    generators = np.random.default_rng(np.random.SeedSequence((seed, index))).spawn(len(STREAMS))
+    return dict(zip(STREAMS, generators, strict=True))
 
 
 def draw_case(
@@ -69,6 +69,26 @@ def render_labels(labels: np.ndarray, spacing: Triple, *, seed: int, index: int)
     return Scene(patient, given, grid, rng).render()[0]
 
 
+class PerirenalFat:
+    """Fat around kidneys and lesions, inside the abdomen."""
+
+    def __init__(self, rng: Generator, halo: Halo, hu: float) -> None:
+        self.halo, self.hu = halo, hu
+        self.mm = float(rng.choice([rng.uniform(1, 5), rng.uniform(3, 12)]))
+        self.waves = draw_field(rng, 22.0)
+
+    def paint(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
+        """Blend it into a sub-slice canvas."""
+        region = slab.single().between(self.halo.origin, self.halo.end)
+        if region is None:
+            return
+        away = self.halo(region) - self.mm * (0.7 + 0.8 * np.tanh(self.waves(region)))
+        share = cover(np.maximum(away, -depth[region.box] - 3), 2.0)
+        slices, rows, cols = region.box
+        fine = slice(slices.start * slab.subs, slices.stop * slab.subs)
+        blend(canvas[fine, rows, cols], np.repeat(share, slab.subs, axis=0), self.hu)
+
+
 class Scene:
     """All painters of one case."""
 
@@ -76,22 +96,24 @@ class Scene:
         draw = rng["scene"]
         self.values, self.renal, self.grid = patient.values, renal, grid
         self.trunk = Trunk(patient, grid, draw)
-        self.viscera = draw_viscera(draw, patient)
-        self.spine = Spine(draw, patient)
-        self.frame = draw_muscles(draw, patient) + draw_vessels(draw, patient, renal.hila)
-        self.bones = draw_ribs(draw, patient) + draw_pelvis(draw, patient)
+        viscera, spine = draw_viscera(draw, patient), Spine(draw, patient)
+        frame = draw_muscles(draw, patient) + draw_vessels(draw, patient, renal.hila)
+        bones = draw_ribs(draw, patient) + draw_pelvis(draw, patient)
         self.parenchyma = Parenchyma(draw)
-        self.capsule_mm = float(draw.choice([draw.uniform(1, 5), draw.uniform(3, 12)]))
-        self.capsule = draw_field(draw, 22.0)
-        self.halo = renal.halo(grid)
+        fat = PerirenalFat(draw, renal.halo(grid), patient.values.fat)
+        self.painters = [*viscera, fat, *frame, spine, *bones]
         self.detector = Detector(rng["detector"], grid)
 
     def render(self) -> tuple[np.ndarray, np.ndarray]:
         """Imaging int16 HU and labels uint8 of the whole grid, each (D, H, W)."""
         imaging, labels = np.empty(self.grid.shape, np.int16), np.empty(self.grid.shape, np.uint8)
         for slab in self.grid.slabs(THINNEST_MM):
+            hu, depth = self.trunk.paint(slab)
+            canvas = np.repeat(hu, slab.subs, axis=0)
+            for painter in self.painters:
+                painter.paint(canvas, slab, depth)
+            hu = canvas.reshape(-1, slab.subs, *hu.shape[1:]).mean(1, dtype=np.float32)
             parts = self.renal.sample(slab)
-            hu = self._paint_surroundings(slab)
             for part in parts:
                 if part.appearance is None:
                     tissue = self.parenchyma.hu(part, self.values)
@@ -101,29 +123,3 @@ class Scene:
             imaging[slab.start : slab.stop] = self.detector.expose(hu)
             labels[slab.start : slab.stop] = label_slab(parts, slab.shape)
         return imaging, labels
-
-    def _paint_surroundings(self, slab: Slab) -> np.ndarray:
-        """float32 HU of everything but kidneys and lesions, averaged over the sub-slices."""
-        base, depth = self.trunk.paint(slab)
-        canvas = np.repeat(base, slab.subs, axis=0)
-        for solid in self.viscera:
-            solid.paint(canvas, slab, depth)
-        self._paint_fat(canvas, slab, depth)
-        for solid in self.frame:
-            solid.paint(canvas, slab, depth)
-        self.spine.paint(canvas, slab)
-        for solid in self.bones:
-            solid.paint(canvas, slab, depth)
-        return canvas.reshape(-1, slab.subs, *canvas.shape[1:]).mean(1, dtype=np.float32)
-
-    def _paint_fat(self, canvas: np.ndarray, slab: Slab, depth: np.ndarray) -> None:
-        """Perirenal fat around kidneys and lesions, inside the abdomen."""
-        region = slab.single().between(self.halo.origin, self.halo.end)
-        if region is None:
-            return
-        away = self.halo(region)
-        away -= self.capsule_mm * (0.7 + 0.8 * np.tanh(self.capsule(region)))
-        share = cover(np.maximum(away, -depth[region.box] - 3), 2.0)
-        slices, rows, cols = region.box
-        fine = slice(slices.start * slab.subs, slices.stop * slab.subs)
-        blend(canvas[fine, rows, cols], np.repeat(share, slab.subs, axis=0), self.values.fat)

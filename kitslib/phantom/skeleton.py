@@ -31,7 +31,7 @@ class Spine:
         self.sway, self.wave = rng.normal(0, 3), rng.uniform(60, 120)  # mm sideways, per wavelength
         self.sway_phase = rng.uniform(0, 6.3)
 
-    def paint(self, canvas: np.ndarray, slab: Slab) -> None:
+    def paint(self, canvas: np.ndarray, slab: Slab, _: np.ndarray) -> None:
         """Blend the spine into a sub-slice canvas."""
         region = slab.around(SPINE_MIDDLE, SPINE_REACH)
         if region is None:
@@ -71,8 +71,7 @@ class Spine:
 
 def draw_muscles(rng: Generator, patient: Patient) -> list[Solid]:
     """Psoas, quadratus and back muscles on both sides, and the crura of the diaphragm."""
-    hu, solids = patient.values.muscle, []
-    bulk = rng.uniform(0.75, 1.25)
+    hu, bulk, solids = patient.values.muscle, rng.uniform(0.75, 1.25), []
     texture = draw_field(rng, 7.0, 16), rng.uniform(2, 12)
     for side in (-1, 1):
         z = np.array([-25.0, 15, 60, 110, 170, 240])
@@ -96,8 +95,7 @@ def draw_muscles(rng: Generator, patient: Patient) -> list[Solid]:
 def draw_ribs(rng: Generator, patient: Patient) -> list[Solid]:
     """Twelve pairs of ribs in the wall, sloping forwards and down."""
     solids, shell, marrow = [], patient.values.bone * 0.8, patient.values.marrow
-    gap, last = rng.uniform(24, 30), rng.uniform(-40, -10)
-    slope = rng.uniform(45, 80)
+    gap, last, slope = rng.uniform(24, 30), rng.uniform(-40, -10), rng.uniform(45, 80)
     for number in range(12):
         end = {11: 1.0, 10: 1.4}.get(number, 2.1)
         angle = np.linspace(0.45, end, 9 if end > 1.5 else 6)
@@ -113,9 +111,7 @@ def draw_ribs(rng: Generator, patient: Patient) -> list[Solid]:
 
 def draw_pelvis(rng: Generator, patient: Patient) -> list[Solid]:
     """Iliac wings, sacrum and hips below the kidneys."""
-    solids = []
-    crest = rng.uniform(80, 120)
-    reach = min(patient.cavity.side * 0.97, 150.0)
+    solids, crest, reach = [], rng.uniform(80, 120), min(patient.cavity.side * 0.97, 150.0)
     for inset, hu in ((0.0, patient.values.bone * 0.75), (2.0, patient.values.marrow)):
         for side in (-1, 1):
             for k, z in enumerate(np.arange(crest, crest + 130, 7.0)):
@@ -138,8 +134,7 @@ def draw_pelvis(rng: Generator, patient: Patient) -> list[Solid]:
 def draw_vessels(rng: Generator, patient: Patient, hila: Sequence[np.ndarray]) -> list[Solid]:
     """Aorta, vena cava, iliac and visceral vessels, renal ones to each hilum (z, y, x in mm)."""
     artery, vein, solids = patient.values.artery, patient.values.vein, []
-    size = rng.uniform(8.5, 13)
-    ax, fork = rng.uniform(2, 12), rng.uniform(75, 105)
+    size, ax, fork = rng.uniform(8.5, 13), rng.uniform(2, 12), rng.uniform(75, 105)
     end = [fork, -30, ax - 4]
     aorta = np.array([[-400.0, -12, 12], [-150, -20, ax], [-60, -30, ax], [20, -32, ax], end])
     aorta[1:-1, 2] += rng.normal(0, 2, 3)
@@ -168,12 +163,10 @@ def draw_vessels(rng: Generator, patient: Patient, hila: Sequence[np.ndarray]) -
     solids += _chain(splenic, (4.5, 4, 3.5), vein)
     for hilum in hila:
         side = 1 if hilum[2] > 0 else -1
-        renal_vein = np.array([hilum[0] * 0.6 - 8, -34.0, 2.0 * side - 18])
-        renal_artery = np.array([hilum[0] * 0.5 - 10, -28.0, ax])
-        for hu, start, radius, lift in (
-            (vein, renal_vein, rng.uniform(3.5, 6), -3.0),
-            (artery, renal_artery, rng.uniform(2.2, 3.5), 4.0),
-        ):
+        starts = [hilum[0] * 0.6 - 8, -34.0, 2.0 * side - 18], [hilum[0] * 0.5 - 10, -28.0, ax]
+        radii = rng.uniform([3.5, 2.2], [6, 3.5]).tolist()
+        for hu, start, radius, lift in zip((vein, artery), starts, radii, (-3.0, 4.0), strict=True):
+            start = np.array(start)
             bow = (start + hilum) / 2 + np.array([lift, -3.0 * side - 3, 0]) + rng.normal(0, 3, 3)
             if side > 0 and hu == vein:  # passes in front of the aorta
                 over = np.array([start[0], -34 - size - radius, ax])
