@@ -60,3 +60,4 @@ from .study import split_text as split_text
 from .study import store_split as store_split
 from .study import study_files as study_files
 from .study import study_split as study_split
+from .study import write_json as write_json

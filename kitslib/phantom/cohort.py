@@ -89,14 +89,14 @@ def _write_all(out: Path, tasks: list[Task], jobs: int, progress: Progress | Non
     for folder, marker in _markers(out).items():  # a folder holds one cohort
         if marker["parameters"] | blank != tasks[0][1] | blank:
             shutil.rmtree(folder)
-    missing = [task for task in tasks if not _finished(out / task[0], task[1])]
+    missing = [task for task in tasks if _marker(out / task[0]).get("parameters") != task[1]]
     kept = len(tasks) - len(missing)
     if progress is not None:
         progress(kept, len(tasks))
     for done, _ in enumerate(spread(partial(_write, out), missing, jobs), start=kept + 1):
         if progress is not None:
             progress(done, len(tasks))
-    _write_json(out / "kits.json", [marker["record"] for marker in _markers(out).values()])
+    data.write_json(out / "kits.json", [marker["record"] for marker in _markers(out).values()])
     return names
 
 
@@ -120,7 +120,7 @@ def _claim(out: Path, names: list[str]) -> None:
                 f"{out.name}: expected an empty folder or a synthetic cohort, found {name} and no "
                 f"{marker.name}; choose another output folder, real data is never overwritten"
             )
-    _write_json(marker, {"synthetic": True, "generator": GENERATOR, "about": NOTE})
+    data.write_json(marker, {"synthetic": True, "generator": GENERATOR, "about": NOTE})
 
 
 def _marker(folder: Path) -> dict:
@@ -135,18 +135,6 @@ def _markers(out: Path) -> dict[Path, dict]:
     """Folders of synthetic cases, sorted, with what their markers say."""
     folders = [path.parent for path in sorted(out.glob(f"*/{data.SYNTHETIC_MARKER}"))]
     return {folder: marker for folder in folders if (marker := _marker(folder))}
-
-
-def _finished(folder: Path, parameters: dict) -> bool:
-    """Whether a case exists with the same parameters."""
-    return _marker(folder).get("parameters") == parameters
-
-
-def _write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
 
 
 def _write(out: Path, task: Task) -> None:
@@ -171,8 +159,8 @@ def _write(out: Path, task: Task) -> None:
     data.write_labels(part / "segmentation.nii.gz", folded, geometry, NOTE)
     row = _row(name, labels, spacing, streams(seed, index)["row"])
     marker = {"synthetic": True, "parameters": parameters, "record": row}
-    _write_json(part / data.SYNTHETIC_MARKER, marker)
-    if _finished(out / name, parameters):  # another call was faster
+    data.write_json(part / data.SYNTHETIC_MARKER, marker)
+    if _marker(out / name).get("parameters") == parameters:  # another call was faster
         shutil.rmtree(part)
     else:
         shutil.rmtree(out / name, ignore_errors=True)

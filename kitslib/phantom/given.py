@@ -137,9 +137,7 @@ class Given:
             box = _box(labels == 1, 5)
             if box is None:
                 continue
-            inside = labels[box] == 1
-            if (labels[box] > 1).any():
-                inside = ndimage.binary_dilation(inside, iterations=2) & (labels[box] > 0)
+            inside = ndimage.binary_dilation(labels[box] == 1, iterations=2) & (labels[box] > 0)
             box = _moved(box, np.s_[0:, 0:, half])
             masks.append(Mask(1, inside, box, self.grid.spacing))
         return masks

@@ -73,28 +73,19 @@ class Appearance:
         return hu
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Lesion:
-    """A union of lumpy ellipsoids that stays out of the spine."""
+    """A union of lumpy ellipsoids, the main part first, that stays out of the spine."""
 
     appearance: Appearance
     parts: list[Ellipsoid]
     smooth: float  # mm over which parts melt into each other
 
-    @property
-    def center(self) -> np.ndarray:
-        """Centre (z, y, x) in mm of the main part."""
-        return self.parts[0].center
-
-    @property
-    def radius(self) -> float:
-        """Mean radius in mm of the main part."""
-        return float(np.cbrt(np.prod(self.parts[0].radii)))
-
-    @property
-    def reach(self) -> np.ndarray:
-        """Half extents (z, y, x) in mm around the centre."""
-        return np.max([np.abs(p.center - self.center) + p.reach for p in self.parts], axis=0)
+    def __post_init__(self) -> None:
+        self.center = self.parts[0].center
+        self.radius = float(np.cbrt(np.prod(self.parts[0].radii)))  # mm, mean of the main part
+        # half extents (z, y, x) in mm around the centre
+        self.reach = np.max([abs(p.center - self.center) + p.reach for p in self.parts], axis=0)
 
     def distance(self, region: Region) -> np.ndarray:
         """Approximate signed distance in mm, negative inside."""

@@ -12,10 +12,9 @@ from kitslib.phantom.shapes import Box, Ellipsoid, Grid, Region, Slab, cover, sp
 
 COARSE_MM = 4.0  # grid on which the surroundings are measured
 HALO_MM = 40.0
-SHARE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Kidney:
     """A bent, lumpy ellipsoid with a sinus to the spine; local axes caudal, dorsal, lateral."""
 
@@ -27,10 +26,11 @@ class Kidney:
     pelvis: Ellipsoid
     bend: float  # mm by which the poles lie nearer the spine than the middle
 
-    @property
-    def reach(self) -> np.ndarray:
-        """Half extents (z, y, x) in mm of the bounding box."""
-        return np.sqrt(((self.turn * self.body.radii) ** 2).sum(1)) + self.bend + 8
+    def __post_init__(self) -> None:
+        radii = self.body.radii
+        # half extents in mm of the bounding box; where the vessels enter: patient (z, y, x) mm
+        self.reach = np.sqrt(((self.turn * radii) ** 2).sum(1)) + self.bend + 8
+        self.hilum = self.center + self._turned(np.array([0, 0, -0.75 * radii[2]]))
 
     def distance(self, region: Region) -> tuple[np.ndarray, np.ndarray]:
         """Signed distances in mm of what is labelled kidney and of the collecting system in it."""
@@ -55,11 +55,6 @@ class Kidney:
         normal = self._turned(local / radii**2)
         local = local - np.array([0, 0, self.bend * (local[0] / radii[0]) ** 2])
         return self.center + self._turned(local), normal / np.linalg.norm(normal)
-
-    @property
-    def hilum(self) -> np.ndarray:
-        """Where the vessels enter, patient (z, y, x) mm."""
-        return self.center + self._turned(np.array([0, 0, -0.75 * self.body.radii[2]]))
 
     def _turned(self, local: np.ndarray) -> np.ndarray:
         """A local vector in patient axes."""
@@ -171,5 +166,5 @@ def label_slab(parts: list[Part], shape: tuple[int, int, int]) -> np.ndarray:
     """uint8 labels 0..3 of a slab: a voxel is what fills half of it, a later part wins."""
     labels = np.zeros(shape, np.uint8)
     for part in parts:
-        labels[part.region.box][part.share > SHARE] = part.label
+        labels[part.region.box][part.share > 0.5] = part.label
     return labels

@@ -39,6 +39,7 @@ class Protocol:
         else:
             z = spacing_z[min(int(ranks["slices"] * len(spacing_z)), len(spacing_z) - 1)]
         self.spacing, self.matrix = (float(z), pixel, pixel), matrix
+        self.field_of_view = pixel * matrix  # mm
         # body size quantile that the field of view suits
         self.size = float(np.clip(ranks["pixel"] + rng.normal(0, 0.2), 0, 1))
         # spine's centre from the image's, (y, x) mm
@@ -46,11 +47,6 @@ class Protocol:
         self.angle = float(np.radians(rng.normal(0, 3.5)))
         self.above = float(np.interp(ranks["above"], *ABOVE_MM))
         self.below = float(np.interp(ranks["below"], *BELOW_MM))
-
-    @property
-    def field_of_view(self) -> float:
-        """Width in mm."""
-        return self.spacing[1] * self.matrix
 
     def grid(self, low: float, high: float) -> Grid:
         """The grid that covers z = low..high mm of labelled tissue and the margins around."""

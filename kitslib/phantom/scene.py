@@ -22,7 +22,7 @@ Streams = dict[str, Generator]
 
 def streams(seed: int, index: int) -> Streams:
     """Independent generators of one case, from (seed, index) alone."""
-    generators = np.random.default_rng(np.random.SeedSequence((seed, index))).spawn(len(STREAMS))
+    generators = np.random.default_rng((seed, index)).spawn(len(STREAMS))
     return dict(zip(STREAMS, generators, strict=True))
 
 

@@ -11,8 +11,6 @@ from numpy.random import Generator
 from kitslib.phantom.patient import CAVITY_TAPER, MIDDLE, TAPER_Z, Patient
 from kitslib.phantom.shapes import Ellipsoid, Slab, Solid, blend, chain, cover, draw_field, rotation
 
-SPINE_REACH = np.array([1e4, 68.0, 62.0])
-SPINE_MIDDLE = np.array([0.0, 30.0, 0.0])
 _chain = partial(chain, confined=False)
 _solid = partial(Solid, confined=False)
 
@@ -33,7 +31,7 @@ class Spine:
 
     def paint(self, canvas: np.ndarray, slab: Slab, _: np.ndarray) -> None:
         """Blend the spine into a sub-slice canvas."""
-        region = slab.around(SPINE_MIDDLE, SPINE_REACH)
+        region = slab.around(np.array([0.0, 30, 0]), np.array([1e4, 68, 62]))
         if region is None:
             return
         edge, s, period = slab.edge, np.float32(self.size), self.period
