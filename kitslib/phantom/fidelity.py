@@ -122,8 +122,8 @@ def find_tissues(imaging: np.ndarray, labels: np.ndarray, spacing: Sequence[floa
     if not len(slices):
         raise ValueError("tissues: expected labels with kidney, got none; leave this case out")
     step = [max(1, round(CELL_MM / s)) for s in spacing]
-    above = round(ABOVE_MM / spacing[0])
-    picked = np.arange(max(0, slices[0] - above), slices[-1] + 1, step[0])
+    first = max(0, slices[0] - round(ABOVE_MM / spacing[0]))
+    picked = np.arange(first, slices[-1] + 1, step[0])
     hu = _cells(np.maximum(imaging[picked], -1024).astype(np.float32), step)
     mean, kidney = hu.mean(axis=(2, 4)), _cells(labels[picked], step).max(axis=(2, 4)) > 0
     even = ndimage.maximum_filter(mean, NEAR) - ndimage.minimum_filter(mean, NEAR) < 70

@@ -33,13 +33,12 @@ def given_frame(labels: np.ndarray, spacing: Triple, rng: Generator) -> tuple[Gr
     kidney = coarse == 1
     where = np.argwhere(kidney if kidney.any() else coarse > 0) * np.array(step)
     center, cols = where.mean(0), where[:, 2] * spacing[2]
-    values = np.unique(cols)
-    gaps = np.diff(values)
+    gaps = np.diff(np.unique(cols))
     if gaps.max(initial=0) < 15:  # a single kidney: its side tells where the spine is
         right = cols.mean() < labels.shape[2] * spacing[2] / 2
         center_x = cols.mean() + (HALF_GAP_MM if right else -HALF_GAP_MM)
     else:
-        left = cols > values[gaps.argmax()]
+        left = cols > np.unique(cols)[gaps.argmax()]
         center_x = (cols[~left].mean() + cols[left].mean()) / 2
     y = float(center[1] + rng.normal(0, 4) / spacing[1])
     width = min(labels.shape[1] * spacing[1], labels.shape[2] * spacing[2])
@@ -138,8 +137,7 @@ class Given:
             if box is None:
                 continue
             inside = ndimage.binary_dilation(labels[box] == 1, iterations=2) & (labels[box] > 0)
-            box = _moved(box, np.s_[0:, 0:, half])
-            masks.append(Mask(1, inside, box, self.grid.spacing))
+            masks.append(Mask(1, inside, _moved(box, np.s_[0:, 0:, half]), self.grid.spacing))
         return masks
 
     def _lesions(self, label: int) -> list[Mask]:

@@ -12,7 +12,6 @@ from kitslib.phantom.shapes import Ellipsoid, Region, cover, draw_field, lattice
 
 Cysts = Literal["typical", "hard"]
 Kind = Literal["tumor", "simple cyst", "complex cyst"]
-
 SPINE_KEEPOUT = (36.0, 34.0)  # mm, half axes (y, x) of the column that no lesion enters
 
 

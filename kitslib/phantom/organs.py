@@ -42,8 +42,7 @@ def _odd(rng: Generator, patient: Patient) -> list[Solid]:
 
 def _bowel(rng: Generator, patient: Patient) -> list[Solid]:
     """Mesenteric vessels, small-bowel loops in front, the colon's frame around."""
-    values, (_, ry, rx) = patient.values, patient.room
-    solids = []
+    values, (_, ry, rx), solids = patient.values, patient.room, []
     for _ in range(60):
         start = patient.place(rng.uniform([-60, -0.7, -0.6], [180, 0.3, 0.6]))
         end = start + rng.normal(0, 12, 3)
@@ -100,8 +99,7 @@ def _liver(rng: Generator, patient: Patient) -> list[Solid]:
     values, (_, ry, rx), top = patient.values, patient.room, patient.dome[0]
     tip = rng.uniform(-40, 45)  # z of the lower edge
     texture, wave = draw_field(rng, rng.uniform(6, 25)), draw_field(rng, 35.0)
-    grain = rng.uniform(1, 6)
-    center = patient.place(((top + tip) / 2, 0.1, -0.52))
+    grain, center = rng.uniform(1, 6), patient.place(((top + tip) / 2, 0.1, -0.52))
     radii = ((tip - top) / 2 + 12, 0.95 * ry, 0.62 * rx)
     turn = rotation(y=rng.normal(0.15, 0.1), x=rng.normal(0.1, 0.1))
     right = Ellipsoid(center, radii, turn, wave, rng.uniform(1, 4))
@@ -144,9 +142,8 @@ def _tube(
     if content == "collapsed":
         inside = hu + rng.uniform(-15, 10)
     bubbles = rng.uniform(200, 900) if content == "stool" else 0.0
-    # of the liquid, in radii behind the axis
     gas, fluid, contrast = rng.uniform([-0.2, -1.5, -1.5], [1.2, -0.3, 0])
-    surface = {"gas": gas, "fluid": fluid, "contrast": contrast}.get(content)
+    surface = {"gas": gas, "fluid": fluid, "contrast": contrast}.get(content)  # radii behind axis
     for (a, b), (ra, rb) in zip(pairwise(path), pairwise(radii), strict=True):
         level = None if surface is None else float((a[1] + b[1]) / 2 + surface * (ra + rb) / 2)
         amplitude = 25 if content == "stool" else rng.uniform(3, 12)

@@ -165,8 +165,7 @@ def _draw_cysts(
     found: list[Lesion] = []
     for i, share in enumerate(np.sort(rng.dirichlet([1.5] * count))[::-1]):
         kind = "complex cyst" if (hard and i < 2) or rng.uniform() < 0.45 else "simple cyst"
-        ml = max(total * float(share), 0.04)
-        kidney = renal.kidneys[rng.integers(2)]
+        ml, kidney = max(total * float(share), 0.04), renal.kidneys[rng.integers(2)]
         center = _place(rng, kidney, ml, patient, renal.tumors + found, (-0.7, 0.6))
         found.append(draw_cyst(rng, center, ml, kind, patient.values.kidney))
     return found

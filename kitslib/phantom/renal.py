@@ -28,7 +28,7 @@ class Kidney:
 
     def __post_init__(self) -> None:
         radii = self.body.radii
-        # half extents in mm of the bounding box; where the vessels enter: patient (z, y, x) mm
+        # half extents of the bounding box; where the vessels enter: patient (z, y, x) in mm
         self.reach = np.sqrt(((self.turn * radii) ** 2).sum(1)) + self.bend + 8
         self.hilum = self.center + self._turned(np.array([0, 0, -0.75 * radii[2]]))
 

@@ -125,9 +125,8 @@ class Slab:
             start = max(int(np.floor(low[axis] / spacing + origin)), 0)
             stop = int(np.ceil(high[axis] / spacing + origin)) + 1
             box.append(slice(start, min(stop, self.grid.shape[axis])))
-        if any(span.start >= span.stop for span in box):
-            return None
-        return self.crop(*box)
+        empty = any(span.start >= span.stop for span in box)
+        return None if empty else self.crop(*box)
 
     def crop(self, slices: slice, rows: slice, cols: slice) -> Region:
         """The region of the given sub-slices, rows and columns."""
@@ -199,10 +198,7 @@ def rotation(z: float = 0.0, y: float = 0.0, x: float = 0.0) -> np.ndarray:
 
 @dataclass
 class Ellipsoid:
-    """Ellipsoid with optional lumps: centre and radii in mm, axes as columns of `turn`.
-
-    reach: half extents (z, y, x) in mm of its bounding box, lumps included.
-    """
+    """Ellipsoid with optional lumps: centre and radii in mm, axes as columns of `turn`."""
 
     center: ArrayLike
     radii: ArrayLike
@@ -213,6 +209,7 @@ class Ellipsoid:
     def __post_init__(self) -> None:
         self.center, self.radii = np.array(self.center, float), np.array(self.radii, float)
         turn = np.eye(3) if self.turn is None else self.turn
+        # half extents (z, y, x) in mm of the bounding box, lumps included
         self.reach = np.sqrt(((turn * self.radii) ** 2).sum(1)) + 3 * self.lump_mm + 3
 
     def scaled(self, scale: float, about: np.ndarray = ORIGIN) -> Ellipsoid:

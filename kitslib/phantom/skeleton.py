@@ -164,7 +164,6 @@ def draw_vessels(rng: Generator, patient: Patient, hila: Sequence[np.ndarray]) -
         starts = [hilum[0] * 0.6 - 8, -34.0, 2.0 * side - 18], [hilum[0] * 0.5 - 10, -28.0, ax]
         radii = rng.uniform([3.5, 2.2], [6, 3.5]).tolist()
         for hu, start, radius, lift in zip((vein, artery), starts, radii, (-3.0, 4.0), strict=True):
-            start = np.array(start)
             bow = (start + hilum) / 2 + np.array([lift, -3.0 * side - 3, 0]) + rng.normal(0, 3, 3)
             if side > 0 and hu == vein:  # passes in front of the aorta
                 over = np.array([start[0], -34 - size - radius, ax])
