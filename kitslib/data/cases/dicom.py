@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from kitslib.data.cases.errors import CaseError, short_name
 from kitslib.data.cases.files import INT16_MAX, INT16_MIN
