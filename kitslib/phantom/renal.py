@@ -17,7 +17,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Kidney:
-    """A bent, lumpy ellipsoid with a sinus towards the spine; local axes caudal, dorsal, lateral."""
+    """A bent, lumpy ellipsoid, its sinus towards the spine; axes caudal, dorsal, lateral."""
 
     side: int  # -1 the patient's right, +1 left
     center: np.ndarray
