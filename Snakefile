@@ -16,6 +16,7 @@ SETTINGS = {name: value for name, value in as_dict(study).items() if name not in
 PAGES, WORK = study.reports, study.work
 TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
 KIDNEY = [f"02_kidney-{arm}" for arm in study.kidney_arms]
+CASCADE = "full" if "full" in study.arms else study.arms[-1]  # the arm of the cascade
 STAGES = ["01_data", "02_kidney", *KIDNEY, *TUMOR, "04_ablations", "05_evaluation"]
 
 
@@ -125,7 +126,7 @@ rule evaluation:
     params: identity=identity("05_evaluation")
     threads: study.threads
     resources: gpu=1
-    shell: execute("05_evaluation", "05_evaluation")
+    shell: execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
 
 
 rule page:

@@ -142,9 +142,9 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
     ),
 }
 ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])
-ARM_GROUPS: dict[str, tuple[str, ...]] = {
-    title: tuple(row.name for row in rows) for title, rows in _GROUPS.items()
-}
+ARM_GROUPS: dict[str, tuple[str, ...]] = {}
+for _title, _rows in _GROUPS.items():
+    ARM_GROUPS[_title] = tuple(row.name for row in _rows)
 
 
 def compared_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

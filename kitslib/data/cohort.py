@@ -1,9 +1,8 @@
 """Preprocessed cases in a content-keyed memory-mapped cache.
 
-A case of a stage is one folder `CACHE/<stage>/<case id>-<key>/` with imaging.npy (int16 HU),
-labels.npy (uint8 0..3), for the tumour stage mask.npy (uint8 0/1, the grown kidney mask), and
-meta.json. The key covers the source files' fingerprints, the parameters and the code: an entry is
-right or absent. HU are stored as they are, so all HU windows share one cache.
+A case of a stage is one folder `CACHE/<stage>/<case id>-<key>/` with the arrays of `Entry` as .npy
+files and meta.json. The key covers the source files' fingerprints, the parameters and the code: an
+entry is right or absent. HU are stored as they are, so all HU windows share one cache.
 """
 
 import json
@@ -99,8 +98,8 @@ class Cohort(MappingABC[str, Entry]):
                     array = np.load(folder / name, mmap_mode="r")
                     arrays[name.removesuffix(".npy")] = np.asarray(array)
             except FileNotFoundError as error:
-                text = f"the cache entry {folder} is gone; prepare the cohort again"
-                raise CohortError(f"{case_id}: {text}") from error
+                text = f"{case_id}: {folder} is gone; prepare the cohort again"
+                raise CohortError(text) from error
             self._opened[case_id] = Entry(case_id=case_id, meta=meta, **arrays)
         return self._opened[case_id]
 
@@ -194,12 +193,12 @@ def _attempt(files: CaseFiles, stage: StageGrid, labels: str, folder: Path) -> t
 
 def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of an entry by name, and its meta."""
-    margin, scan = 0, case.imaging
+    margin = 0
     if isinstance(stage, KidneyGrid):
-        image, mapping = kidney_input(scan, case.spacing, stage)
+        image, mapping = kidney_input(case.imaging, case.spacing, stage)
         arrays, margin = {"imaging": image}, round(stage.margin_mm / stage.spacing_z)
     else:
-        image, mask, mapping = tumor_input(scan, case.labels, case.spacing, stage)
+        image, mask, mapping = tumor_input(case.imaging, case.labels, case.spacing, stage)
         arrays = {"imaging": image, "mask": mask}
     arrays["labels"] = stage_labels(case.labels, mapping)
     counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)

@@ -68,10 +68,10 @@ class _Sampler:
 class SlabSampler(_Sampler):
     """Consecutive slices of random cases for the kidney network.
 
-    A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels at a random
-    place. Every case comes `samples_per_case` times an epoch; with `volume_power` above 0 it comes
-    in proportion to its kidney and tumour volume to that power. `foreground_oversampling` of the
-    slabs have a slice with kidney in their middle half, the others lie anywhere in the range.
+    A sample is `slab` slices of the range around the kidneys, `patch` × `patch` pixels anywhere.
+    Every case comes `samples_per_case` times an epoch, with `volume_power` above 0 in proportion to
+    its kidney and tumour volume to that power. `foreground_oversampling` of the slabs have a slice
+    with kidney in their middle half, the others lie anywhere in the range.
     """
 
     def __init__(
@@ -116,8 +116,7 @@ class StackSampler(_Sampler):
     """Slices with kidney, each with its neighbours, for the tumour network.
 
     `foreground_oversampling` of the samples are centred on a tumour, the others anywhere on a
-    kidney, the other one of a patient with a tumour included. A slice is drawn in proportion to
-    its weight: 1 everywhere until `set_difficulty` changes it.
+    kidney. A slice is drawn in proportion to its weight: 1 until `set_difficulty` changes it.
     """
 
     def __init__(
@@ -201,7 +200,6 @@ def slice_difficulty(
     `soft_mm2` in numerator and denominator makes a slice without tumour as hard as its
     false-positive area is large, and keeps a few wrong pixels from counting as a missed tumour.
     """
-    axes = (1, 2)
-    both = (prediction & truth).sum(axes) * pixel_mm2
-    either = (prediction.sum(axes) + truth.sum(axes)) * pixel_mm2
+    both = (prediction & truth).sum((1, 2)) * pixel_mm2
+    either = (prediction.sum((1, 2)) + truth.sum((1, 2))) * pixel_mm2
     return 1 - (2 * both + soft_mm2) / (either + soft_mm2)

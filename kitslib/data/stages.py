@@ -17,12 +17,10 @@ def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGri
     return Mapping(native=native, stage=native.respaced(coarse))
 
 
-def kidney_input(
-    imaging: np.ndarray, spacing: Triple, grid: KidneyGrid
-) -> tuple[np.ndarray, Mapping]:
+def kidney_input(scan: np.ndarray, spacing: Triple, grid: KidneyGrid) -> tuple[np.ndarray, Mapping]:
     """What the kidney network sees: int16 HU (D, H, W) on the stage's grid, and the way back."""
-    mapping = kidney_mapping(imaging.shape, spacing, grid)
-    return resample(imaging, mapping.native, mapping.stage), mapping
+    mapping = kidney_mapping(scan.shape, spacing, grid)
+    return resample(scan, mapping.native, mapping.stage), mapping
 
 
 def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
@@ -46,8 +44,8 @@ def tumor_input(
 ) -> tuple[np.ndarray, np.ndarray, Mapping]:
     """What the tumour network sees: int16 HU and the grown kidney mask (uint8 0/1), stage's grid.
 
-    imaging: int16 (D, H, W). kidney_mask: the same shape, true or predicted; values above 0 are
-    kidney. HU outside the mask stay: `hide_outside` removes them once the HU window is known.
+    imaging: int16 (D, H, W). kidney_mask: the same shape, true or predicted, above 0 in the kidney.
+    HU outside the mask stay: `hide_outside` removes them once the HU window is known.
     """
     if imaging.shape != kidney_mask.shape:
         text = f"imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"

@@ -86,7 +86,8 @@ class VNet(TumorNetwork):
         widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False,
         multi_scale: bool = False, se: bool = False, attention: bool = False,
         attention_gate: Literal["concat", "additive"] = "concat", hdc: bool = False,
-        hdc_level: int | Literal["bottom"] = "bottom", hdc_dilations: Sequence[int] = (2, 3, 5),
+        hdc_level: int | Literal["bottom"] = "bottom",
+        hdc_dilations: Sequence[int] = (2, 3, 5),
     ) -> None:  # fmt: skip
         bottom = len(widths) - 1
         super().__init__(dims, slices, widths, least=3, halvings=bottom)

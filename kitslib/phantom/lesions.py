@@ -94,7 +94,7 @@ class Lesion:
             other = part.smooth_distance(region)
             mix = np.clip(0.5 + (other - total) / (2 * self.smooth), 0, 1)
             total = other + mix * (total - other) - self.smooth * mix * (1 - mix)
-        total += first.lump_mm * first.lumps(region)
+        total += first.lump_mm * first.lumps(region)  # pyright: ignore[reportOptionalCall]
         ry, rx = SPINE_KEEPOUT
         k = np.sqrt(np.square((region.y - 10) / ry) + np.square(region.x / rx))
         return np.maximum(total, (1 - k) * np.float32(min(ry, rx)))

@@ -16,7 +16,7 @@ HALO_MM = 40.0
 
 @dataclass
 class Kidney:
-    """A bent, lumpy ellipsoid with a sinus to the spine; local axes caudal, dorsal, lateral."""
+    """A bent, lumpy ellipsoid, its sinus towards the spine; axes caudal, dorsal, lateral."""
 
     side: int  # -1 the patient's right, +1 left
     center: np.ndarray

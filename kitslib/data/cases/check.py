@@ -65,9 +65,9 @@ def check_cohort(
 ) -> list[CaseReport]:
     """Read every file of a folder once, in slabs, and report per case in case order.
 
-    A broken case becomes a finding and never hides the others. `jobs` cases are read at a time
-    (threads: decompression releases the interpreter); `progress(done, total)` is called from the
-    caller's thread. Raises CaseError when the folder has no cases, or its kits.json is unreadable.
+    A broken case becomes a finding and never hides the others. `jobs` threads read a case each;
+    `progress(done, total)` is called from the caller's thread.
+    Raises CaseError when the folder has no cases, or its kits.json is unreadable.
     """
     cases = find_cases(data)
     labels_only = all(case.imaging is None for case in cases)

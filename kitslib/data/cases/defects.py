@@ -1,7 +1,7 @@
 """The register of odd KiTS cases: why, who says so, and whether the strict policy omits them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
@@ -25,20 +25,12 @@ class Defect:
     reason: str
     source: str
     policy: Policy
-    releases: tuple[str, ...]
-    corrected_ml: tuple[float, float] | None = None
+    releases: Sequence[str]
+    corrected_ml: Sequence[float] | None = None
 
 
-def _register() -> Iterator[Defect]:
-    """The entries of defects.json."""
-    text = files("kitslib.data.cases").joinpath("defects.json").read_text(encoding="utf-8")
-    for entry in json.loads(text):
-        for name in {"releases", "corrected_ml"} & set(entry):
-            entry[name] = tuple(entry[name])
-        yield Defect(**entry)
-
-
-DEFECTS: dict[str, Defect] = {entry.case_id: entry for entry in _register()}
+_ROWS = json.loads((files("kitslib.data.cases") / "defects.json").read_text(encoding="utf-8"))
+DEFECTS: dict[str, Defect] = {row["case_id"]: Defect(**row) for row in _ROWS}
 
 
 def defect_of(case: CaseFiles) -> Defect | None:
@@ -47,9 +39,7 @@ def defect_of(case: CaseFiles) -> Defect | None:
     return entry if entry is not None and case.source in entry.releases else None
 
 
-def apply_policy(
-    cases: Sequence[CaseFiles], policy: Policy
-) -> tuple[list[CaseFiles], list[CaseFiles]]:
+def apply_policy(cases: Sequence[CaseFiles], policy: Policy) -> tuple[list[CaseFiles], ...]:
     """Part cases into (used, left out): `keep` uses all, `exclude` omits what the register says.
 
     `keep` is the paper's list of 210, `exclude` is near the KiTS19 winner's of 206.

@@ -1,6 +1,6 @@
 """Reading a folder of DICOM CT slices as one volume, or saying by name why it is none."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from kitslib.data.cases.errors import CaseError, short_name
 from kitslib.data.cases.files import INT16_MAX, INT16_MIN
@@ -57,6 +57,7 @@ class Series:
     uid: str
     study: str
     number: int
+    folder: Path  # of its first file
     slices: dict[str, Slice] = field(default_factory=dict)
 
     @property
@@ -64,11 +65,6 @@ class Series:
         """Whether most of its slices lie nearer to axial than to coronal or sagittal."""
         planes = [int(np.abs(item.normal).argmax()) for item in self.slices.values()]
         return 2 * planes.count(2) > len(planes)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of its first file."""
-        return next(iter(self.slices.values())).path.parent
 
     @property
     def name(self) -> str:
@@ -89,8 +85,7 @@ def holds_dicom(folder: Path) -> bool:
 def find_series(folder: Path) -> list[Series]:
     """The CT series of a folder and those inside it, from headers alone, the most slices first.
 
-    Localisers, and what is no CT, are left out.
-    Raises CaseError (code `no_ct`, or `enhanced` for multi-frame CT).
+    Localisers are left out. Raises CaseError (code `no_ct`, or `enhanced` for multi-frame CT).
     """
     found: dict[str, Series] = {}
     others: Counter[str] = Counter()
@@ -106,8 +101,8 @@ def find_series(folder: Path) -> list[Series]:
         else:
             uid = header.SeriesInstanceUID
             if uid not in found:
-                study, number = header.get("StudyInstanceUID", ""), header.get("SeriesNumber")
-                found[uid] = Series(uid=uid, study=study, number=int(number or 0))
+                study, number = header.get("StudyInstanceUID", ""), header.get("SeriesNumber") or 0
+                found[uid] = Series(uid=uid, study=study, number=int(number), folder=path.parent)
             found[uid].slices.setdefault(header.SOPInstanceUID, _slice(path, header))
     if not found and others["enhanced CT"]:
         text = "expected CT slices in files of their own, got multi-frame (enhanced) CT, which is "
@@ -123,8 +118,7 @@ def find_series(folder: Path) -> list[Series]:
 def choose_series(folder: Path) -> tuple[Series, str]:
     """The largest axial CT series of a folder, and a sentence on what was left aside, or "".
 
-    Raises CaseError where the folder holds several studies (code `studies`) or no axial series
-    (`no_axial`).
+    Raises CaseError for several studies (code `studies`) or no axial series (`no_axial`).
     """
     found = find_series(folder)
     if len({series.study for series in found}) > 1:
@@ -198,7 +192,7 @@ def _stacked(series: Series) -> list[Slice]:
     if len(slices) < 2:
         text = f"{series.name}: expected at least 2 slices; export the whole series"
         raise CaseError(text, code="few_slices")
-    _require_one_grid(series)
+    _require_one_grid(series.name, slices)
     normal = slices[0].normal
     ordered = sorted(slices, key=lambda item: float(item.position @ normal))
     along = ordered[-1].position - ordered[0].position
@@ -208,37 +202,35 @@ def _stacked(series: Series) -> list[Slice]:
         text = f"{series.name}: expected slices stacked along their normal, got a stack that leans "
         text += f"by {np.degrees(np.arcsin(min(sine, 1.0))):.1f} degrees (gantry tilt); resample "
         raise CaseError(text + "it to a straight one (dcm2niix does)", code="gantry_tilt")
-    _require_even(series, ordered, np.array([item.position @ normal for item in ordered]))
+    _require_even(series.name, ordered, np.array([item.position @ normal for item in ordered]))
     return ordered
 
 
-def _require_one_grid(series: Series) -> None:
-    groups: dict[tuple, list[Slice]] = defaultdict(list)
-    for item in series.slices.values():
-        groups[item.grid].append(item)
-    if len(groups) == 1:
+def _require_one_grid(name: str, slices: list[Slice]) -> None:
+    (grid, members), *others = Counter(item.grid for item in slices).most_common()
+    if not others:
         return
-    (usual, *_), *rest = sorted(groups.values(), key=len, reverse=True)
-    odd = rest[0][0]
+    usual = next(item for item in slices if item.grid == grid)
+    odd = next(item for item in slices if item.grid == others[0][0])
     what, expected, got = "size", usual.shape, odd.shape
     if odd.grid[:6] != usual.grid[:6]:
         what, expected, got = "orientation", usual.grid[:6], odd.grid[:6]
     elif odd.pixel != usual.pixel:
         what, expected, got = "pixel spacing", usual.pixel, odd.pixel
-    text = f"{series.name}: expected one {what} {expected}, got {sum(map(len, rest))} slices with "
+    text = f"{name}: expected one {what} {expected}, got {len(slices) - members} slices with "
     text += f"another, such as {odd.path.name} with {got}; separate them, or export the axial "
     raise CaseError(text + "series alone", code="mixed_grid")
 
 
-def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> None:
+def _require_even(name: str, ordered: list[Slice], places: np.ndarray) -> None:
     steps = np.diff(places)
     step = float(np.median(steps))
     names = [item.path.name for item in ordered]
     if not step or (steps < UNEVEN * step).any():
         at = int(np.argmin(steps))
-        text = f"{series.name}: {names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} "
-        text += "mm); the series holds two phases or reconstructions: separate them"
-        raise CaseError(text, code="duplicate_slices")
+        text = f"{names[at]} and {names[at + 1]} lie in one place ({places[at]:.2f} mm); the "
+        text += "series holds two phases or reconstructions: separate them"
+        raise CaseError(f"{name}: {text}", code="duplicate_slices")
     wrong = np.flatnonzero(np.abs(steps - step) > UNEVEN * step)
     if not len(wrong):
         return
@@ -250,10 +242,10 @@ def _require_even(series: Series, ordered: list[Slice], places: np.ndarray) -> N
         count = int(whole.sum()) - len(gaps)
         text = f"{count} slice{'s are' if count > 1 else ' is'} missing at a distance of {step:g} "
         text += f"mm, the first {where}; export the series again"
-        raise CaseError(f"{series.name}: {text}", code="missing_slices")
+        raise CaseError(f"{name}: {text}", code="missing_slices")
     text = f"expected an even slice distance of {step:g} mm, got {steps[at]:g} mm {where}; "
     text += "reconstruct the scan at one slice distance, or resample it"
-    raise CaseError(f"{series.name}: {text}", code="uneven_spacing")
+    raise CaseError(f"{name}: {text}", code="uneven_spacing")
 
 
 def _hounsfield(path: Path) -> np.ndarray:

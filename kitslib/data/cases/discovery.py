@@ -45,8 +45,7 @@ def find_cases(data: Path) -> list[CaseFiles]:
     """
     data = Path(data)
     if not data.is_dir():
-        text = f"expected a folder of cases, found none at {data}; check the path"
-        raise CaseError(text, code="no_cases")
+        raise CaseError(f"expected a folder, found none at {data}; check the path", code="no_cases")
     for folder in (data, data / "data", data / "dataset", data / "kits21" / "data"):
         if folder.is_dir() and (cases := _cases_in(folder)):
             return cases
@@ -66,15 +65,16 @@ def natural_key(case_id: str) -> list[str | int]:
 
 
 def _cases_in(folder: Path) -> list[CaseFiles]:
-    rows, declared = _read_table(folder), _declared_source(folder)
-    cases = []
+    rows, cases = _read_table(folder), []
+    drawn = any((place / SYNTHETIC_MARKER).is_file() for place in (folder, folder.parent))
+    declared = "kits23" if any((folder / name).is_file() for name in _TABLES[1:]) else None
     for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
         if entry.name.startswith(".") or not (entry.is_dir() and _is_case(entry)):  # half-written
             continue
         source, segmentation = declared, _volume(entry, "segmentation")
         if segmentation is None and (kits21 := _volume(entry, _KITS21_LABELS)):
             segmentation, source = kits21, source or "kits23"
-        if (entry / SYNTHETIC_MARKER).is_file():
+        if drawn or (entry / SYNTHETIC_MARKER).is_file():
             source = "synthetic"
         elif source is None:
             source = "kits19" if _KITS_ID.fullmatch(entry.name) else "plain"
@@ -97,15 +97,6 @@ def _is_case(folder: Path) -> bool:
 def _volume(folder: Path, stem: str) -> Path | None:
     paths = (folder / f"{stem}.nii.gz", folder / f"{stem}.nii")
     return next((path for path in paths if path.is_file()), None)
-
-
-def _declared_source(folder: Path) -> Source | None:
-    """The source that the folder's own files declare, or None where only case names can tell."""
-    if (folder / SYNTHETIC_MARKER).is_file() or (folder.parent / SYNTHETIC_MARKER).is_file():
-        return "synthetic"
-    if (folder / "kits21.json").is_file() or (folder / "kits23.json").is_file():
-        return "kits23"
-    return None
 
 
 def _read_table(folder: Path) -> dict[str, dict]:

@@ -137,7 +137,6 @@ def fingerprint(path: Path) -> str:
 
     A gzip file's first and last 64 KiB are read, since its checksum is at its end; others whole.
     """
-    path = Path(path)
     size = path.stat().st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with path.open("rb") as raw:

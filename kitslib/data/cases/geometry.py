@@ -110,8 +110,7 @@ class Geometry:
 
     def export_header(self, dtype: np.dtype, description: str = "") -> nib.Nifti1Header:
         """The source's header for a new voxel type: same grid, no scaling and no free text."""
-        second = len(self.header) == nib.Nifti2Header.sizeof_hdr
-        kind = nib.Nifti2Header if second else nib.Nifti1Header
+        kind = nib.Nifti1Header if len(self.header) == 348 else nib.Nifti2Header
         header = kind(self.header).as_byteswapped("<")
         header.set_data_dtype(dtype)
         header.set_slope_inter(1, 0)

@@ -70,8 +70,8 @@ class LabelFacts(VolumeFacts):
     counts: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
     foreign: set[float] = field(default_factory=set)
     kidney_slices: tuple[int, int] | None = None
-    points: np.ndarray = ()
-    point_labels: np.ndarray = ()
+    points: np.ndarray | None = None
+    point_labels: np.ndarray | None = None
 
     @property
     def volumes_ml(self) -> dict[str, float]:

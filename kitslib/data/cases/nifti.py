@@ -34,10 +34,7 @@ class VolumeStream:
     crc: int = 0
 
     def slabs(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (start, stop, scaled values) along the last file axis, in file axes, never seeking.
-
-        The stream is read to its end, so its checksum has been verified when the loop is over.
-        """
+        """Yield (start, stop, scaled values) along the last file axis; the end checks the CRC."""
         first, second, last = self.geometry.shape[:3]
         step = max(1, _SLAB_VOXELS // (first * second))
         for start in range(0, last, step):

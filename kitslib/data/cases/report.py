@@ -9,12 +9,11 @@ from dataclasses import asdict
 from kitslib.data.cases.check import CaseReport
 from kitslib.data.cases.rules import Finding
 
-WIDTH = 110
+WIDTH, _SHOWN_PER_CODE = 110, 3
 _COLUMNS = {  # width, negative where left-aligned
     "case": -14, "slices×y×x": 12, "spacing mm": 14, "axes": -4, "labels": -7, "kidney": 7,
     "tumour": 7, "cyst": 7, "on slices": 9, "HU": 11, "verdict": -8,
 }  # fmt: skip
-_SHOWN_PER_CODE = 3
 
 
 def format_reports(reports: Sequence[CaseReport]) -> str:
@@ -40,10 +39,7 @@ def summary(reports: Sequence[CaseReport]) -> str:
 
 def finding_rows(reports: Sequence[CaseReport]) -> list[dict[str, str]]:
     """Every finding as a row: case, level, code and message."""
-    rows = []
-    for report in reports:
-        rows += [{"case": report.case_id} | asdict(finding) for finding in report.findings]
-    return rows
+    return [{"case": one.case_id} | asdict(item) for one in reports for item in one.findings]
 
 
 def reports_to_json(reports: Sequence[CaseReport]) -> str:

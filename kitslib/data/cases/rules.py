@@ -97,30 +97,29 @@ def imaging_findings(facts: ImagingFacts) -> Findings:
     if facts.nonfinite:
         size = int(np.prod(facts.geometry.shape[:3]))
         yield refusal(nonfinite_error(name, facts.nonfinite, size))
+    code, text = "not_hu", ""
     if low > high:  # nothing finite at all
         return
     if low == high:
-        text = f"every voxel is {low:g}; an empty export, convert from DICOM again"
-        yield finding("unusable", name, "constant", text)
+        code, text = "constant", f"every voxel is {low:g}; empty export, convert from DICOM again"
     elif facts.can_be_labels:
         text = f"expected HU, got values {span} as in a label map; put the CT in its place"
-        yield finding("unusable", name, "not_hu", text)
     elif low >= 0:
         text = f"expected HU with air near -1000, got {span}; subtract the rescale intercept "
         text += "(usually 1024) or convert from DICOM again"
-        yield finding("unusable", name, "not_hu", text)
     elif high - low < LEAST_RANGE_HU:
         text = f"expected HU, got only {span}, as after normalisation; use the original CT"
-        yield finding("unusable", name, "not_hu", text)
-    else:
-        if low > AIR_HU:
-            text = f"no air, HU {span}: clipped or cropped before; use the original CT if you can"
-            yield finding("warning", name, "hu_range", text)
-        if high > METAL_HU or low < -METAL_HU:
-            text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
-            yield finding("warning", name, "hu_range", text)
-        elif low < PADDING_HU:
-            yield finding("note", name, "padding", f"padding of {low:g} outside the scan circle")
+    if text:
+        yield finding("unusable", name, code, text)
+        return
+    if low > AIR_HU:
+        text = f"no air, HU {span}: clipped or cropped before; use the original CT if you can"
+        yield finding("warning", name, "hu_range", text)
+    if high > METAL_HU or low < -METAL_HU:
+        text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
+        yield finding("warning", name, "hu_range", text)
+    elif low < PADDING_HU:
+        yield finding("note", name, "padding", f"padding of {low:g} outside the scan circle")
 
 
 def label_findings(facts: LabelFacts) -> Findings:
@@ -209,6 +208,7 @@ def register_findings(entry: Defect, labels: LabelFacts | None) -> Findings:
         return
     got = (labels.volumes_ml["kidney"], labels.volumes_ml["tumor"])
     if not np.allclose(got, entry.corrected_ml, rtol=CORRECTED_TOLERANCE, atol=0):
-        text = f"expected kidney and tumour of {entry.corrected_ml} ml as of December 2019, got "
+        wanted = tuple(entry.corrected_ml)
+        text = f"expected kidney and tumour of {wanted} ml as of December 2019, got "
         text += f"({got[0]:.2f}, {got[1]:.2f}) ml; pull the current KiTS19 labels"
         yield finding("warning", labels.name, "labels_outdated", text)

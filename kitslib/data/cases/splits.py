@@ -19,8 +19,7 @@ LEAST_HELD_OUT = 5  # below this an interval says nothing; at most a quarter of 
 class Split:
     """Case ids for the two stages, in order; neither network has seen those of `cascade_test`.
 
-    One case is one patient in KiTS and in the synthetic cohort. Raises CaseError when a case is on
-    both sides, or trained on and a cascade test.
+    One case is one patient. Raises CaseError for a case that is trained on and tested.
     """
 
     kidney_train: tuple[str, ...]
@@ -55,17 +54,16 @@ def split_cases(
 ) -> Split:
     """Split a cohort for the kidney stage, the tumour stage and the cascade.
 
-    Both rules hold out the last cases in case order for the tumour stage, 15 of 210. `paper` holds
-    out 20 of 210 for the kidney stage at random, so that the cascade has next to no unseen case;
-    `nested` holds out the tumour stage's cases and draws the rest, so that all are unseen. Draws
-    rank cases by a hash of seed and id: one more case changes at most one place. Other cohort sizes
-    are proportional, with at least 5 cases or a quarter held out; `held_out` is the tumour stage's.
+    Both rules hold out the last cases in case order for the tumour stage, 15 of 210 (`held_out`).
+    For the kidney stage `paper` draws 20 of 210, so that the cascade has next to no unseen case;
+    `nested` takes the tumour stage's and draws the rest, so that all are unseen. Draws rank cases
+    by a hash of seed and id: one more case changes at most one place. Other cohorts hold out in
+    proportion, at least 5 cases or a quarter.
     Raises CaseError for fewer than 2 cases, repeated ids, or nothing left to train on.
     """
     if rule not in ("nested", "paper"):
         raise CaseError(f"rule: expected 'nested' or 'paper', got {rule!r}", code="split")
-    ordered = _in_order(case_ids)
-    cases = len(ordered)
+    ordered, cases = _in_order(case_ids), len(case_ids)
     if held_out is None:
         held_out = max(min(LEAST_HELD_OUT, max(1, cases // 4)), _share(cases, PAPER_TUMOR_HELD_OUT))
     kidney_count = max(held_out, _share(cases, PAPER_KIDNEY_HELD_OUT))
@@ -124,8 +122,7 @@ def _share(cases: int, of_paper: int) -> int:
 def _in_order(case_ids: Sequence[str]) -> list[str]:
     ordered = sorted(case_ids, key=natural_key)
     if repeated := ", ".join(sorted({case for case in ordered if ordered.count(case) > 1})):
-        text = f"expected each case once, got {repeated} again; remove the repeats"
-        raise CaseError(text, code="split")
+        raise CaseError(f"expected each case once, got {repeated} again; remove one", code="split")
     return ordered
 
 
