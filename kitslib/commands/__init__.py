@@ -21,7 +21,7 @@ COMMANDS = {
 def main(words: list[str] | None = None) -> int:
     """Run a command and return its exit status; an error is one line and status 1."""
     words = sys.argv[1:] if words is None else words
-    parser = Parser(prog="python -m kitslib", description="Kidneys and kidney tumours in CT.")
+    parser = Parser(prog="python -m kitslib", description="Segment kidneys and tumours in CT.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, about in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=about)

@@ -79,6 +79,5 @@ def write_preview(
         words = f"kidneys (blue) and masses {row['kidney_and_masses_ml']:.0f} ml, {tumor}"
     figure = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {words}")
     plt.close(figure)  # pyplot forgets it; it can still be written
-    jpeg = {"format": "jpg", "dpi": 130, "pil_kwargs": {"quality": 88}}
     with replacing(path) as part:
-        figure.savefig(part, bbox_inches="tight", **jpeg)
+        figure.savefig(part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88})

@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     words = "CT scans: .nii(.gz) files, folders of them or of a DICOM series each, KiTS folders"
     argument = parser.add_argument
     argument("imaging", type=Path, nargs="+", metavar="IMAGING", help=words)
-    argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder or .nii.gz")
+    argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz")
     argument("--models", type=Path, metavar="DIR", help="with kidney/ and tumor/ (default: ours)")
     argument("--probabilities", action="store_true", help="also write the probability maps")
     argument("--submission", type=Path, metavar="ZIP", help="pack OUT's test cases for KiTS19")

@@ -80,8 +80,7 @@ def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
     held, what = folder_bytes(folder), device_name(device)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     what += f"; {size_text(held)} are on disk already" if held else ""
-    on_gpu = device.type == "cuda"
-    gpu = torch.cuda.get_device_properties(device).total_memory if on_gpu else 0
+    gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     disk, memory = shutil.disk_usage(there).free + held, psutil.virtual_memory().available
     return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
 

@@ -17,8 +17,7 @@ NIFTI = (".nii", ".nii.gz")
 def scan_name(path: Path) -> str:
     """Return what a scan's outputs are called after: a KiTS case's number, else file or folder."""
     path = path.absolute()
-    if stem(path) == "imaging" and not path.is_dir():
-        path = path.parent
+    path = path.parent if stem(path) == "imaging" and not path.is_dir() else path
     name = path.name if path.is_dir() else stem(path)
     return re.sub(r"\Acase_(\d{5})(_0000)?\Z", r"\1", name)
 

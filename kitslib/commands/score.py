@@ -32,7 +32,7 @@ TABLES = {  # a title, and the columns: a score's name and its heading
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The mean comes with a bootstrap 95 % interval over the cases."
     argument = parser.add_argument
-    argument("pred", type=Path, metavar="PRED", help="label map, folder of prediction_00000.nii.gz")
+    argument("pred", type=Path, metavar="PRED", help="label map or folder of prediction_*.nii.gz")
     argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")
     argument("--json", type=Path, metavar="FILE", help="write scores, means, intervals as JSON")
     argument("--csv", type=Path, metavar="FILE", help="write them as CSV, a row per case")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def label_files(path: Path) -> dict[str, Path]:
-    """Return the label maps of a file, folder or cohort by case. Raises CaseError for no path."""
+    """Return the label maps of a file, folder or cohort by case. Raises CaseError for none."""
     if path.is_file():
         return {case_id(path): path}
     if not path.is_dir():
