@@ -3,7 +3,7 @@
 #   docker build -t kitslib --build-arg TORCH_INDEX=URL .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/scans" kitslib predict scan.nii.gz -o predictions
 #
-# URL is PyTorch's index of CPU wheels, which pytorch.org names under "Start locally". Without it torch is
+# URL is PyTorch's index of CPU wheels, which its site names under "Start locally". Without it torch is
 # found with CUDA alone, several GB, and the build stops.
 FROM python:3.11-slim
 ARG TORCH_INDEX=""

@@ -48,7 +48,8 @@ def train(name: str, seed: int, out: Path) -> list[dict[str, Any]]:
     notebook = str(ROOT / "notebooks" / "03_tumor.ipynb")
     how = {"kernel_name": "python3", "progress_bar": False}
     papermill.execute_notebook(notebook, str(target), parameters=given, **how)
-    return recorded(configure(profile="demo", out=str(out)), f"03_tumor-{name}-s{seed}")["rows"]
+    config = configure(profile="demo", out=str(out), options=OPTIONS)
+    return recorded(config, f"03_tumor-{name}-s{seed}")["rows"]
 
 
 def matrix(runs: Sequence[list[dict[str, Any]]], column: str) -> np.ndarray:
