@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -32,16 +33,10 @@ from benchmarks._measure import (
     timed,
 )
 from kitslib.config import PROFILES, arm
-from kitslib.networks import build, cpu, deeplab, resunet
-from kitslib.training import (
-    deep_supervision_loss,
-    dice_cross_entropy_loss,
-    focal_dice_loss,
-    make_optimizer,
-    mend_thin_convolutions,
-    soft_dice_loss,
-    start,
-)
+from kitslib.data import Cohort
+from kitslib.networks import cpu, deeplab, resunet
+from kitslib.recipes import KidneyRecipe, TumorRecipe
+from kitslib.training import make_optimizer, mend_thin_convolutions, start
 
 BOUND = 10.0  # % of a step
 DEMO = PROFILES["demo"]
@@ -82,21 +77,28 @@ LAYERS: dict[str, tuple[Replacement, ...]] = {
 }
 
 
+def without_cases() -> dict[str, Any]:
+    """What a recipe needs beside its settings, for steps on random data."""
+    none = Cohort({})
+    accelerator = start(device="cpu")
+    return {"train": none, "held_out": none, "accelerator": accelerator, "runs": Path()}
+
+
 def kidney() -> Training:
     """The demo's training of the kidney network."""
-    config = DEMO.kidney
-    network = build("resunet3d", widths=config.widths, norm=config.norm, dropout=config.dropout)
-    each = partial(dice_cross_entropy_loss, foreground_weight=config.foreground_weight)
-    loss = partial(deep_supervision_loss, loss=each, p=config.supervision)
-    return Training(network, (config.batch, 1, config.slab, config.patch, config.patch), loss)
+    t = DEMO.kidney
+    recipe = KidneyRecipe(name="kidney", training=t, grid=DEMO.kidney_grid, **without_cases())
+    shape = (t.batch, 1, t.slab, t.patch, t.patch)
+    return Training(recipe.network(), shape, partial(recipe.loss, epoch=0))
 
 
 def tumor(name: str) -> Training:
     """The demo's training of the arm `name`."""
-    config, chosen = DEMO.tumor, arm(name)
-    options = chosen.network_options(slices=config.slices, widths=config.widths, norm=config.norm)
-    loss = focal_dice_loss if chosen.focal_dice else soft_dice_loss
-    return Training(build(**options), (config.batch, config.slices, *config.patch), loss)
+    t = DEMO.tumor
+    recipe = TumorRecipe(
+        name=name, training=t, grid=DEMO.tumor_grid, arm=arm(name), **without_cases()
+    )
+    return Training(recipe.network(), (t.batch, t.slices, *t.patch), partial(recipe.loss, epoch=0))
 
 
 TRAININGS: dict[str, Callable[[], Training]] = {

@@ -86,7 +86,7 @@ class Slabs:
 class Unwritten:
     """A run that writes nothing, and notes when its only epoch is over."""
 
-    finished, folder, settings, ended = False, Path("benchmark"), SimpleNamespace(), 0.0
+    finished, folder, settings, ended = False, Path("benchmark"), {}, 0.0
 
     def __init__(self, clock: str) -> None:
         self.clock = clock
