@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ SOURCES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """One training as a value: all that decides its weights, and the key that names it.
 
     To try another loss, sampler or validation, override the method in a subclass or replace a
@@ -46,39 +47,39 @@ class Recipe:
     seed: int = 0
     threads: int = 1
 
-    @functools.cached_property
+    @property
+    @abstractmethod
     def sampler(self) -> Sampler:
         """What is drawn in each step."""
-        raise NotImplementedError
 
     @property
     def hu_window(self) -> HuWindow:
         """How HU become the network's input."""
         return HU_WINDOWS[self.training.hu]
 
+    @abstractmethod
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the network's input and target of a batch as it lies in the cache."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, output: Any, target: Tensor, epoch: int) -> Tensor:
         """Return what the training minimises, a scalar; `epoch` counts from 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return scores of the held-out cases, which are watched and choose nothing."""
-        raise NotImplementedError
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
         """Do what follows an epoch (counted from 0); return what the history notes of it."""
         return {}
 
+    @abstractmethod
     def network_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `kitslib.networks.build`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own_settings(self) -> dict[str, Any]:
         """Return the settings that only this stage has."""
-        raise NotImplementedError
 
     def network(self) -> nn.Module:
         """Return the network with the initial weights of this seed."""

@@ -71,12 +71,12 @@ def learning_curves(histories: Mapping[str, Any]) -> Figure:
 
 
 def _curve(ax: Axes, frame: pd.DataFrame, column: str, style: dict[str, str]) -> None:
-    if "seed" in frame and len(set(frame["seed"])) > 1:
+    if "seed" in frame and frame["seed"].nunique() > 1:
         thin = {**style, "label": None, "linewidth": 0.8, "alpha": 0.45}
         for _, one in frame.groupby("seed"):
             ax.plot(one["epoch"], one[column], **thin)
-    means = frame.groupby("epoch")[column].mean()
-    ax.plot(means.index, means, **style, marker="o" if len(means) < 3 else None)
+        frame = frame.groupby("epoch", as_index=False)[column].mean()
+    ax.plot(frame["epoch"], frame[column], **style, marker="o" if len(frame) < 3 else None)
 
 
 def dice_strip(
