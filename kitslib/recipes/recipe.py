@@ -24,7 +24,7 @@ from kitslib.transforms import HU_WINDOWS, HuWindow
 # whose code decides what a training does; a test follows one and finds no other file at work
 SOURCES = (
     "data/sampling.py", "evaluation/cascade.py", "evaluation/inference.py",
-    "evaluation/metrics/scores.py", "networks", "recipes", "training/loop.py",
+    "evaluation/metrics/scores.py", "networks", "recipes", "training/loader.py", "training/loop.py",
     "training/losses.py", "training/optimizers.py", "transforms",
 )  # fmt: skip
 

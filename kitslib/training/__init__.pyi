@@ -1,3 +1,5 @@
+from .loader import made_ahead as made_ahead
+from .loader import on_device as on_device
 from .loop import Losses as Losses
 from .loop import Sampler as Sampler
 from .loop import TrainingError as TrainingError

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from kitslib.training.loader import made_ahead, on_device
 from kitslib.training.machine import versions
 from kitslib.training.memory import explain_out_of_memory, out_of_memory, what_to_lower
 from kitslib.training.optimizers import OptimizerName, Schedule, make_optimizer
@@ -118,13 +119,14 @@ def fit(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train `network` on the sampler's batches and return the history, one record per epoch.
 
-    `prepare(batch)` gives the network's input (B, C, …) and target (B, 1, …), on the CPU or the
-    device; `loss(output, target, epoch)` a scalar, the mean over the samples. `clip` is the largest
-    gradient norm (0: any). `accumulate` takes a batch in so many equal parts, one after the other;
-    several processes take theirs at the same time. `validate(network)` gives scores after every
-    `validate_every`th epoch and the last; `after_epoch(network, epoch)`, which may change the
-    sampler's weights, what else to note. `log` takes one line an epoch; None prints it. A finished
-    run is loaded; an interrupted one resumes after its last checkpoint, on CPUs to the same bits.
+    The next batches are drawn while a step runs. `prepare(batch)`, with the batch on the device,
+    gives the network's input (B, C, …) and target (B, 1, …); `loss(output, target, epoch)` a
+    scalar, the mean over the samples. `clip` is the largest gradient norm (0: any). `accumulate`
+    takes a batch in so many equal parts, one after the other; several processes take theirs at the
+    same time. `validate(network)` gives scores after every `validate_every`th epoch and the last;
+    `after_epoch(network, epoch)`, which may change the sampler's weights, what else to note. `log`
+    takes one line an epoch; None prints it. A finished run is loaded; an interrupted one resumes
+    after its last checkpoint, on CPUs to the same bits.
     Raises TrainingError for a loss that is not finite, with its cases, and where memory runs out,
     with what to lower; ValueError for a batch that cannot be shared out equally.
     """
@@ -169,22 +171,22 @@ def fit(
             shape: tuple[int, ...] = (sampler.size // shares,)
             bar.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
             model.train()
+            draw = partial(_draw, sampler, epoch, accelerator, accumulate)
+            batches = made_ahead(draw, sampler.steps * accumulate)
             for step in range(sampler.steps):
                 for part in range(accumulate):
                     where = f"{title}, epoch {epoch + 1}, step {step + 1}"
-                    rank = accelerator.process_index * accumulate + part
-                    seed_everything(seed, epoch, step, rank)
-                    batch = sampler.batch(epoch, step, rank=rank, world=shares)
+                    batch = next(batches)
                     shape = tuple(batch.images.shape)
                     where += f" (cases {', '.join(batch.case_ids)}; shape {shape}; lr {lr:g})"
+                    seed_everything(seed, epoch, step, _rank(accelerator, accumulate, part))
                     images, target = prepare(batch)
-                    images = _moved(images, device, layout)
-                    target = _moved(target, device, torch.preserve_format)
+                    images = images.to(device, memory_format=layout)
                     last = part == accumulate - 1
                     with nullcontext() if last else accelerator.no_sync(model):
                         with accelerator.autocast():
                             output = model(images)
-                        value = loss(output, target, epoch)
+                        value = loss(output, target.to(device), epoch)
                         losses.add(value, where)
                         accelerator.backward(value / accumulate)
                 if clip:
@@ -226,8 +228,15 @@ def fit(
     return history
 
 
-def _moved(tensor: Tensor, device: torch.device, layout: torch.memory_format) -> Tensor:
-    """The tensor on the device; only from pinned memory does a GPU copy while it computes."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, memory_format=layout, non_blocking=True)
+def _rank(accelerator: Accelerator, accumulate: int, part: int) -> int:
+    return accelerator.process_index * accumulate + part
+
+
+def _draw(
+    sampler: Sampler, epoch: int, accelerator: Accelerator, accumulate: int, index: int
+) -> Any:
+    """The `index`th part that this process takes in an epoch, on the device."""
+    step, part = divmod(index, accumulate)
+    rank, world = _rank(accelerator, accumulate, part), accelerator.num_processes * accumulate
+    batch = sampler.batch(epoch, step, rank=rank, world=world)
+    return on_device(batch, accelerator.device)

@@ -19,7 +19,8 @@ WEIGHTS = ROOT / "kitslib" / "weights"  # of the networks that come with the pac
 CODE = (  # whose numbers a record holds
     "data", "evaluation/cascade.py", "evaluation/ceilings.py", "evaluation/held_out.py",
     "evaluation/inference.py", "evaluation/metrics", "networks", "phantom", "recipes",
-    "training/loop.py", "training/losses.py", "training/optimizers.py", "transforms",
+    "training/loader.py", "training/loop.py", "training/losses.py", "training/optimizers.py",
+    "transforms",
 )  # fmt: skip
 
 
