@@ -29,8 +29,9 @@ def test_wall_time_counts_overlapping_stages_once(tmp_path: Path) -> None:
         ("b", 5, 20, {}),
         ("c", 100, 110, {"summary": {"n": 1}}),
     ):
-        write_json(stages / f"{name}.json", {"began": began, "ended": ended, **more})
-    assert summary(tmp_path) == {"n": 1, "wall_s": 30.0}
+        times = {"began": began, "ended": ended, "processor_s": 5.5}
+        write_json(stages / f"{name}.json", times | more)
+    assert summary(tmp_path) == {"n": 1, "wall_s": 30.0, "processor_s": 16.5}
 
 
 def test_summary_without_an_evaluation_says_what_to_run(tmp_path: Path) -> None:

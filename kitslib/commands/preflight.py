@@ -19,11 +19,13 @@ from kitslib.commands.line import add_jobs, add_settings, study_config, text_tab
 from kitslib.commands.timing import Measured, folder_bytes, measure
 from kitslib.config import RunConfig, arm, duration_text, size_text, write_json
 from kitslib.data import split_cases
-from kitslib.training import device_name, start
+from kitslib.recipes import start_study
+from kitslib.training import device_name
 
 NOTEBOOK = 6  # a notebook's processes, figures and page take so many times what loading takes
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam's two averages
 
 
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what every stage of a study takes; return 1 where it does not fit this machine."""
     data, out = (str(path.absolute()) if path else "" for path in (args.data, args.out))
     config = study_config(args, data, out)
-    accelerator = start(device=config.device, precision=config.precision)
+    accelerator = start_study(config)
     machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
     measured = measure(config, accelerator)
     jobs = min(args.jobs, os.cpu_count() or 1)
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     print(table([*costs, machine]))
     for case_id in measured.unreadable:
         print(f"left out, since its header cannot be read: {case_id}")
+    print(f"Computed in {PRECISIONS[accelerator.mixed_precision]}.")
     print("Times are those of a machine that does nothing else.")
     for problem in found:
         print(f"does not fit: {problem}")

@@ -62,6 +62,7 @@ def begin(config: RunConfig, name: str) -> float:
 def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path:
     """Write what a notebook found, as its last act; `began` is what `begin` returned."""
     head = {"record": name, "began": began, "ended": time.time(), "commit": commit()}
+    head |= {"processor_s": round(sum(os.times()[:4]), 1)}  # of this process and its children
     head |= {"config": _shared(config), "code": code_key(*CODE)}
     return write_json(record_path(config, name), head | values)
 
@@ -95,7 +96,7 @@ def _shared(config: RunConfig) -> dict[str, Any]:
 
 
 def summary(reports: Path) -> dict[str, Any]:
-    """Return what summary.json says: the evaluation's summary, and the seconds at work."""
+    """Return what summary.json says: the evaluation's summary, and the seconds that all took."""
     records = [read_json(path) for path in sorted((reports / "work" / "records").glob("*.json"))]
     found = [r["summary"] for r in records if "summary" in r]
     if not found:
@@ -104,7 +105,8 @@ def summary(reports: Path) -> dict[str, Any]:
     for began, ended in sorted((r["began"], r["ended"]) for r in records):
         wall += max(0.0, ended - max(began, end))
         end = max(end, ended)
-    return {**found[-1], "wall_s": round(wall, 1)}
+    processor = sum(r["processor_s"] for r in records)
+    return {**found[-1], "wall_s": round(wall, 1), "processor_s": round(processor, 1)}
 
 
 def models_folder(folder: Path | None = None) -> Path:
