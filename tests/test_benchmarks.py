@@ -27,7 +27,9 @@ from benchmarks._measure import (
 from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
-JOBS = ("augmentation", "layers", "oversampling", "preprocessing", "training", "windows")
+JOBS = (
+    "augmentation", "layers", "oversampling", "preprocessing", "stages", "training", "windows",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

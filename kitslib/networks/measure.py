@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kitslib.networks.blocks import TRANSPOSED, WEIGHTED, AdditiveGate, ConcatGate, crop_to
+from kitslib.networks.cpu import InstanceNorm, PReLU
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -93,5 +94,12 @@ def gate_maps(network: nn.Module, x: Tensor) -> dict[int, Tensor]:
 
 
 def _twin(network: nn.Module) -> nn.Module:
-    """A copy with shapes and no values, free to run at any size."""
-    return copy.deepcopy(network).to("meta").requires_grad_(False)
+    """A copy with shapes and no values, free to run at any size.
+
+    What changes no shape is left out: without values, torch would load its compiler for it.
+    """
+    twin = copy.deepcopy(network).to("meta").requires_grad_(False)
+    for module in twin.modules():
+        if isinstance(module, (InstanceNorm, PReLU)):
+            module.forward = nn.Identity().forward
+    return twin
