@@ -37,6 +37,10 @@ def identity(notebook):
     return key(DATA, SETTINGS, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
 
 
+# papermill without a grammar that it never uses and that takes more than a second to load
+PAPERMILL = """python -c 'import sys; sys.modules["rfc3987_syntax"] = None; import papermill.cli; papermill.cli.papermill()'"""
+
+
 def execute(notebook, name, more=""):
     """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
     options = yaml.safe_dump({"options": dict(config["options"])}, default_flow_style=True, width=10**6)
@@ -45,7 +49,7 @@ def execute(notebook, name, more=""):
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
         f"echo began $(date +%s) > {{log.text:q}}; SECONDS=0;"  # what kitslib/commands/watch.py reads
-        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
         f" --execution-timeout {CELL_SECONDS} {given} >> {{log.text:q}} 2>&1"
         f" || {{{{ echo FAILED after $SECONDS s >> {{log.text:q}}; exit 1; }}}};"
         f" echo done in $SECONDS s >> {{log.text:q}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from kitslib import reporting, training  # what a command does not use of them is not loaded
@@ -31,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a notebook's page, a study's index page or README's table."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # a grammar, unused here: seconds to load
     if args.index:
         print(index(args.index))
     elif args.readme:

@@ -16,10 +16,10 @@ from kitslib.commands.report import page_of
 from kitslib.config import RunConfig, duration_text, read_json, write_text
 from kitslib.reporting import index_html
 
-BEGAN = re.compile(r"^began (\d+)$", re.MULTILINE)  # what the Snakefile writes into a stage's log
-ENDED = re.compile(r"^(done in|FAILED after) (\d+) s$", re.MULTILINE)
+# what the Snakefile writes into a stage's log first and last, and a training between
+BEGAN, ENDED = re.compile(r"began (\d+)\n"), re.compile(r"\n(done in|FAILED after) (\d+) s\n\Z")
 EPOCH = re.compile(r"^epoch +(\d+)/(\d+) .*  ([\d.]+) s, .* left$", re.MULTILINE)
-RELOAD = 10  # seconds after which the index page is written, and loads itself, anew
+RELOAD = 10  # seconds after which the index page is written anew
 
 
 @dataclass
@@ -34,15 +34,17 @@ class Stage:
     reached: str = ""  # "epoch 3/20, "
     to_come: float | None = None  # seconds of the epochs that are left
     dice: float | None = None  # mean of the cases it scored
+    title: str = ""  # on the index page
+    href: str = ""  # its page, once there is one
 
     def read(self, text: str, age: float) -> None:
         """Take all but the seconds left from a log, whose last line is `age` seconds old."""
-        began, ended, epochs = BEGAN.search(text), ENDED.findall(text), EPOCH.findall(text)
+        began, ended, epochs = BEGAN.match(text), ENDED.search(text), EPOCH.findall(text)
         self.state, self.reached, self.to_come = "running", "", None
         self.seconds = max(time.time() - int(began[1]), 0.0) if began else 0.0
         if ended:
-            self.state = {"done in": "done", "FAILED after": "failed"}[ended[-1][0]]
-            self.seconds = float(ended[-1][1])
+            self.state = {"done in": "done", "FAILED after": "failed"}[ended[1]]
+            self.seconds = float(ended[2])
         elif epochs:
             last, count, seconds = epochs[-1]
             self.reached = f"epoch {last}/{count}, "
@@ -102,14 +104,14 @@ class Watch(Thread):
     def run(self) -> None:
         """Look until `stop`; what cannot be read or written now is at the next look."""
         while not self.over.wait(1.0):
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 self.look()
 
     def stop(self) -> None:
         """Look for the last time: nothing runs any more."""
         self.over.set()
         self.join()
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self.look()
 
     def look(self) -> None:
@@ -124,8 +126,7 @@ class Watch(Thread):
         """Read a stage's log, if one was written after `since`; return whether its state is new."""
         log, before = self.config.work / "logs" / f"{stage.name}.log", stage.state
         if log.is_file() and (written := log.stat().st_mtime) >= since:
-            text = log.read_text(encoding="utf-8", errors="replace")
-            stage.read(text, max(time.time() - written, 0.0))
+            stage.read(log.read_text(errors="replace"), max(time.time() - written, 0.0))
         return stage.state != before
 
     def estimate(self) -> None:
@@ -152,7 +153,7 @@ class Watch(Thread):
         return took / sum(other.expected for other in ended) if ended else 1.0
 
     def show(self, news: Sequence[Stage]) -> None:
-        """Print a line for each stage that ended; in a terminal, below it a bar for each at work."""
+        """Print a line for each stage that ended, and in a terminal a bar for each at work."""
         in_terminal, work = sys.stdout.isatty(), self.config.work
         if self.drawn:
             print(f"\033[{self.drawn}F\033[J", end="", flush=True)
@@ -173,8 +174,8 @@ class Watch(Thread):
         self.drawn = len(lines)
 
     def write_page(self) -> None:
-        """Write the index page of the unfinished study; the engine writes that of a finished one."""
-        config, rows = self.config, []
+        """Write the index page of an unfinished study; the engine writes a finished one's."""
+        config = self.config
         for stage in self.stages:
             record, page = config.work / "records" / f"{stage.name}.json", page_of(stage.name)
             if stage.state == "done" and stage.dice is None:
@@ -182,15 +183,12 @@ class Watch(Thread):
                 scores = [dice for dice in scores if dice is not None]
                 stage.dice = fmean(scores) if scores else None
             there = (config.reports / page.href).is_file()
-            rows.append({"stage": stage, "title": page.title, "href": page.href if there else ""})
+            stage.title, stage.href = page.title, page.href if there else ""
         if all(stage.state == "done" for stage in self.stages):
             return
-        progress = {"rows": rows, "whole": self.whole.words, "command": config.command}
-        progress |= {"now": time.strftime("%Y-%m-%d %H:%M:%S"), "logs": config.work / "logs"}
-        progress |= {"reload": 0 if self.over.is_set() else RELOAD}
-        kidney = next(stage.dice for stage in self.stages if stage.name == "02_kidney")
-        summary = {"profile": config.profile, "synthetic": config.synthetic, "claims": []}
-        summary |= {"kidney": {"dice": kidney}, "commit": None, "wall_s": None}
-        html = index_html(summary | {"tumor": {}, "cascade": {}}, [], progress=progress)
-        write_text(config.reports / "index.html", html)
         self.written = time.time()
+        kidney = next(stage.dice for stage in self.stages if stage.name == "02_kidney")
+        summary = {"profile": config.profile, "synthetic": config.synthetic, "commit": None}
+        summary |= {"wall_s": None, "kidney": {"dice": kidney}, "tumor": {}, "cascade": {}}
+        html = index_html(summary | {"claims": []}, [], progress=self)
+        write_text(config.reports / "index.html", html)

@@ -7,6 +7,7 @@ import mimetypes
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,15 @@ class Page:
 
 def index_html(
     summary: Mapping[str, Any], pages: Sequence[Page],
-    *, data: str = "", picture: Path | None = None, progress: Mapping[str, Any] | None = None,
+    *, data: str = "", picture: Path | None = None, progress: Any = None,
 ) -> str:  # fmt: skip
     """The index page of a study as HTML, every statement on it computed from the summary.
 
     `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
     (real CT: case, kidney `dice`), its `device`, its kidney's `worst` and a claim's `measure` and
     `unit` are optional. `data` says in one sentence which cases were used. `picture` shows the
-    worst, median and best test case. `progress` is what kitslib/commands/watch.py knows of a study
-    that runs. Raises ValueError for a missing key, an unknown verdict, an absolute link.
+    worst, median and best test case. `progress` is the Watch of a
+    study that runs. Raises ValueError for a missing key, an unknown verdict, an absolute link.
     """
     summary = plain(summary)
     _check(summary, pages)
@@ -64,7 +65,7 @@ def index_html(
         css=asset("page.css"), summary=summary, data=data, pages=pages, picture=image,
         kidney=stages[0], cascade=stages[2], scored=_by_dice(stages[1]), number=number,
         headline=_headline(*stages), certain=_certainty(*stages[:2]),
-        wall=duration(summary["wall_s"]), progress=progress,
+        wall=duration(summary["wall_s"]), progress=progress, now=f"{datetime.now():%F %T}",
         arms=[_arm(name, row, arm_notes) for name, row in stages[1].items()], arm_notes=arm_notes,
         claims=[_claim(claim, claim_notes) for claim in summary["claims"]],
         claim_notes=claim_notes, verdicts=VERDICTS,
@@ -160,12 +161,9 @@ def _arm(name: str, row: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
         "parameters": number(row.get("parameters")),
         "train_s": duration(row.get("train_s")),
     }
-    bar, label = None, f"Dice {number(dice)}" + (f", 95 % interval {spread}" if spread else "")
-    if dice is not None:
-        low, high = row["dice_ci"] if spread else (dice, dice)
-        places = {"low": low, "high": high, "dice": dice}
-        bar = {name: round(100 * place, 1) for name, place in places.items()}
-    return {"arm": name, "cells": notes.cells(shown), "bar": bar, "label": label}
+    low, high = row["dice_ci"] if spread else (dice, dice)
+    bar = [round(100 * place, 1) for place in (low, dice, high)] if dice is not None else None
+    return {"arm": name, "cells": notes.cells(shown), "bar": bar}
 
 
 def _claim(claim: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
