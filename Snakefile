@@ -1,5 +1,6 @@
 # The stages of the study and what each depends on. Called by run_all.sh with the study.json that
 # `python -m kitslib study` writes; for a cluster, add a profile of your scheduler.
+import functools
 import sys
 from pathlib import Path
 from shlex import quote
@@ -30,9 +31,14 @@ DATA = key(listing(study.data))
 CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
 
+@functools.cache
 def identity(notebook):
     """Changes with the data, the settings, the notebook and the code it uses."""
     return key(DATA, SETTINGS, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
+
+
+# papermill without a grammar that it never uses and that takes more than a second to load
+PAPERMILL = """python -c 'import sys; sys.modules["rfc3987_syntax"] = None; import papermill.cli; papermill.cli.papermill()'"""
 
 
 def execute(notebook, name, more=""):
@@ -42,11 +48,11 @@ def execute(notebook, name, more=""):
     given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
-        f"echo '{name}: running (log: '{{log.text:q}}')'; SECONDS=0;"
-        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
-        f" --execution-timeout {CELL_SECONDS} {given} > {{log.text:q}} 2>&1"
-        f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see '{{log.notebook:q}} {{log.text:q}} >&2; exit 1; }}}};"
-        f" echo '{name}: done in '$SECONDS' s'"
+        f"echo began $(date +%s) > {{log.text:q}}; SECONDS=0;"  # what kitslib/commands/watch.py reads
+        f" {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" --execution-timeout {CELL_SECONDS} {given} >> {{log.text:q}} 2>&1"
+        f" || {{{{ echo FAILED after $SECONDS s >> {{log.text:q}}; exit 1; }}}};"
+        f" echo done in $SECONDS s >> {{log.text:q}}"
     )
 
 
@@ -135,6 +141,7 @@ rule page:
     params:
         notebook=str(WORK / "notebooks" / "{page}.ipynb"),
         identity=code_key("reporting"),
+    priority: 20  # a stage's page is there as soon as the stage has ended
     shell: "python -m kitslib report {params.notebook:q} {output:q} > /dev/null"
 
 
@@ -143,3 +150,24 @@ rule index:
     output: PAGES / "index.html", PAGES / "summary.json"
     params: identity=code_key("reporting", "commands/report.py")
     shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"
+
+
+watching = []  # what shows how far the study is, where preflight has estimated it
+
+
+onstart:
+    from kitslib.commands.watch import Watch
+
+    needed = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
+    todo = [name for name in STAGES if stage(name) in needed]
+    if todo and (WORK / "preflight.json").is_file():
+        watching.append(Watch(study, STAGES, todo))
+        watching[0].start()
+
+
+onsuccess:
+    [watch.stop() for watch in watching]
+
+
+onerror:
+    [watch.stop() for watch in watching]

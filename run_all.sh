@@ -121,9 +121,9 @@ esac
 study=$(python -m kitslib study --profile "$profile" ${data:+--data "$data"} --out "$out" \
   ${settings[@]+"${settings[@]}"}) || exit 2
 work="$study/work"
-if [ ! -f "$study/index.html" ]; then  # before anything long starts
+if [ ! -f "$study/summary.json" ]; then  # before anything long starts
   python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} \
-    ${settings[@]+"${settings[@]}"} ||
+    --json "$work/preflight.json" ${settings[@]+"${settings[@]}"} ||
     [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
 fi
 gpus=()

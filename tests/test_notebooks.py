@@ -138,6 +138,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         except ProcessLookupError:
             continue
     child.wait()
+    unfinished = (out / "smoke" / "index.html").read_text(encoding="utf-8")
+    assert "The study is running. Done: 1 of 8 stages" in unfinished
+    assert not (out / "smoke" / "summary.json").exists()
     call = run_all(out)
     assert call.returncode == 0, call.stderr[-3000:]
     assert f"reports: {out}/smoke/index.html" in call.stdout
@@ -200,7 +203,7 @@ def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:
     }
     began = time.time()
     assert run_all(study.parent).returncode == 0
-    assert time.time() - began < 15
+    assert time.time() - began < 8
     after = {p: p.stat().st_mtime_ns for p in before}
     assert after == before
 
@@ -242,10 +245,14 @@ def test_a_failed_arm_does_not_stop_the_others_and_keeps_its_notebook(study: Pat
         assert call.returncode == 1 and "some stages failed" in call.stderr
         assert other.is_file() and not broken.is_file()
         assert executed.is_file(), "the executed notebook of a failed stage is kept"
+        assert "03_tumor-full-s0: FAILED after " in call.stderr and str(executed) in call.stderr
+        index = (study / "index.html").read_text(encoding="utf-8")
+        assert "Not finished" in index and "Failed: 03_tumor-full-s0." in index
     finally:
         (run / "weights.safetensors").write_bytes(weights)
     assert run_all(study.parent).returncode == 0
     assert broken.is_file()
+    assert "Not finished" not in (study / "index.html").read_text(encoding="utf-8")
 
 
 def execute(notebook: str, folder: Path, **parameters: object) -> None:

@@ -117,7 +117,7 @@ def test_html_has_one_named_slider_and_no_markup_from_the_title():
     imaging = np.zeros((3, 4, 4), np.int16)
     html = reporting.slice_viewer(imaging, spacing=(1, 1, 1), title='<b>"case"</b>')._repr_html_()
     assert html.count('type="range"') == 1 and "<b>" not in html
-    assert 'aria-label="&lt;b&gt;&quot;case&quot;&lt;/b&gt;"' in html
+    assert 'aria-label="&lt;b&gt;&#34;case&#34;&lt;/b&gt;"' in html
     controls = re.findall(r"<(?:input|select)[^>]*>", html)
     assert len(controls) == 2 and all(
         "data-lm-suppress-shortcuts" in control for control in controls

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
+from kitslib import reporting, training  # what a command does not use of them is not loaded
 from kitslib.config import ROOT, read_json, write_json, write_text
 from kitslib.data import CaseError
-from kitslib.reporting import Page, index_html, to_html, with_results
-from kitslib.training import summary
 
 NOTEBOOKS = {  # title and question of each, as the index page shows them
     "01_data": ("01 Data",
@@ -32,13 +32,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a notebook's page, a study's index page or README's table."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # a grammar, unused here: seconds to load
     if args.index:
         print(index(args.index))
     elif args.readme:
         old = (ROOT / "README.md").read_text(encoding="utf-8")
-        write_text(ROOT / "README.md", with_results(old, read_json(args.readme)))
+        write_text(ROOT / "README.md", reporting.with_results(old, read_json(args.readme)))
     elif args.notebook and args.html:
-        print(write_text(args.html, to_html(args.notebook)))
+        print(write_text(args.html, reporting.to_html(args.notebook)))
     else:
         raise CaseError("report needs NOTEBOOK and HTML, --index DIR or --readme FILE")
     return 0
@@ -46,28 +47,31 @@ def run(args: argparse.Namespace) -> int:
 
 def index(folder: Path) -> Path:
     """Write summary.json and the index page of a study's folder; return the page."""
-    found = summary(folder)
+    found = training.summary(folder)
     write_json(folder / "summary.json", found)
     synthetic, given = "Synthetic CT, rendered for this study", "The cases of the folder given"
     data = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
     data += f"{found['cascade']['n']} of them seen by neither network."
     picture = folder / "picture.jpg"
-    html = index_html(
-        found, pages(folder / "work" / "records", list(found["tumor"])), data=data,
-        picture=picture if picture.is_file() else None,
-        picture_alt="CT slices of the worst, median and best test case: labels and predictions.",
-        picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
-    )  # fmt: skip
+    there = pages(folder / "work" / "records", list(found["tumor"]))
+    picture = picture if picture.is_file() else None
+    html = reporting.index_html(found, there, data=data, picture=picture)
     return write_text(folder / "index.html", html)
 
 
-def pages(folder: Path, arms: list[str]) -> list[Page]:
+def pages(folder: Path, arms: list[str]) -> list[reporting.Page]:
     """Return the pages of a folder of records: by notebook, arm in the order of `arms`, seed."""
     found = {}
     for file in folder.glob("*.json"):
         notebook, arm, seed = RECORD.fullmatch(file.stem).groups(default="")
-        title, about = NOTEBOOKS[notebook]
-        title += (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")
         place = notebook, arms.index(arm) if arm in arms else -1, arm, seed
-        found[place] = Page(title=title, href=f"{file.stem}.html", about=about)
+        found[place] = page_of(file.stem)
     return [found[place] for place in sorted(found)]
+
+
+def page_of(name: str) -> reporting.Page:
+    """Return how the index lists the page of a record."""
+    notebook, arm, seed = RECORD.fullmatch(name).groups(default="")
+    title, about = NOTEBOOKS[notebook]
+    title += (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")
+    return reporting.Page(title=title, href=f"{name}.html", about=about)

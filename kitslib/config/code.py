@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@functools.cache
 def _without_prose(source: str) -> str:
     """Source without comments and docstrings: prose does not start a training anew."""
     tree = ast.parse(source)

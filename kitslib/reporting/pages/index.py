@@ -7,6 +7,7 @@ import mimetypes
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +42,30 @@ class Page:
 
 def index_html(
     summary: Mapping[str, Any], pages: Sequence[Page],
-    *, data: str = "", picture: Path | None = None, picture_alt: str = "",
-    picture_caption: str = "",
+    *, data: str = "", picture: Path | None = None, progress: Any = None,
 ) -> str:  # fmt: skip
     """The index page of a study as HTML, every statement on it computed from the summary.
 
     `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
     (real CT: case, kidney `dice`), its `device`, its kidney's `worst` and a claim's `measure` and
-    `unit` are optional. `data` says in one sentence which cases were used. Raises ValueError for a
-    missing key, an unknown verdict, an absolute link, a picture without `picture_alt` or caption.
+    `unit` are optional. `data` says in one sentence which cases were used. `picture` shows the
+    worst, median and best test case. `progress` is the Watch of a
+    study that runs. Raises ValueError for a missing key, an unknown verdict, an absolute link.
     """
     summary = plain(summary)
     _check(summary, pages)
     image = None
     if picture is not None:
-        if not (picture_alt.strip() and picture_caption.strip()):
-            raise ValueError(f"{picture}: the index page needs picture_alt and picture_caption")
         content = base64.b64encode(picture.read_bytes()).decode("ascii")
-        source = f"data:{mimetypes.guess_type(picture.name)[0]};base64,{content}"
-        image = {"src": source, "alt": picture_alt, "caption": picture_caption}
+        image = f"data:{mimetypes.guess_type(picture.name)[0]};base64,{content}"
     stages = [summary[key] or {} for key in ("kidney", "tumor", "cascade")]
     arm_notes, claim_notes = Notes(), Notes()
     tally = Counter(claim["verdict"] for claim in summary["claims"])
     html = environment().get_template("overview.html.j2").render(
         css=asset("page.css"), summary=summary, data=data, pages=pages, picture=image,
-        results=_results(*stages, summary.get("real") or []), headline=_headline(*stages),
-        certainty=_certainty(*stages[:2], summary["synthetic"]), wall=duration(summary["wall_s"]),
+        kidney=stages[0], cascade=stages[2], scored=_by_dice(stages[1]), number=number,
+        headline=_headline(*stages), certain=_certainty(*stages[:2]),
+        wall=duration(summary["wall_s"]), progress=progress, now=f"{datetime.now():%F %T}",
         arms=[_arm(name, row, arm_notes) for name, row in stages[1].items()], arm_notes=arm_notes,
         claims=[_claim(claim, claim_notes) for claim in summary["claims"]],
         claim_notes=claim_notes, verdicts=VERDICTS,
@@ -112,8 +111,7 @@ def _headline(
     about = f"held-out cases, the worst {worst}" if worst else "held-out cases"
     boxes = [_box("Kidney Dice", "kidney", kidney, "dice", about)]
     if tumor:
-        scored = _scored(tumor) or dict.fromkeys(tumor, 0.0)
-        best = max(scored, key=scored.get)
+        best = next(iter(_by_dice(tumor) or tumor))
         about = "the best of the arms below"
         boxes.append(_box(f"Tumour Dice, arm “{best}”", "tumor", tumor[best], "dice", about))
     known = {"kidney and tumour": cascade.get("tk_dice"), "tumour": cascade.get("tumor_dice")}
@@ -127,66 +125,28 @@ def _box(label: str, kind: str, row: Mapping[str, Any], field: str, about: str) 
     return box | {"kind": kind}
 
 
-def _scored(tumor: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The Dice of the arms that have one."""
-    return {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
+def _by_dice(tumor: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The Dice of the arms that have one, the highest first."""
+    scored = {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
+    return dict(sorted(scored.items(), key=lambda item: -item[1]))
 
 
-def _results(
-    kidney: Mapping[str, Any], tumor: Mapping[str, Any], cascade: Mapping[str, Any],
-    real: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
-    """The results in sentences."""
-    sentences = []
-    if kidney.get("dice") is not None:
-        words = "The kidney network reaches a mean Dice of"
-        sentences.append(f"{words} {number(kidney['dice'])} on cases it has not seen.")
-    scored = _scored(tumor)
-    if scored:
-        best, worst = max(scored, key=scored.get), min(scored, key=scored.get)
-        top, bottom = number(scored[best]), number(scored[worst])
-        among = f"Of {len(scored)} tumour arms “{best}” has the highest mean Dice, {top}, "
-        among += f"and “{worst}” the lowest, {bottom}."
-        alone = f"The tumour arm “{best}” reaches a mean Dice of {top}."
-        sentences.append(among if len(scored) > 1 else alone)
-    if cascade.get("composite") is not None:
-        words = "Together, from CT to label map, they score a composite of"
-        sentences.append(f"{words} {number(cascade['composite'])}.")
-    for row in real:
-        words = f"On the real CT {row['case']} the kidney network scores"
-        sentences.append(f"{words} {number(row['dice'])}.")
-    nothing = "No stage has been scored yet; the pages below say how far the study came."
-    return sentences or [nothing]
-
-
-def _certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any], synthetic: bool) -> list[str]:
-    """What the intervals allow to say, from their widths and the numbers of cases."""
+def _certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any]) -> dict[str, Any]:
+    """What the intervals allow to say: the widest, how many touch the best arm's, too few cases."""
     rows = {"kidney": kidney} | {f"tumour “{arm}”": row for arm, row in tumor.items()}
     bounded = {name: row["dice_ci"] for name, row in rows.items() if interval(row.get("dice_ci"))}
     widths = {name: high - low for name, (low, high) in bounded.items()}
+    widest = max(widths, key=widths.get, default="")
     counts = [row["n"] for row in rows.values() if row.get("n") is not None]
-    sentences = []
-    if widths:
-        widest = max(widths, key=widths.get)
-        end = ": smaller differences between arms may be chance." * (widths[widest] > TIGHT) or "."
-        words = f"95 % bootstrap intervals over cases; the widest, {widest}, spans"
-        sentences.append(f"{words} {number(widths[widest])} Dice{end}")
+    found = {"widest": widest, "width": widths.get(widest), "tight": TIGHT, "others": 0}
+    found["few"] = min((count for count in counts if count < FEW), default=None)
     arms = {arm: row for arm, row in tumor.items() if interval(row.get("dice_ci"))}
     if len(arms) > 1:
-        scored = _scored(arms)
-        best = max(scored, key=scored.get)
+        best = next(iter(_by_dice(arms)))
         low = arms.pop(best)["dice_ci"][0]
         touching = sum(row["dice_ci"][1] >= low for row in arms.values())
-        overlaps = f"overlaps with that of {touching} of {len(arms)} other arms."
-        clear = "is clear of every other arm's."
-        sentences.append(f"The interval of “{best}” {overlaps if touching else clear}")
-    if counts and min(counts) < FEW:
-        cases = "1 case" if min(counts) == 1 else f"{min(counts)} cases"
-        sentences.append(f"The smallest test set has {cases}, which is few.")
-    if synthetic:
-        words = "The CT is computer-generated: differences between arms may carry over to patients"
-        sentences.append(f"{words}, levels not.")
-    return sentences or ["No interval has been computed yet."]
+        found |= {"best": best, "touching": touching, "others": len(arms)}
+    return found
 
 
 def _arm(name: str, row: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
@@ -201,12 +161,9 @@ def _arm(name: str, row: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
         "parameters": number(row.get("parameters")),
         "train_s": duration(row.get("train_s")),
     }
-    bar, label = None, f"Dice {number(dice)}" + (f", 95 % interval {spread}" if spread else "")
-    if dice is not None:
-        low, high = row["dice_ci"] if spread else (dice, dice)
-        places = {"low": low, "high": high, "dice": dice}
-        bar = {name: round(100 * place, 1) for name, place in places.items()}
-    return {"arm": name, "cells": notes.cells(shown), "bar": bar, "label": label}
+    low, high = row["dice_ci"] if spread else (dice, dice)
+    bar = [round(100 * place, 1) for place in (low, dice, high)] if dice is not None else None
+    return {"arm": name, "cells": notes.cells(shown), "bar": bar}
 
 
 def _claim(claim: Mapping[str, Any], notes: Notes) -> dict[str, Any]:

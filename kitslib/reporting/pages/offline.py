@@ -49,8 +49,9 @@ def _requests_of(tag: Tag) -> list[str]:
                 found.append(f'<{tag.name} {name}="{value[:120]}">')
         elif name.startswith("on"):
             scripts.append(value)
-    if tag.name == "meta" and tag.get("http-equiv", "").lower() == "refresh":
-        found.append(f'<meta http-equiv="refresh" content="{tag.get("content", "")[:120]}">')
+    content = tag.get("content", "")
+    if tag.get("http-equiv", "").lower() == "refresh" and not content.isdigit():  # of another page
+        found.append(f'<meta http-equiv="refresh" content="{content[:120]}">')
     if tag.name == "style":
         styles.append(tag.string or "")
     if tag.name == "script" and tag.get("type", "").lower() in _CODE_TYPES:

@@ -67,18 +67,11 @@ def slice_viewer(
     for value, name in NAMES.items():
         if any((volume == value).any() for volume in overlays.values()):
             legend.append((WORDS[value], PALETTE[name]))
+    words = [f"slice {z + 1} of {count}, {z * spacing[axis]:.0f} mm" for z in indices]
     return Viewer(
-        title=title,
-        alt=alt,
-        caption=f"{caption}.",
-        frames=frames,
-        layers=layers,
-        words=[f"slice {z + 1} of {count}, {z * spacing[axis]:.0f} mm" for z in indices],
-        start=_start(overlays, axis, indices),
-        size=size,
-        marks=MARKS[plane],
-        legend=legend,
-    )
+        title=title, alt=alt, caption=f"{caption}.", frames=frames, layers=layers, words=words,
+        start=_start(overlays, axis, indices), size=size, marks=MARKS[plane], legend=legend,
+    )  # fmt: skip
 
 
 def _overlays(

@@ -9,14 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
 from PIL import Image
 
-# JupyterLab would otherwise take the arrow keys for its own shortcuts
-_OWN_KEYS = 'data-lm-suppress-shortcuts="true"'
 _PLACES = ("left:6px;top:48%", "right:6px;top:48%", "left:48.5%;top:6px", "left:48.5%;bottom:6px")
 
 
@@ -53,50 +51,11 @@ class Viewer:
         return f"viewer-{digest.hexdigest()[:12]}"
 
     def _repr_html_(self) -> str:
-        parts = f"<style>{_asset('slider.css')}</style>{self._pictures()}{self._controls()}"
-        parts += f"{self._caption()}{self._script()}"
-        style = f"width:{self.size[0]}px"
-        return f'<figure class="kits-viewer" id="{self.id}" style="{style}">{parts}</figure>'
-
-    def _pictures(self) -> str:
-        width, height = self.size
-        first = next(iter(self.frames.values()))[self.start]
-        source = f"data:image/jpeg;base64,{first}"
-        html = f'<img class="frame" alt="{escape(self.alt)}" src="{source}">'
-        for name, pictures in self.layers.items():
-            source = f"data:image/png;base64,{pictures[self.start]}"
-            html += f'<img class="layer" data-name="{escape(name)}" alt="" src="{source}">'
-        for mark, place in zip(self.marks, _PLACES, strict=False):
-            html += f'<span class="mark" style="{place}">{mark}</span>'
-        return f'<div class="pictures" style="aspect-ratio:{width}/{height}">{html}</div>'
-
-    def _controls(self) -> str:
-        html = (
-            f'<input {_OWN_KEYS} type="range" min="0" max="{len(self.words) - 1}" step="1" '
-            f'value="{self.start}" aria-label="{escape(self.title)}">'
-            f"<output>{escape(self.words[self.start])}</output>"
-        )
-        if len(self.frames) > 1:
-            names = map(escape, self.frames)
-            choices = "".join(f'<option value="{name}">{name}</option>' for name in names)
-            html += f"<label>HU window <select {_OWN_KEYS}>{choices}</select></label>"
-        for name in map(escape, self.layers):
-            box = f'<input {_OWN_KEYS} type="checkbox" name="{name}" checked>'
-            html += f"<label>{box} {name}</label>"
-        return f'<div class="controls">{html}</div>'
-
-    def _caption(self) -> str:
-        html = escape(self.caption)
-        for word, color in self.legend:
-            swatch = f'<span class="swatch" style="background:{color}"></span>'
-            html += f' <span class="key">{swatch}{escape(word)}</span>'
-        return f"<figcaption>{html}</figcaption>"
-
-    def _script(self) -> str:
         data = {"frames": self.frames, "layers": self.layers, "words": list(self.words)}
         text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
         script = _asset("slider.js").replace("VIEWER_ID", self.id).replace("VIEWER_DATA", text)
-        return f"<script>{script}</script>"
+        template = Template(_asset("slider.html.j2"), autoescape=True)
+        return template.render(viewer=self, css=_asset("slider.css"), script=script, places=_PLACES)
 
 
 def encoded(picture: Image.Image, format: str, **options: Any) -> str:

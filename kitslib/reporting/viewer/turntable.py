@@ -37,13 +37,9 @@ def turntable(
         alt=f"{title}: shaded surfaces of {', '.join(map(WORDS.get, surfaces))}, turning",
         caption=f"{title}. Seen from the front at 0°; drag the slider to turn.",
         frames={"surface": [encoded(one, "JPEG", quality=80, optimize=True) for one in pictures]},
-        layers={},
-        words=[f"{angle:.0f}°" for angle in angles],
-        start=0,
-        size=size,
-        marks=(),
+        layers={}, words=[f"{angle:.0f}°" for angle in angles], start=0, size=size, marks=(),
         legend=[(WORDS[value], PALETTE[NAMES[value]]) for value in surfaces],
-    )
+    )  # fmt: skip
 
 
 def _surfaces(
