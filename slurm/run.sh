@@ -14,8 +14,10 @@ engine() {
 refuse() { echo "run_all.sh: $1" >&2; exit 2; }
 
 # jobs that a killed call left in the queue would write beside those of this one
-squeue --user "$(id -un)" --noheader --format '%i %j' |
-  while read -r id name; do case "$name" in "$prefix"*) scancel "$id" ;; esac; done
+queue=$(squeue --user "$(id -un)" --noheader --format '%i %j') || refuse "Slurm does not answer"
+while read -r id name; do
+  case "$name" in "$prefix"*) scancel "$id" ;; esac
+done <<<"$queue"
 
 engine preflight "$@" --quiet all ||
   refuse "preflight did not run as a job (its log: $log); on a cluster without GPUs add --set device=cpu"

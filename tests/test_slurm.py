@@ -55,7 +55,6 @@ PartitionName=open Nodes=ALL State=UP
 PROFILE = """\
 default-resources:
   slurm_partition: "'open'"
-slurm-no-account: true
 slurm-status-command: squeue
 slurm-init-seconds-before-status-checks: 3
 latency-wait: 10
@@ -80,7 +79,7 @@ class Cluster:
         found = []
         for line in self.call("scontrol", "show", "job", "--oneliner").splitlines():
             job = dict(word.split("=", 1) for word in line.split(" ") if "=" in word)
-            if job.get("Comment", "").startswith(rule):
+            if "JobId" in job and job.get("Comment", "").startswith(rule):
                 found.append(job)
         return sorted(found, key=lambda job: int(job["JobId"]))
 
@@ -218,6 +217,11 @@ def minutes(job: dict[str, str]) -> int:
     return 60 * hours + minutes
 
 
+def megabytes(job: dict[str, str]) -> int:
+    number, unit = job["MinMemoryNode"][:-1], job["MinMemoryNode"][-1]
+    return int(number) * {"M": 1, "G": 1024}[unit]
+
+
 def test_a_job_asks_for_what_preflight_found_and_for_more_when_it_is_tried_again(
     cluster: Cluster, study: Path
 ) -> None:
@@ -227,8 +231,7 @@ def test_a_job_asks_for_what_preflight_found_and_for_more_when_it_is_tried_again
     for arm, cost in rows.items():
         for attempt, job in enumerate(cluster.jobs(f"rule_tumor_wildcards_{arm}"), start=1):
             assert minutes(job) == math.ceil(attempt * (10 + 2 * cost["seconds"] / 60))
-            megabytes = math.ceil(attempt * (1000 + 1.5 * cost["memory"] / 1e6))
-            assert job["MinMemoryNode"] == f"{megabytes}M"
+            assert megabytes(job) == math.ceil(attempt * (1000 + 1.5 * cost["memory"] / 1e6))
             again[arm] = attempt
     assert sorted(again.values()) == [1, 2], "the cancelled job, and it alone, was sent again"
     assert {job["Partition"] for job in cluster.jobs("rule")} == {"open"}
@@ -251,8 +254,11 @@ def test_a_second_call_sends_no_job(cluster: Cluster, out: Path, study: Path) ->
     assert call.returncode == 0 and len(cluster.jobs()) == before
 
 
-def test_a_gpu_that_the_cluster_does_not_have_is_refused(cluster: Cluster, out: Path) -> None:
-    call = on_slurm(cluster, out, "--set", "device=cuda", stderr=subprocess.PIPE)
+@pytest.mark.parametrize("words", [("--set", "device=cuda"), ("--profile", "paper")])
+def test_a_gpu_that_the_cluster_does_not_have_is_refused(
+    cluster: Cluster, out: Path, words: tuple[str, str]
+) -> None:
+    call = on_slurm(cluster, out, *words, stderr=subprocess.PIPE)
     said = call.communicate()[1].splitlines()
     assert call.returncode == 2 and said[-1].endswith("without GPUs add --set device=cpu")
 
