@@ -35,7 +35,7 @@ CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a 
 FOR_A_CPU = study.profile in ("smoke", "demo", "release")
 # a GPU of this machine is one stage's at a time; a cluster is asked for one only where it is needed
 GPU = int(not ON_SLURM or study.device == "cuda" or (study.device == "auto" and not FOR_A_CPU))
-ESTIMATE = WORK / "preflight.json"
+ESTIMATE = WORK / "slurm.json"  # preflight of a node
 
 
 def needs(name):

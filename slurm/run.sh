@@ -5,6 +5,7 @@ set -euo pipefail
 work=$1 anyway=$2
 shift 2
 here=$(dirname "${BASH_SOURCE[0]}") log="$work/logs/preflight.log"
+unset CUDA_VISIBLE_DEVICES  # of the machine that this is called on
 prefix="kits-$(cksum <<<"$work" | cut -d ' ' -f 1)_"  # of the names of this study's jobs
 
 engine() {
@@ -21,7 +22,7 @@ done <<<"$queue"
 
 engine preflight "$@" --quiet all ||
   refuse "preflight did not run as a job (its log: $log); on a cluster without GPUs add --set device=cpu"
-if [ ! -f "$work/../index.html" ]; then
+if [ ! -f "$work/../summary.json" ]; then
   cat "$log"
   ! grep -q '^does not fit' "$log" || [ -n "$anyway" ] || refuse "such a node will not do; --anyway starts all the same"
 fi

@@ -162,7 +162,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_slurm(cluster: Cluster, out: Path, *words: str, **more: object) -> subprocess.Popen:
     return subprocess.Popen(
         ["bash", "run_all.sh", "--profile", "smoke", "--on", "slurm", "--out", str(out), *words],
-        cwd=ROOT, env=cluster.environment, text=True, **more,
+        cwd=ROOT, env=cluster.environment, text=True, start_new_session=True, **more,
     )  # fmt: skip
 
 
@@ -177,15 +177,19 @@ def study(cluster: Cluster, out: Path) -> Path:
     said = cluster.folder / "said.txt"
     with said.open("w") as file:
         call = on_slurm(cluster, out, stdout=file, stderr=subprocess.STDOUT)
+    try:
         training = lambda: cluster.running("rule_tumor") or call.poll() is not None  # noqa: E731
-        wait_for(training, 300, "no training was started")
+        wait_for(training, 900, "no training was started")
         assert call.poll() is None, said.read_text()
         time.sleep(5)
         cluster.call("scancel", cluster.running("rule_tumor")[0])
         cluster.crash_node()
         time.sleep(15)  # a job that is shorter than this is not missed
         cluster.start_node()
-        assert call.wait(600) == 0, said.read_text()
+        assert call.wait(1800) == 0, said.read_text()
+    finally:
+        if call.poll() is None:
+            os.killpg(call.pid, signal.SIGKILL)
     assert f"reports: {folder}/index.html" in said.read_text()
     return folder
 
@@ -225,7 +229,7 @@ def megabytes(job: dict[str, str]) -> int:
 def test_a_job_asks_for_what_preflight_found_and_for_more_when_it_is_tried_again(
     cluster: Cluster, study: Path
 ) -> None:
-    costs = json.loads((study / "work" / "preflight.json").read_text())["estimate"]["costs"]
+    costs = json.loads((study / "work" / "slurm.json").read_text())["estimate"]["costs"]
     rows = {cost["what"].partition(":")[0]: cost for cost in costs if cost["stage"] == "03_tumor"}
     again = {}
     for arm, cost in rows.items():
