@@ -40,6 +40,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2
+BatchStartTimeout=1
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
@@ -184,7 +185,7 @@ def study(cluster: Cluster, out: Path) -> Path:
         time.sleep(5)
         cluster.call("scancel", cluster.running("rule_tumor")[0])
         cluster.crash_node()
-        time.sleep(15)  # a job that is shorter than this is not missed
+        time.sleep(15)  # Slurm misses no job that is younger than BatchStartTimeout and 10 s
         cluster.start_node()
         assert call.wait(1800) == 0, said.read_text()
     finally:
