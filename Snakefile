@@ -1,9 +1,11 @@
 # The stages of the study and what each depends on. Called by run_all.sh with the study.json that
-# `python -m kitslib study` writes; for a cluster, add a profile of your scheduler.
+# `python -m kitslib study` writes; on a cluster by slurm/run.sh.
 import functools
+import json
 import sys
+from math import ceil
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 
 import yaml
 
@@ -12,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from kitslib.config import arm, as_dict, code_key, configure, key, kidney_arm, notebook_key
 
+ON_SLURM = config.pop("on", "") == "slurm"
 study = configure(**config)
 SETTINGS = {name: value for name, value in as_dict(study).items() if name not in ("out", "seed")}
 PAGES, WORK = study.reports, study.work
@@ -29,6 +32,26 @@ def listing(folder):
 
 DATA = key(listing(study.data))
 CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
+
+FOR_A_CPU = study.profile in ("smoke", "demo", "release")
+# a GPU of this machine is one stage's at a time; a cluster is asked for one only where it is needed
+GPU = int(not ON_SLURM or study.device == "cuda" or (study.device == "auto" and not FOR_A_CPU))
+ESTIMATE = WORK / ("slurm.json" if ON_SLURM else "preflight.json")  # of a node, or of this machine
+
+
+def needs(name):
+    """What a stage asks a cluster for: as preflight found on one of its nodes, with room, more at each attempt."""
+    if not ON_SLURM or not ESTIMATE.is_file():
+        return {}
+    costs = dict(zip(STAGES, json.loads(ESTIMATE.read_text())["estimate"]["costs"]))
+
+    def cost(wildcards):
+        return costs[name.format(**dict(wildcards.items()))]
+
+    return {
+        "runtime": lambda wildcards, attempt: ceil(attempt * (10 + 2 * cost(wildcards)["seconds"] / 60)),
+        "mem_mb": lambda wildcards, attempt: ceil(attempt * (1000 + 1.5 * cost(wildcards)["memory"] / 1e6)),
+    }
 
 
 @functools.cache
@@ -56,6 +79,15 @@ def execute(notebook, name, more=""):
     )
 
 
+def preflight():
+    """The command that writes what every stage takes on the machine that it runs on."""
+    words = ["python", "-m", "kitslib", "preflight", "--profile", study.profile, "--out", study.out]
+    for name, value in config["options"].items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
+    words = join([*words, *([study.data] if study.data else [])]).replace("{", "{{").replace("}", "}}")
+    return f"{words} --jobs {{threads}} --json {{output:q}} > {{log:q}} 2>&1 || test -s {{output:q}}"
+
+
 def logs(name):
     return {"notebook": str(WORK / "notebooks" / f"{name}.ipynb"), "text": str(WORK / "logs" / f"{name}.log")}
 
@@ -77,12 +109,25 @@ rule all:
         [stage(name) for name in STAGES],
 
 
+localrules: page, index
+
+
+rule preflight:  # on a cluster, on such a node as the stages get
+    output: ESTIMATE
+    log: WORK / "logs" / "preflight.log"
+    params: identity=key(DATA, SETTINGS)
+    threads: study.threads
+    resources: gpu=GPU, runtime=lambda wildcards, attempt: 60 * attempt, mem_mb=lambda wildcards, attempt: 8000 * attempt
+    shell: preflight()
+
+
 rule data:
     output: stage("01_data")
     log: **logs("01_data")
     params: identity=identity("01_data")
-    threads: workflow.cores
-    shell: execute("01_data", "01_data", f"-p jobs {workflow.cores}")
+    threads: study.threads if ON_SLURM else workflow.cores
+    resources: **needs("01_data")
+    shell: execute("01_data", "01_data", "-p jobs {threads}")
 
 
 rule kidney:
@@ -91,7 +136,7 @@ rule kidney:
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
     threads: study.threads
-    resources: gpu=1
+    resources: gpu=GPU, **needs("02_kidney")
     priority: 10
     shell: execute("02_kidney", "02_kidney")
 
@@ -102,7 +147,7 @@ rule kidney_arm:
     log: **logs("02_kidney-{arm}")
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
-    resources: gpu=1
+    resources: gpu=GPU, **needs("02_kidney-{arm}")
     shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
 
 
@@ -112,7 +157,7 @@ rule tumor:
     log: **logs("03_tumor-{arm}-s{seed}")
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
     threads: study.threads
-    resources: gpu=1
+    resources: gpu=GPU, **needs("03_tumor-{arm}-s{seed}")
     priority: 5  # the kidney arms are the shortest: kept for last, so that all cores end at about the same time
     shell: execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
 
@@ -122,6 +167,7 @@ rule ablations:
     output: stage("04_ablations")
     log: **logs("04_ablations")
     params: identity=identity("04_ablations")
+    resources: **needs("04_ablations")
     shell: execute("04_ablations", "04_ablations")
 
 
@@ -131,7 +177,7 @@ rule evaluation:
     log: **logs("05_evaluation")
     params: identity=identity("05_evaluation")
     threads: study.threads
-    resources: gpu=1
+    resources: gpu=GPU, **needs("05_evaluation")
     shell: execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
 
 
@@ -160,8 +206,8 @@ onstart:
 
     needed = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
     todo = [name for name in STAGES if stage(name) in needed]
-    if todo and (WORK / "preflight.json").is_file():
-        watching.append(Watch(study, STAGES, todo))
+    if todo and ESTIMATE.is_file():
+        watching.append(Watch(study, STAGES, todo, ESTIMATE))
         watching[0].start()
 
 

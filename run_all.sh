@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR] [--jobs N]
-                    [--set NAME=VALUE]... [--anyway]
+                    [--set NAME=VALUE]... [--on slurm] [--anyway]
        ./run_all.sh lab     JupyterLab in the study's environment
        ./run_all.sh test    set-up, then the tests (further words go to pytest)
 
@@ -16,6 +16,7 @@ usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR
   --jobs     stages run at a time (default: the number of cores)
   --set      any setting of kitslib/config/sections.py, such as kidney.epochs=3; repeatable;
              such a study has a folder of its own, named after what differs
+  --on       slurm: every stage is a job of the cluster that this is called on; see docs/cluster.md
   --anyway   start even where preflight finds that disk or memory will not do
 
 Run inside an active virtual environment to use that one; otherwise .venv is made here.
@@ -29,7 +30,7 @@ started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-command=study profile=demo data="" out="$root/reports" jobs="" anyway="" rest=() settings=()
+command=study profile=demo data="" out="$root/reports" jobs="" on="" anyway="" rest=() settings=()
 case "${1:-}" in
   lab|test) command=$1; shift; rest=("$@"); set -- ;;
 esac
@@ -37,7 +38,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) usage; exit 0 ;;
     --anyway) anyway=yes; shift; continue ;;
-    --profile|--data|--out|--jobs|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
+    --profile|--data|--out|--jobs|--on|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
     *) fail "unknown argument '$1'" ;;
   esac
   case "$1" in
@@ -45,12 +46,14 @@ while [ $# -gt 0 ]; do
     --data) data=$2 ;;
     --out) out=$2 ;;
     --jobs) jobs=$2 ;;
+    --on) on=$2 ;;
     --set) settings+=(--set "$2") ;;
   esac
   shift 2
 done
 case "$profile" in smoke|demo|release|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, release, paper" ;; esac
 case "$jobs" in ""|[1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "--jobs: '$jobs' is not a number from 1 to 999" ;; esac
+case "$on" in ""|slurm) ;; *) fail "--on: '$on' is not slurm" ;; esac
 absolute() { case "$1" in /*) echo "$1" ;; *) echo "$started_in/$1" ;; esac; }
 if [ -n "$data" ]; then
   data=$(absolute "$data")
@@ -67,6 +70,10 @@ esac
 command -v python3 >/dev/null || refuse "python3 is not on the PATH; install Python 3.11 or newer"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   refuse "$(python3 --version 2>&1) is too old; this study needs Python 3.11 or newer"
+if [ -n "$on" ]; then
+  command -v sbatch >/dev/null || refuse "--on slurm: sbatch is not on the PATH; call this where jobs are submitted"
+  case "${VIRTUAL_ENV:-$root}" in *[[:space:]]*) refuse "--on slurm: no job can use the environment in '${VIRTUAL_ENV:-$root}'; move it to a path without spaces" ;; esac
+fi
 
 # Holds a lock on a file while a command runs: a second call waits instead of writing into the first one's files.
 with_lock() {
@@ -121,22 +128,23 @@ esac
 study=$(python -m kitslib study --profile "$profile" ${data:+--data "$data"} --out "$out" \
   ${settings[@]+"${settings[@]}"}) || exit 2
 work="$study/work"
-if [ ! -f "$study/summary.json" ]; then  # before anything long starts
+if [ ! -f "$study/summary.json" ] && [ -z "$on" ]; then  # before anything long starts
   python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} \
     --json "$work/preflight.json" ${settings[@]+"${settings[@]}"} ||
     [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
 fi
 gpus=()
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
+engine=(snakemake --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --retries 1 --quiet all)
+[ -z "$on" ] || engine=(bash slurm/run.sh "$work" "$anyway" ${jobs:+--jobs "$jobs"} --config on=slurm)
 status=0
 # studies of one folder share cohorts, cache and runs: one at a time
 mkdir -p "$out/work"
-with_lock "$out/work/.lock" snakemake --snakefile "$root/Snakefile" --directory "$work" --nolock \
-  --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --keep-going --rerun-incomplete --retries 1 \
-  --quiet all --rerun-triggers mtime params input code --configfile "$work/study.json" || status=1
+with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} --snakefile "$root/Snakefile" --directory "$work" --nolock \
+  --keep-going --rerun-incomplete --rerun-triggers mtime params input code --configfile "$work/study.json" || status=$?
 if [ "$status" -eq 0 ]; then
   echo "reports: $study/index.html"
-else
+elif [ "$status" -ne 2 ]; then
   echo "some stages failed: their executed notebooks and logs are in $work/notebooks and $work/logs" >&2
 fi
 exit "$status"

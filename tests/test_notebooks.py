@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from conftest import once
 
 from kitslib.config import ARMS, PROFILES, configure
 
@@ -109,14 +111,22 @@ def test_help_names_every_option() -> None:
         ["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert call.returncode == 0
-    for word in ("--profile", "--data", "--out", "--jobs", "--set", "lab", "test"):
+    for word in ("--profile", "--data", "--out", "--jobs", "--set", "--on", "lab", "test"):
         assert word in call.stdout
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke study, killed once in the middle of a training and then called again."""
+    """The smoke study; its summary is kept for other modules of this test run."""
     out = tmp_path_factory.mktemp("study")
+    with once(tmp_path_factory, "smoke.json") as kept:
+        killed_and_called_again(out)
+        shutil.copy(out / "smoke" / "summary.json", kept)
+    return out / "smoke"
+
+
+def killed_and_called_again(out: Path) -> None:
+    """Run the smoke study, killed once in the middle of a training."""
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
     command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out)]
     child = subprocess.Popen(
@@ -144,7 +154,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call = run_all(out)
     assert call.returncode == 0, call.stderr[-3000:]
     assert f"reports: {out}/smoke/index.html" in call.stdout
-    return out / "smoke"
 
 
 def descendants(pid: int) -> list[int]:

@@ -58,7 +58,7 @@ def seconds_left(watch: Watch, name: str) -> float:
 
 def test_the_page_is_there_before_any_stage_and_does_not_look_finished(study: Study) -> None:
     (study.config.reports / "summary.json").write_text("{}", encoding="utf-8")
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     page = study.page()
     assert page.select_one("section h2").text == "Not finished"
     assert "0 of 5 stages, about 2 min left" in page.select_one(".answer .text").text
@@ -69,7 +69,7 @@ def test_the_page_is_there_before_any_stage_and_does_not_look_finished(study: St
 
 
 def test_the_page_fills_as_stages_end(study: Study, capsys: pytest.CaptureFixture) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.finish("01_data", 10, rows=[{"case": "case_00000"}])
     study.log("02_kidney", ago=5)
     watch.look()
@@ -87,7 +87,7 @@ def test_the_page_fills_as_stages_end(study: Study, capsys: pytest.CaptureFixtur
 
 
 def test_what_the_stages_took_scales_what_the_others_will_take(study: Study) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.finish("01_data", 20)
     watch.look()
     assert seconds_left(watch, "03_tumor-full-s0") == pytest.approx(120)
@@ -97,7 +97,7 @@ def test_what_the_stages_took_scales_what_the_others_will_take(study: Study) -> 
 
 
 def test_epochs_say_better_how_long_a_training_takes(study: Study) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.log("02_kidney", ago=60, text=EPOCH.format(1, 30.0) + EPOCH.format(2, 30.0))
     watch.look()
     assert seconds_left(watch, "02_kidney") == pytest.approx(8 * 30 + 5, abs=2)
@@ -106,7 +106,7 @@ def test_epochs_say_better_how_long_a_training_takes(study: Study) -> None:
 
 
 def test_a_stage_that_takes_longer_than_expected_is_not_over(study: Study) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.log("04_ablations", ago=500)
     watch.look()
     assert seconds_left(watch, "04_ablations") == pytest.approx(25, abs=1)
@@ -126,7 +126,7 @@ def test_only_what_is_made_now_is_waited_for(study: Study, capsys: pytest.Captur
 def test_a_failure_is_told_with_its_files_and_stays_on_the_page(
     study: Study, capsys: pytest.CaptureFixture
 ) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     watch.start()
     study.finish("01_data", 10)
     study.log("02_kidney", ago=7, text="Traceback\nFAILED after 7 s\n")
@@ -141,7 +141,7 @@ def test_a_failure_is_told_with_its_files_and_stays_on_the_page(
 
 
 def test_a_second_try_is_running_again(study: Study) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.log("01_data", ago=7, text="FAILED after 7 s\n")
     watch.look()
     assert study.states()[0] == "failed"
@@ -151,7 +151,7 @@ def test_a_second_try_is_running_again(study: Study) -> None:
 
 
 def test_the_page_of_a_finished_study_is_the_engines(study: Study) -> None:
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     watch.start()
     for name in NAMES:
         study.finish(name, 10)
@@ -171,7 +171,7 @@ def test_a_terminal_shows_a_bar_for_each_stage_at_work(
     screen = Terminal()
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("COLUMNS", "80")
-    watch = Watch(study.config, NAMES, NAMES)
+    watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.finish("01_data", 10)
     study.log("02_kidney", ago=50)
     watch.look()

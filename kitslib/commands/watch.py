@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from threading import Event, Thread
 
@@ -78,12 +79,14 @@ class Watch(Thread):
     """Reads the logs of a study's stages every second and shows how far they are.
 
     names: the stages in order, of which the first and the last two run alone. todo: those to be
-    made now, here or on machines that share the study's folder. preflight.json is their estimate.
+    made now, here or on machines that share the study's folder. `file` is preflight's estimate.
     """
 
-    def __init__(self, config: RunConfig, names: Sequence[str], todo: Collection[str]) -> None:
+    def __init__(
+        self, config: RunConfig, names: Sequence[str], todo: Collection[str], file: Path
+    ) -> None:
         super().__init__(daemon=True)
-        estimate = read_json(config.work / "preflight.json")["estimate"]
+        estimate = read_json(file)["estimate"]
         costs = [cost["seconds"] for cost in estimate["costs"]]
         costs += [estimate["seconds"] / len(costs)] * len(names)  # where code has added stages
         self.stages = [Stage(*stage) for stage in zip(names, costs, strict=False)]
