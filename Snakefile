@@ -1,5 +1,7 @@
 # The stages of the study and what each depends on. Called by run_all.sh with the study.json that
 # `python -m kitslib study` writes; for a cluster, add a profile of your scheduler.
+import json
+import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -27,6 +29,10 @@ def listing(folder):
 
 
 DATA = key(listing(study.data))
+PROCESSES = int(os.environ.get("KITS_PROCESSES", 1))  # that train the kidney network together
+if study.kidney.batch % (PROCESSES * study.kidney.accumulate):
+    sys.exit(f"kidney.batch: {study.kidney.batch} samples cannot be shared out equally to {PROCESSES} processes")
+OWN_GPU = f". {quote(str(ROOT / 'cards.sh'))} {{resources.gpu}}; "
 CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
 
@@ -35,16 +41,38 @@ def identity(notebook):
     return key(DATA, SETTINGS, notebook_key(ROOT / "notebooks" / f"{notebook}.ipynb"))
 
 
-def execute(notebook, name, more=""):
-    """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
+def braced(words):
+    """Words of a shell command in which Snakemake is to fill nothing in."""
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def trained():
+    """Before notebook 02: the cascade's kidney network by several processes, where they are asked for.
+
+    The words do not change with their number: what was trained by one is not trained anew by two.
+    """
+    words = "[ ${KITS_PROCESSES:-1} = 1 ] || accelerate launch --multi_gpu --num_processes $KITS_PROCESSES"
+    words += " --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
+    words += f" -m kitslib train kidney --profile {study.profile}"
+    words += f" --data {quote(study.data or '')} --out {quote(study.out)}"
+    for name, value in config["options"].items():
+        words += f" --set {quote(f'{name}={json.dumps(value)}')}"
+    return braced(words) + " &&"
+
+
+def execute(notebook, name, more="", before=""):
+    """The command that executes a notebook; what it printed and the notebook itself are kept if it fails.
+
+    `cat` ends with the last process that can write to it: a kernel that outlives its engine keeps its GPU.
+    """
     options = yaml.safe_dump({"options": dict(config["options"])}, default_flow_style=True, width=10**6)
-    options = quote(options.strip().replace("{", "{{").replace("}", "}}"))
+    options = quote(braced(options.strip()))
     given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
         f"echo '{name}: running (log: '{{log.text:q}}')'; SECONDS=0;"
-        f" papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
-        f" --execution-timeout {CELL_SECONDS} {given} > {{log.text:q}} 2>&1"
+        f" {{{{ {before} papermill {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" --execution-timeout {CELL_SECONDS} {given}; }}}} 2>&1 | cat > {{log.text:q}}"
         f" || {{{{ echo '{name}: FAILED after '$SECONDS' s; see '{{log.notebook:q}} {{log.text:q}} >&2; exit 1; }}}};"
         f" echo '{name}: done in '$SECONDS' s'"
     )
@@ -84,10 +112,10 @@ rule kidney:
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
-    threads: study.threads
-    resources: gpu=1
+    threads: study.threads * PROCESSES
+    resources: gpu=PROCESSES
     priority: 10
-    shell: execute("02_kidney", "02_kidney")
+    shell: OWN_GPU + execute("02_kidney", "02_kidney", before=trained())
 
 
 rule kidney_arm:
@@ -97,7 +125,7 @@ rule kidney_arm:
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
     resources: gpu=1
-    shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
+    shell: OWN_GPU + execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
 
 
 rule tumor:
@@ -108,7 +136,7 @@ rule tumor:
     threads: study.threads
     resources: gpu=1
     priority: 5  # the kidney arms are the shortest: kept for last, so that all cores end at about the same time
-    shell: execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
+    shell: OWN_GPU + execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
 
 
 rule ablations:
@@ -126,7 +154,7 @@ rule evaluation:
     params: identity=identity("05_evaluation")
     threads: study.threads
     resources: gpu=1
-    shell: execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
+    shell: OWN_GPU + execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
 
 
 rule page:
