@@ -29,9 +29,11 @@ def listing(folder):
 
 
 DATA = key(listing(study.data))
-PROCESSES = int(os.environ.get("KITS_PROCESSES", 1))  # that train the kidney network together
-if study.kidney.batch % (PROCESSES * study.kidney.accumulate):
-    sys.exit(f"kidney.batch: {study.kidney.batch} samples cannot be shared out equally to {PROCESSES} processes")
+PROCESSES = int(os.environ.get("KITS_PROCESSES", 1))  # that train the cascade's kidney network together
+SHARES = PROCESSES * study.kidney.accumulate
+if PROCESSES > 1 and study.kidney.batch % SHARES:
+    words = f"kidney.batch: {study.kidney.batch} cannot be shared out equally to --processes {PROCESSES}"
+    sys.exit(f"{words} with kidney.accumulate {study.kidney.accumulate}; use --set kidney.batch={SHARES}")
 OWN_GPU = f". {quote(str(ROOT / 'cards.sh'))} {{resources.gpu}}; "
 CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 

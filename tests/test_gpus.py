@@ -214,7 +214,8 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_at_the_start(
     words = ["--gpus", "0", "--processes", "3"]
     call = run_all(pretended, tmp_path / "out", *words)
     assert call.returncode == 1 and not Path(pretended["NOTES"]).exists()
-    assert "kidney.batch: 2 samples cannot be shared out equally to 3 processes" in call.stderr
+    said = "kidney.batch: 2 cannot be shared out equally to --processes 3 with kidney.accumulate 1;"
+    assert f"{said} use --set kidney.batch=3" in call.stderr.splitlines()
 
 
 def test_the_last_process_of_a_stage_gives_its_gpu_back(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def test_help_names_every_option() -> None:
         ["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert call.returncode == 0
-    for word in ("--profile", "--data", "--out", "--jobs", "--set", "lab", "test"):
+    words = ("--profile", "--data", "--out", "--jobs", "--gpus", "--processes", "--set", "--anyway")
+    for word in (*words, "lab", "test"):
         assert word in call.stdout
 
 

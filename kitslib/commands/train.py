@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import warnings
 
 from kitslib.commands import study
 from kitslib.commands.line import study_config
@@ -31,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train a network, or go on where its training was; print the folder of the run."""
+    warnings.filterwarnings("ignore", "Grad strides")  # of eight numbers
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
         # else the processes of a launcher that was killed train on, beside those that resume
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
