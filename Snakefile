@@ -2,6 +2,7 @@
 # `python -m kitslib study` writes; on a cluster by slurm/run.sh.
 import functools
 import json
+import os
 import sys
 from math import ceil
 from pathlib import Path
@@ -31,6 +32,12 @@ def listing(folder):
 
 
 DATA = key(listing(study.data))
+PROCESSES = int(os.environ.get("KITS_PROCESSES", 1))  # that train the cascade's kidney network together
+SHARES = PROCESSES * study.kidney.accumulate
+if PROCESSES > 1 and study.kidney.batch % SHARES:
+    words = f"kidney.batch: {study.kidney.batch} cannot be shared out equally to --processes {PROCESSES}"
+    sys.exit(f"{words} with kidney.accumulate {study.kidney.accumulate}; use --set kidney.batch={SHARES}")
+OWN_GPU = f". {quote(str(ROOT / 'cards.sh'))} {{resources.gpu}}; "
 CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
 FOR_A_CPU = study.profile in ("smoke", "demo", "release")
@@ -64,16 +71,38 @@ def identity(notebook):
 PAPERMILL = """python -c 'import sys; sys.modules["rfc3987_syntax"] = None; import papermill.cli; papermill.cli.papermill()'"""
 
 
-def execute(notebook, name, more=""):
-    """The command that executes a notebook; what it printed and the notebook itself are kept if it fails."""
+def braced(words):
+    """Words of a shell command in which Snakemake is to fill nothing in."""
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def trained():
+    """Before notebook 02: the cascade's kidney network by several processes, where they are asked for.
+
+    The words do not change with their number: what was trained by one is not trained anew by two.
+    """
+    words = "[ ${KITS_PROCESSES:-1} = 1 ] || accelerate launch --multi_gpu --num_processes $KITS_PROCESSES"
+    words += " --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
+    words += f" -m kitslib train kidney --profile {study.profile}"
+    words += f" --data {quote(study.data or '')} --out {quote(study.out)}"
+    for name, value in config["options"].items():
+        words += f" --set {quote(f'{name}={json.dumps(value)}')}"
+    return braced(words) + " &&"
+
+
+def execute(notebook, name, more="", before=""):
+    """The command that executes a notebook; what it printed and the notebook itself are kept if it fails.
+
+    `cat` ends with the last process that can write to it: a kernel that outlives its engine keeps its GPU.
+    """
     options = yaml.safe_dump({"options": dict(config["options"])}, default_flow_style=True, width=10**6)
-    options = quote(options.strip().replace("{", "{{").replace("}", "}}"))
+    options = quote(braced(options.strip()))
     given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
     return (
         f"echo began $(date +%s) > {{log.text:q}}; SECONDS=0;"  # what kitslib/commands/watch.py reads
-        f" {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
-        f" --execution-timeout {CELL_SECONDS} {given} >> {{log.text:q}} 2>&1"
+        f" {{{{ {before} {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" --execution-timeout {CELL_SECONDS} {given}; }}}} 2>&1 | cat >> {{log.text:q}}"
         f" || {{{{ echo FAILED after $SECONDS s >> {{log.text:q}}; exit 1; }}}};"
         f" echo done in $SECONDS s >> {{log.text:q}}"
     )
@@ -84,7 +113,7 @@ def preflight():
     words = ["python", "-m", "kitslib", "preflight", "--profile", study.profile, "--out", study.out]
     for name, value in config["options"].items():
         words += ["--set", f"{name}={json.dumps(value)}"]
-    words = join([*words, *([study.data] if study.data else [])]).replace("{", "{{").replace("}", "}}")
+    words = braced(join([*words, *([study.data] if study.data else [])]))
     return f"{words} --jobs {{threads}} --json {{output:q}} > {{log:q}} 2>&1 || test -s {{output:q}}"
 
 
@@ -135,10 +164,10 @@ rule kidney:
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
-    threads: study.threads
-    resources: gpu=GPU, **needs("02_kidney")
+    threads: study.threads * PROCESSES
+    resources: gpu=GPU * PROCESSES, **needs("02_kidney")
     priority: 10
-    shell: execute("02_kidney", "02_kidney")
+    shell: OWN_GPU + execute("02_kidney", "02_kidney", before=trained())
 
 
 rule kidney_arm:
@@ -148,7 +177,7 @@ rule kidney_arm:
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
     resources: gpu=GPU, **needs("02_kidney-{arm}")
-    shell: execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
+    shell: OWN_GPU + execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
 
 
 rule tumor:
@@ -159,7 +188,7 @@ rule tumor:
     threads: study.threads
     resources: gpu=GPU, **needs("03_tumor-{arm}-s{seed}")
     priority: 5  # the kidney arms are the shortest: kept for last, so that all cores end at about the same time
-    shell: execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
+    shell: OWN_GPU + execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
 
 
 rule ablations:
@@ -178,7 +207,7 @@ rule evaluation:
     params: identity=identity("05_evaluation")
     threads: study.threads
     resources: gpu=GPU, **needs("05_evaluation")
-    shell: execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
+    shell: OWN_GPU + execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
 
 
 rule page:

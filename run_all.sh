@@ -14,6 +14,9 @@ usage: ./run_all.sh [--profile smoke|demo|release|paper] [--data DIR] [--out DIR
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
   --jobs     stages run at a time (default: the number of cores)
+  --gpus     GPUs to use, each for one stage at a time; 0: compute on the CPU
+             (default: those that CUDA_VISIBLE_DEVICES names, without it all that nvidia-smi lists)
+  --processes  how many train the cascade's kidney network together, each on a GPU or a core of its own (default: 1)
   --set      any setting of kitslib/config/sections.py, such as kidney.epochs=3; repeatable;
              such a study has a folder of its own, named after what differs
   --on       slurm: every stage is a job of the cluster that this is called on; see docs/cluster.md
@@ -30,7 +33,7 @@ started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-command=study profile=demo data="" out="$root/reports" jobs="" on="" anyway="" rest=() settings=()
+command=study profile=demo data="" out="$root/reports" jobs="" gpus="" processes=1 on="" anyway="" rest=() settings=()
 case "${1:-}" in
   lab|test) command=$1; shift; rest=("$@"); set -- ;;
 esac
@@ -38,7 +41,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help|-h) usage; exit 0 ;;
     --anyway) anyway=yes; shift; continue ;;
-    --profile|--data|--out|--jobs|--on|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
+    --profile|--data|--out|--jobs|--gpus|--processes|--on|--set) [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value" ;;
     *) fail "unknown argument '$1'" ;;
   esac
   case "$1" in
@@ -46,13 +49,18 @@ while [ $# -gt 0 ]; do
     --data) data=$2 ;;
     --out) out=$2 ;;
     --jobs) jobs=$2 ;;
+    --gpus) gpus=$2 ;;
+    --processes) processes=$2 ;;
     --on) on=$2 ;;
     --set) settings+=(--set "$2") ;;
   esac
   shift 2
 done
 case "$profile" in smoke|demo|release|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, release, paper" ;; esac
-case "$jobs" in ""|[1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "--jobs: '$jobs' is not a number from 1 to 999" ;; esac
+number() { case "$2" in [1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "$1: '$2' is not a number from 1 to 999" ;; esac; }
+number --jobs "${jobs:-1}"
+number --processes "$processes"
+[ "$gpus" = 0 ] || number --gpus "${gpus:-1}"
 case "$on" in ""|slurm) ;; *) fail "--on: '$on' is not slurm" ;; esac
 absolute() { case "$1" in /*) echo "$1" ;; *) echo "$started_in/$1" ;; esac; }
 if [ -n "$data" ]; then
@@ -74,6 +82,24 @@ if [ -n "$on" ]; then
   command -v sbatch >/dev/null || refuse "--on slurm: sbatch is not on the PATH; call this where jobs are submitted"
   case "${VIRTUAL_ENV:-$root}" in *[[:space:]]*) refuse "--on slurm: no job can use the environment in '${VIRTUAL_ENV:-$root}'; move it to a path without spaces" ;; esac
 fi
+
+# The GPUs that this study may use; cards.sh gives each stage its own.
+cards=() limit=()
+if [ "${CUDA_VISIBLE_DEVICES--1}" != -1 ]; then
+  IFS=, read -r -a cards <<<"$CUDA_VISIBLE_DEVICES"
+elif [ -z "${CUDA_VISIBLE_DEVICES:-}" ] && command -v nvidia-smi >/dev/null; then
+  cards=($(nvidia-smi -L 2>/dev/null | grep -o '^GPU [0-9]*' | cut -c 5- || true))
+fi
+[ "$gpus" != 0 ] || export CUDA_VISIBLE_DEVICES=""
+gpus=${gpus:-${#cards[@]}}
+[ "$gpus" -le "${#cards[@]}" ] || refuse "--gpus $gpus: ${#cards[@]} can be used (CUDA_VISIBLE_DEVICES, nvidia-smi -L)"
+if [ "$gpus" -gt 0 ]; then
+  [ -n "$on" ] || [ "$processes" -le "$gpus" ] || refuse "--processes $processes needs as many GPUs, $gpus can be used; or give --gpus 0"
+  CUDA_VISIBLE_DEVICES=$(IFS=,; echo "${cards[*]:0:$gpus}")
+  limit=(--resources "gpu=$gpus")
+  export CUDA_VISIBLE_DEVICES KITS_CARDS="$out/work/cards"
+fi
+export KITS_PROCESSES=$processes
 
 # Holds a lock on a file while a command runs: a second call waits instead of writing into the first one's files.
 with_lock() {
@@ -133,14 +159,12 @@ if [ ! -f "$study/summary.json" ] && [ -z "$on" ]; then  # before anything long 
     --json "$work/preflight.json" ${settings[@]+"${settings[@]}"} ||
     [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
 fi
-gpus=()
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then gpus=(--resources gpu=1); fi
-engine=(snakemake --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${gpus[@]+"${gpus[@]}"} --retries 1 --quiet all)
+engine=(snakemake --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
 [ -z "$on" ] || engine=(bash slurm/run.sh "$work" "$anyway" ${jobs:+--jobs "$jobs"} --config on=slurm)
 status=0
 # studies of one folder share cohorts, cache and runs: one at a time
-mkdir -p "$out/work"
-with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} --snakefile "$root/Snakefile" --directory "$work" --nolock \
+mkdir -p "$out/work/cards"
+with_lock "$out/work/.lock" "${engine[@]}" --snakefile "$root/Snakefile" --directory "$work" --nolock \
   --keep-going --rerun-incomplete --rerun-triggers mtime params input code --configfile "$work/study.json" || status=$?
 if [ "$status" -eq 0 ]; then
   echo "reports: $study/index.html"

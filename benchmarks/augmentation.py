@@ -75,8 +75,14 @@ def _a_batch(make: Callable[[], Any]) -> Callable[[], float]:
 
 
 def _ours(settings: SliceAugment, images: Tensor, labels: Tensor) -> Callable[[], float]:
-    step = itertools.count()
-    return _a_batch(lambda: augment_slices(images, labels, settings, seeds=(next(step),)))
+    steps = itertools.count()
+
+    def make() -> None:
+        step = next(steps)
+        seeds = [(step, place) for place in range(len(images))]
+        augment_slices(images, labels, settings, seeds=seeds)
+
+    return _a_batch(make)
 
 
 def _monai(settings: SliceAugment, size: int) -> PerSample:

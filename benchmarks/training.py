@@ -72,7 +72,9 @@ class Slabs:
             0.0,
         )
         images, labels = data(shape)
-        self.given = SimpleNamespace(images=images, labels=labels, case_ids=("random",), seeds=(0,))
+        self.given = SimpleNamespace(
+            images=images, labels=labels, case_ids=("random",), seeds=((0,),)
+        )
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Any:
         if step == self.warm:

@@ -5,7 +5,7 @@ set -euo pipefail
 work=$1 anyway=$2
 shift 2
 here=$(dirname "${BASH_SOURCE[0]}") log="$work/logs/preflight.log"
-unset CUDA_VISIBLE_DEVICES  # of the machine that this is called on
+unset CUDA_VISIBLE_DEVICES KITS_CARDS  # of the machine that this is called on
 prefix="kits-$(cksum <<<"$work" | cut -d ' ' -f 1)_"  # of the names of this study's jobs
 
 engine() {

@@ -41,9 +41,14 @@ EVERYTHING = SliceAugment(
 NOTHING = replace(only("mirror"), mirror_share=0.0)
 
 
+def each(samples: int, *seeds: int) -> list[tuple[int, ...]]:
+    """The seeds of every sample of a batch: these, and its place."""
+    return [(*seeds, place) for place in range(samples)]
+
+
 def neutral(batch: int = 1, **changes: object) -> Draw:
     """A draw that does nothing but `changes`, the same for every sample."""
-    drawn = draw(batch, seeds=(0,), settings=NOTHING)
+    drawn = draw(NOTHING, seeds=each(batch))
     return replace(
         drawn, **{k: np.array([v] * batch) if k != "mirror" else v for k, v in changes.items()}
     )
@@ -62,7 +67,7 @@ def test_the_seeds_alone_decide() -> None:
     images, labels = batch(4, 3, 16, 16)
     before = images.clone()
     first, again, other = (
-        augment_slices(images, labels, EVERYTHING, seeds=seeds)
+        augment_slices(images, labels, EVERYTHING, seeds=each(4, *seeds))
         for seeds in ((1, 2), (1, 2), (1, 3))
     )
     assert torch.equal(first[0], again[0])
@@ -71,12 +76,22 @@ def test_the_seeds_alone_decide() -> None:
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 16, 12), (4, 1, 3, 16, 12)])
+def test_a_sample_becomes_the_same_in_whatever_share_of_a_batch(shape: tuple[int, ...]) -> None:
+    images, labels = batch(*shape)
+    settings = replace(EVERYTHING, rotate=0.5, mirror_share=0.5, intensity=0.5, noise=0.5)
+    whole = augment_slices(images, labels, settings, seeds=each(4, 9))
+    for part in (slice(0, 1), slice(1, 4)):
+        share = augment_slices(images[part], labels[part], settings, seeds=each(4, 9)[part])
+        assert torch.equal(share[0], whole[0][part]) and torch.equal(share[1], whole[1][part])
+
+
 def test_the_contact_sheet_has_each_transform_that_is_on_alone_and_all_together() -> None:
     images, labels = batch(1, 3, 32, 32)
-    sheet = contact_sheet(images, labels, SliceAugment(blur=0.0, mirror="none"), seeds=(4,))
+    sheet = contact_sheet(images, labels, SliceAugment(blur=0.0, mirror="none"), seeds=each(1, 4))
     assert list(sheet) == ["as it is", "rotate", "translate", "cut", "equalise", "all together"]
     assert torch.equal(sheet["as it is"][0], images)
-    alone = augment_slices(images, labels, only("rotate"), seeds=(4,))
+    alone = augment_slices(images, labels, only("rotate"), seeds=each(1, 4))
     assert torch.equal(sheet["rotate"][0], alone[0]) and torch.equal(sheet["rotate"][1], alone[1])
     assert all(
         not torch.equal(shown, images) for name, (shown, _) in sheet.items() if name != "as it is"
@@ -85,16 +100,17 @@ def test_the_contact_sheet_has_each_transform_that_is_on_alone_and_all_together(
 
 
 def test_a_sampler_with_the_same_seeds_draws_other_numbers() -> None:
-    sampler = np.random.default_rng(np.random.SeedSequence((5, 6))).random(64)
-    turned = draw(64, seeds=(5, 6), settings=replace(NOTHING, rotate=0.5)).degrees != 0
-    assert 0 < (turned == (sampler < 0.5)).sum() < 64
+    seeds, shifts = each(64, 5, 6), replace(NOTHING, translate=0.5)  # the first number of all
+    sampler = np.array([np.random.default_rng(own).random() for own in seeds])
+    shifted = draw(shifts, seeds=seeds).shift.any(1)
+    assert 0 < (shifted == (sampler < 0.5)).sum() < 64
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_switching_a_transform_off_leaves_the_others_numbers(name: str) -> None:
     settings = replace(EVERYTHING, rotate=0.5, blur=0.5, cut=0.5)
     off = replace(settings, **{"mirror_share" if name == "mirror" else name: 0.0})
-    before, after = (draw(8, seeds=(3,), settings=s) for s in (settings, off))
+    before, after = (draw(s, seeds=each(8, 3)) for s in (settings, off))
     changed = [
         f.name
         for f in fields(Draw)
@@ -114,11 +130,8 @@ def test_switching_a_transform_off_leaves_the_others_numbers(name: str) -> None:
 
 
 def test_shares_and_ranges_are_kept() -> None:
-    drawn = draw(
-        2000,
-        seeds=(1,),
-        settings=SliceAugment(rotate=0.25, max_degrees=10, cut=1, cut_share=(0.5, 0.75)),
-    )
+    settings = SliceAugment(rotate=0.25, max_degrees=10, cut=1, cut_share=(0.5, 0.75))
+    drawn = draw(settings, seeds=each(2000, 1))
     assert np.mean(drawn.degrees != 0) == pytest.approx(0.25, abs=0.03)
     assert np.abs(drawn.degrees).max() <= 10
     assert 0.5 <= drawn.share.min() < 0.52
@@ -130,10 +143,12 @@ def test_shares_and_ranges_are_kept() -> None:
 def test_each_transform_alone_acts_and_the_neutral_draw_does_not(name: str) -> None:
     images, labels = batch(2, 3, 16, 12)
     settings = replace(SliceAugment(), noise_sigma=(0.01, 0.05))
-    changed, moved = augment_slices(images, labels, only(name, settings), seeds=(7,))
+    changed, moved = augment_slices(
+        images, labels, only(name, settings), seeds=each(len(images), 7)
+    )
     assert not torch.equal(changed, images)
     assert torch.equal(moved, labels) == (name in ("equalise", "blur", "intensity", "noise"))
-    same, still = augment_slices(images, labels, NOTHING, seeds=(7,))
+    same, still = augment_slices(images, labels, NOTHING, seeds=each(len(images), 7))
     assert torch.equal(same, images)
     assert torch.equal(still, labels)
 
@@ -219,7 +234,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     try:
         for count in (1, threads):
             torch.set_num_threads(count)
-            alone[count] = augment_slices(images, labels, EVERYTHING, seeds=(5,))
+            alone[count] = augment_slices(images, labels, EVERYTHING, seeds=each(len(images), 5))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(alone[1][0], alone[threads][0])
@@ -232,7 +247,7 @@ def test_labels_stay_on_the_structures(shape: tuple[int, ...]) -> None:
     images[..., 10:28, 20:44] = 1
     labels = (images[:, :1] if len(shape) == 4 else images).to(torch.uint8) * 2
     geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
-    moved, follows = augment_slices(images, labels, geometry, seeds=(11,))
+    moved, follows = augment_slices(images, labels, geometry, seeds=each(len(images), 11))
     assert set(follows.unique().tolist()) == {0, 2}
     assert follows.dtype == torch.uint8
     assert not torch.equal(follows, labels)
@@ -244,7 +259,7 @@ def test_all_slices_of_a_sample_move_alike() -> None:
     slice_ = torch.rand(1, 1, 1, 16, 16)
     slab = slice_.expand(2, 1, 5, 16, 16)
     moved, _ = augment_slices(
-        slab, slab, replace(NOTHING, rotate=1, translate=1, cut=1), seeds=(2,)
+        slab, slab, replace(NOTHING, rotate=1, translate=1, cut=1), seeds=each(2, 2)
     )
     torch.testing.assert_close(moved, moved[:, :, :1].expand_as(moved))
     assert not torch.allclose(moved[0], moved[1])  # and samples apart
@@ -278,7 +293,9 @@ def test_equalisation_flattens_and_keeps_the_order() -> None:
 
 def test_a_constant_image_survives_everything() -> None:
     images = torch.full((2, 3, 16, 16), -2.0)
-    changed, _ = augment_slices(images, torch.zeros(2, 1, 16, 16), EVERYTHING, seeds=(4,))
+    changed, _ = augment_slices(
+        images, torch.zeros(2, 1, 16, 16), EVERYTHING, seeds=each(len(images), 4)
+    )
     torch.testing.assert_close(changed, images)
 
 
@@ -330,7 +347,7 @@ def test_threads_give_the_bits_that_one_gives() -> None:
     try:
         for threads in (1, 3, 3):
             torch.set_num_threads(threads)
-            done.append(augment_slices(images, labels, EVERYTHING, seeds=(4,)))
+            done.append(augment_slices(images, labels, EVERYTHING, seeds=each(len(images), 4)))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -360,7 +377,7 @@ def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -
     images[..., :12] = -2  # as behind a kidney mask
     labels = (images[:, :1] > 0.5).to(torch.uint8)
     settings = replace(EVERYTHING, intensity=0, noise=0) if name == "all" else only(name)
-    drawn = draw(4, seeds=(6,), settings=replace(settings, mirror=mirror))
+    drawn = draw(replace(settings, mirror=mirror), seeds=each(4, 6))
     on_the_cpu, on_the_gpu = apply(images, labels, drawn), as_on_a_gpu(images, labels, drawn)
     near = 5e-3 if name in ("equalise", "all") else 1e-3  # of a range of 4
     torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=near, rtol=0)
@@ -376,10 +393,11 @@ def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -
 def test_labels_of_any_dtype_are_moved_alike(dtype: torch.dtype) -> None:
     images, labels = batch(3, 5, 24, 20)
     geometry = replace(NOTHING, rotate=1, translate=1, cut=1, mirror_share=1)
-    _, follows = augment_slices(images, labels.to(dtype), geometry, seeds=(8,))
+    _, follows = augment_slices(images, labels.to(dtype), geometry, seeds=each(len(images), 8))
     assert follows.dtype == dtype
     assert torch.equal(
-        follows.to(torch.uint8), augment_slices(images, labels, geometry, seeds=(8,))[1]
+        follows.to(torch.uint8),
+        augment_slices(images, labels, geometry, seeds=each(len(images), 8))[1],
     )
 
 
@@ -388,21 +406,26 @@ def test_labels_of_any_dtype_are_moved_alike(dtype: torch.dtype) -> None:
 
 def test_the_kidney_stage_mirrors_or_jitters() -> None:
     images, labels = batch(16, 1, 4, 8, 8)
-    mirrored, _ = augment_slabs(images, labels, SlabAugment(), seeds=(1,))
+    mirrored, _ = augment_slabs(images, labels, SlabAugment(), seeds=each(len(images), 1))
     flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, images, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
     assert all(a != b for a, b in zip(flipped, same, strict=True))
     assert 2 < sum(flipped) < 14
     assert torch.equal(
-        augment_slabs(images, labels, SlabAugment(mirror="none"), seeds=(1,))[0], images
+        augment_slabs(images, labels, SlabAugment(mirror="none"), seeds=each(len(images), 1))[0],
+        images,
     )
-    jittered, _ = augment_slabs(images, labels, SlabAugment(mirror="none", jitter=True), seeds=(1,))
+    jittered, _ = augment_slabs(
+        images, labels, SlabAugment(mirror="none", jitter=True), seeds=each(len(images), 1)
+    )
     assert jittered.shape == images.shape
     assert not torch.allclose(jittered, images)
-    drawn = draw(16, seeds=(1,), settings=JITTER)
+    drawn = draw(JITTER, seeds=each(16, 1))
     assert (drawn.gain != 1).any()
     steps = torch.where(images > images.mean(), 1.0, 0.0)
-    moved, _ = augment_slabs(steps, labels, SlabAugment(mirror="none", move=True), seeds=(1,))
+    moved, _ = augment_slabs(
+        steps, labels, SlabAugment(mirror="none", move=True), seeds=each(len(images), 1)
+    )
     assert not torch.equal(moved, steps)
     assert moved.min() == 0 and moved.max() == 1, "neither gain nor offset nor noise"
     assert not drawn.equalise.any()
@@ -410,7 +433,7 @@ def test_the_kidney_stage_mirrors_or_jitters() -> None:
 
 def test_the_dtype_of_the_images_is_kept() -> None:
     images, labels = batch(2, 3, 16, 16)
-    changed, _ = augment_slices(images.bfloat16(), labels, EVERYTHING, seeds=(1,))
+    changed, _ = augment_slices(images.bfloat16(), labels, EVERYTHING, seeds=each(len(images), 1))
     assert changed.dtype == torch.bfloat16
     assert torch.isfinite(changed).all()
 

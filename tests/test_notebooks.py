@@ -111,7 +111,8 @@ def test_help_names_every_option() -> None:
         ["bash", "run_all.sh", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert call.returncode == 0
-    for word in ("--profile", "--data", "--out", "--jobs", "--set", "--on", "lab", "test"):
+    words = ("--profile", "--data", "--out", "--jobs", "--gpus", "--processes", "--set", "--on")
+    for word in (*words, "--anyway", "lab", "test"):
         assert word in call.stdout
 
 

@@ -34,9 +34,9 @@ def measured(profile: str = "demo", **changes: object) -> Measured:
     return Measured(**(values | changes))
 
 
-def costs(profile: str = "demo", *, jobs: int = 2, on_gpu: bool = False, **options: object):
+def costs(profile: str = "demo", *, jobs: int = 2, gpus: int = 0, **options: object):
     config = configure(profile=profile, options=options)
-    return estimate(config, measured(profile), jobs=jobs, on_gpu=on_gpu)
+    return estimate(config, measured(profile), jobs=jobs, gpus=gpus)
 
 
 def test_every_notebook_has_its_row_and_the_whole_adds_them() -> None:
@@ -90,11 +90,19 @@ def test_mirrored_scans_take_time_except_in_the_arms() -> None:
 )
 def test_what_does_not_fit_is_named_with_what_to_do(less: dict[str, int], said: str) -> None:
     config = configure(profile="demo")
-    found = costs("demo", on_gpu="gpu" in less)
+    found = costs("demo", gpus=int("gpu" in less))
     machine = replace(ROOMY, **({"gpu": 10**9} if "gpu" in less else {}))
     assert problems(config, found, machine) == []
     (problem,) = problems(config, found, replace(machine, **less))
     assert problem.startswith(said) and "lower" in problem
+
+
+def test_each_gpu_has_a_stage_as_far_as_there_are_cores_for_its_threads() -> None:
+    one = costs("paper", jobs=32, gpus=1)[-1]
+    for cores, stages in ((32, 4), (16, 2)):  # of 8 threads each
+        four = costs("paper", jobs=cores, gpus=4)[-1]
+        assert one.seconds == pytest.approx(stages * four.seconds, rel=0.05)
+        assert four.gpu == one.gpu, "each has memory of its own"
 
 
 def test_fewer_stages_at_a_time_where_one_fits() -> None:
@@ -105,7 +113,7 @@ def test_fewer_stages_at_a_time_where_one_fits() -> None:
 
 
 def test_a_smaller_batch_is_named_where_one_sample_fits() -> None:
-    found = costs("paper", on_gpu=True)
+    found = costs("paper", gpus=1)
     (problem,) = problems(configure(profile="paper"), found, replace(ROOMY, gpu=5 * 10**7))
     assert problem.endswith("lower kidney.batch from 2 to 1")
 
@@ -114,11 +122,11 @@ def test_the_3d_arm_is_told_to_lower_its_own_batch() -> None:
     options = {"arms": ["vnet_2d", "vnet_3d"], "tumor.slab_batch": 4, "tumor.batch": 8}
     config, cost = configure(profile="demo", options=options), measured().networks["kidney"]
     networks = {"kidney": cost, "vnet_2d": cost, "vnet_3d": replace(cost, memory=4 * cost.memory)}
-    found = estimate(config, measured(networks=networks), jobs=1, on_gpu=True)
+    found = estimate(config, measured(networks=networks), jobs=1, gpus=1)
     (problem,) = problems(config, found, replace(ROOMY, gpu=2 * cost.memory))
     assert problem.endswith("lower tumor.slab_batch from 4 to 2")
     networks |= {"vnet_2d": networks["vnet_3d"], "vnet_3d": cost}
-    found = estimate(config, measured(networks=networks), jobs=1, on_gpu=True)
+    found = estimate(config, measured(networks=networks), jobs=1, gpus=1)
     (problem,) = problems(config, found, replace(ROOMY, gpu=2 * cost.memory))
     assert problem.endswith("lower tumor.batch from 8 to 4")
 

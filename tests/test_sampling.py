@@ -129,6 +129,7 @@ def test_processes_share_a_batch_without_changing_it(cohort: Few) -> None:
     whole = sampler.batch(0, 0)
     parts = [sampler.batch(0, 0, rank=rank, world=2) for rank in range(2)]
     assert torch.equal(whole.images, torch.cat([p.images for p in parts]))
+    assert whole.seeds == parts[0].seeds + parts[1].seeds and len(set(whole.seeds)) == 4
 
 
 def test_what_lies_outside_the_mask_is_air(cohort: Few) -> None:

@@ -116,7 +116,7 @@ def test_only_what_is_made_now_is_waited_for(study: Study, capsys: pytest.Captur
     for name in NAMES[:3]:
         study.finish(name, 10)
     study.log("04_ablations", ago=900)  # killed, and not begun anew yet
-    watch = Watch(study.config, NAMES, NAMES[3:])
+    watch = Watch(study.config, NAMES, NAMES[3:], study.config.work / "preflight.json")
     watch.look()
     assert study.states() == ["done", "done", "done", "waiting", "waiting"]
     assert capsys.readouterr().out == "", "what was there before is no news"

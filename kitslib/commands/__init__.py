@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "Segment scans into label maps, each with a preview, volumes and diameters.",
     "score": "Compare label maps with the truth as KiTS does.",
     "report": "Write the page of an executed notebook, a study's index page, or README's results.",
+    "train": "Train one network of a study, also by several processes together.",
     "study": "Check a study's settings, write them down, and print the folder of its pages.",
 }
 

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
     measured = measure(config, accelerator)
     jobs = min(args.jobs, os.cpu_count() or 1)
-    costs = estimate(config, measured, jobs=jobs, on_gpu=machine.gpu > 0)
+    gpus = torch.cuda.device_count() if machine.gpu else 0
+    costs = estimate(config, measured, jobs=jobs, gpus=gpus)
     found = problems(config, costs, machine)
     print(table([*costs, machine]))
     for case_id in measured.unreadable:
@@ -88,7 +89,7 @@ def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
     return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
 
 
-def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) -> list[Cost]:
+def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> list[Cost]:
     """Return the cost of every notebook of a study in order, and as the last that of the whole."""
     wanted, kidney, tumor = config.cohort, config.kidney, config.tumor
     ids, networks = measured.case_ids, measured.networks
@@ -113,7 +114,7 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
         validations = math.ceil(t.epochs / t.validate_every)
         predictions += held_out * (validations + 1 + t.test_time_mirroring)
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
-        gpu = cost.memory if on_gpu else 0
+        gpu = cost.memory if gpus else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
         what = f"{name}: {t.epochs} epochs of {steps} steps"
         runs.append(Cost(stage, what, notebook + seconds, memory, disk, gpu))
@@ -126,7 +127,7 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, on_gpu: bool) 
     what = f"{len(ids)} cases checked and prepared"
     data = Cost("01_data", what, seconds, base + jobs * scan, measured.disk)
 
-    places = 1 if on_gpu else max(1, jobs // config.threads)
+    places = min(gpus or jobs, max(1, jobs // config.threads))
     busy = [0.0] * places  # seconds; a run starts where there is a place first
     disk, gpu = data.disk, 0
     for cost in runs:

@@ -21,7 +21,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     case_ids: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[tuple[int, ...], ...]  # of each sample: what is drawn for it besides
 
 
 def cut(
@@ -55,7 +55,8 @@ class _Sampler:
         samples = [self._sample(epoch, step, place) for place in places]
         *arrays, case_ids = zip(*samples, strict=True)
         images, labels = (torch.from_numpy(np.stack(each)) for each in arrays)
-        return Batch(images, labels, case_ids, (self.seed, epoch, step, rank))
+        seeds = tuple((self.seed, epoch, step, place) for place in places)
+        return Batch(images, labels, case_ids, seeds)
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs besides (seed, epoch, step) to draw the same samples."""

@@ -88,7 +88,12 @@ class Recipe(ABC):
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides the weights; their hash names the run."""
+        """All that decides the weights; their hash names the run.
+
+        How many processes share the batches is not among it: each sample is the same for any
+        number, so that the weights are equal within rounding (but for dropout, which each process
+        draws for itself); a run may change it half-way, and its history notes it.
+        """
         return {
             **self.own_settings(),
             "network": self.network_options(),
@@ -98,7 +103,6 @@ class Recipe(ABC):
             "watched": self.held_out.key,
             "precision": self.accelerator.mixed_precision,
             "threads": self.threads,
-            "processes": self.accelerator.num_processes,
             "code": code_key(*SOURCES),
             "changed": list(foreign_code(type(self))),
         }

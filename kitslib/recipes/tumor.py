@@ -91,7 +91,7 @@ class TumorRecipe(Recipe):
         part = slice(shown, shown + 1)
         window, found = self.hu_window, {}
         sheet = contact_sheet(
-            window(batch.images[part]), tumor[part], self.augment, seeds=batch.seeds
+            window(batch.images[part]), tumor[part], self.augment, seeds=batch.seeds[part]
         )
         for title, (image, label) in sheet.items():
             hu = image[0] * window.scale + window.shift

@@ -197,7 +197,7 @@ def fit(
                 bar.set_postfix(loss=losses.last, refresh=False)
                 bar.update()
             loss_and_lr = {"loss": losses.mean(accelerator), "lr": scheduler.get_last_lr()[0]}
-            entry: dict[str, Any] = {"epoch": epoch + 1, **loss_and_lr}
+            entry: dict[str, Any] = {"epoch": epoch + 1, **loss_and_lr, "processes": processes}
             where, shape = f"{title}, epoch {epoch + 1}, validation", ()
             network.eval()
             if validate and ((epoch + 1) % validate_every == 0 or epoch + 1 == epochs):

@@ -9,12 +9,14 @@ import platform
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from kitslib.config import ROOT
 
@@ -50,7 +52,8 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
         precision = "bf16" if able else "no"
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # a second start may ask for other settings
         AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=2))  # while one prepares the cases
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
     torch.set_num_threads(threads)  # last: accelerate sets a number where processes share a CPU
     return accelerator
 

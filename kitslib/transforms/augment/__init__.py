@@ -23,6 +23,7 @@ Mirror = Literal["none", "sagittal", "central"]
 TRANSFORMS = ("rotate", "translate", "cut", "equalise", "blur", "mirror", "intensity", "noise")
 SHARES = dict(zip(TRANSFORMS, TRANSFORMS, strict=True)) | {"mirror": "mirror_share"}  # fields
 BINS = 64  # of the histogram that equalisation flattens
+NUMBERS = 21  # that are drawn for a sample
 STREAM = 0xA6  # keeps these numbers apart from those that a sampler draws with the same seeds
 
 
@@ -102,7 +103,7 @@ class Draw:
     gain: np.ndarray  # (B,)
     offset: np.ndarray  # (B,)
     noise: np.ndarray  # (B,) standard deviation
-    noise_seed: int
+    noise_seed: np.ndarray  # (B,) whole numbers
 
 
 def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
@@ -120,7 +121,7 @@ def only(name: str, settings: SliceAugment | None = None) -> SliceAugment:
 
 
 def contact_sheet(
-    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[int]
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[Sequence[int]]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """A batch as it is, under each transform of `settings` alone, and under all of them, by name.
 
@@ -135,34 +136,37 @@ def contact_sheet(
     return sheet | {"all together": augment_slices(images, labels, every, seeds=seeds)}
 
 
-def draw(batch_size: int, *, seeds: Sequence[int], settings: SliceAugment) -> Draw:
-    """Random numbers of a batch from `seeds` (non-negative integers) alone.
+def draw(settings: SliceAugment, *, seeds: Sequence[Sequence[int]]) -> Draw:
+    """Random numbers of every sample from its own seeds (non-negative integers) alone.
 
-    Every transform draws whether it is on or off, so that switching one leaves the others' numbers
-    as they are.
+    A sample is drawn alike in whatever batch it comes. Every transform draws whether it is on or
+    off, so that switching one leaves the others' numbers as they are.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([*seeds, STREAM]))
-    s = settings
+    rows = [np.random.default_rng((*own, STREAM)).random(NUMBERS) for own in seeds]
+    columns, s = iter(np.transpose(rows)), settings
 
-    def sometimes(share: float, low: float, high: float, neutral: float, columns: int = 1):
-        happens = rng.random(batch_size) < share
-        values = rng.uniform(low, high, (batch_size, columns))
-        return np.where(happens[:, None], values, neutral).squeeze(axis=1 if columns == 1 else ())
+    def between(low: float, high: float) -> np.ndarray:
+        return low + (high - low) * next(columns)
 
+    def sometimes(share: float, low: float, high: float, neutral: float) -> np.ndarray:
+        return np.where(next(columns) < share, between(low, high), neutral)
+
+    shifted = next(columns) < s.translate
+    shift = np.stack([between(-s.max_shift, s.max_shift) for _ in range(2)], axis=1)
     mirror_share = 0.0 if s.mirror == "none" else s.mirror_share
     return Draw(
         degrees=sometimes(s.rotate, -s.max_degrees, s.max_degrees, 0),
-        shift=sometimes(s.translate, -s.max_shift, s.max_shift, 0, columns=2),
+        shift=np.where(shifted[:, None], shift, 0),
         share=sometimes(s.cut, *s.cut_share, 1),
-        place=rng.uniform(-1, 1, (batch_size, 2)),
+        place=np.stack([between(-1, 1), between(-1, 1)], axis=1),
         mirror=s.mirror,
-        mirrored=rng.random(batch_size) < mirror_share,
+        mirrored=next(columns) < mirror_share,
         equalise=sometimes(s.equalise, *s.equalise_strength, 0),
         sigma=sometimes(s.blur, *s.blur_sigma, 0),
         gain=sometimes(s.intensity, *s.gain, 1),
         offset=sometimes(s.intensity, -s.max_offset, s.max_offset, 0),
         noise=sometimes(s.noise, *s.noise_sigma, 0),
-        noise_seed=int(rng.integers(2**31)),
+        noise_seed=between(0, 2**31).astype(np.int64),
     )
 
 
@@ -193,14 +197,14 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
 
 
 def augment_slices(
-    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[int]
+    images: Tensor, labels: Tensor, settings: SliceAugment, *, seeds: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
-    """`apply` what `settings` and `seeds` draw: the tumour stage."""
-    return apply(images, labels, draw(len(images), seeds=seeds, settings=settings))
+    """`apply` what `settings` and the seeds of each sample draw: the tumour stage."""
+    return apply(images, labels, draw(settings, seeds=seeds))
 
 
 def augment_slabs(
-    images: Tensor, labels: Tensor, settings: SlabAugment, *, seeds: Sequence[int]
+    images: Tensor, labels: Tensor, settings: SlabAugment, *, seeds: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
     """`apply` the mirror and, where set, movement or jitter to slabs (B, 1, D, H, W)."""
     strengths = JITTER
@@ -325,7 +329,8 @@ def _intensity(stacks: Tensor, drawn: Draw) -> None:
     if scaled:
         gain = _on(drawn.gain, stacks)
         stacks.mul_(gain).add_(low - low * gain + span * _on(drawn.offset, stacks))
-    if drawn.noise.any():
-        generator = torch.Generator(stacks.device).manual_seed(drawn.noise_seed)
-        white = torch.randn(stacks.shape, generator=generator, device=stacks.device)
-        stacks.addcmul_(white, span * _on(drawn.noise, stacks))
+    strength, generator = span * _on(drawn.noise, stacks), torch.Generator(stacks.device)
+    for sample in np.flatnonzero(drawn.noise):
+        generator.manual_seed(int(drawn.noise_seed[sample]))
+        white = torch.empty_like(stacks[sample]).normal_(generator=generator)
+        stacks[sample].addcmul_(white, strength[sample])

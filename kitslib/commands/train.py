@@ -1,0 +1,49 @@
+"""`train`: one network of a study, by one process or several."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import warnings
+
+from kitslib.commands import study
+from kitslib.commands.line import study_config
+from kitslib.config import ARMS, KIDNEY_ARMS
+from kitslib.data import data_folder, study_files
+from kitslib.phantom import write_cohort
+from kitslib.recipes import KidneyRecipe, TumorRecipe, start_study
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+NETWORKS = {"kidney": (KidneyRecipe, "")}
+NETWORKS |= {name: (KidneyRecipe, name) for name in KIDNEY_ARMS}
+NETWORKS |= {name: (TumorRecipe, name) for name in ARMS}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """The notebooks find the network and load it. By two processes, on two GPUs or
+    two cores: accelerate launch --multi_gpu --num_processes 2 -m kitslib train kidney"""
+    words = "kidney, the cascade's first network; or an arm of either stage"
+    parser.add_argument("network", choices=NETWORKS, metavar="NETWORK", help=words)
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    study.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train a network, or go on where its training was; print the folder of the run."""
+    warnings.filterwarnings("ignore", "Grad strides")  # DDP, of eight numbers
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        # else the processes of a launcher that was killed train on, beside those that resume
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    config = study_config(args, args.data, args.out)
+    accelerator = start_study(config)
+    stage, arm = NETWORKS[args.network]
+    with accelerator.main_process_first():  # it prepares the cases, the others find them
+        files = study_files(config, data_folder(config, write_cohort))
+        recipe = stage.of(config, files, accelerator, arm=arm, seed=args.seed)
+    recipe.fit(recipe.network())
+    accelerator.print(recipe.run.folder)
+    accelerator.end_training()
+    return 0
