@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from kitslib.config import ROOT, read_json, write_json, write_text
+from kitslib.config import ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 from kitslib.reporting import Page, index_html, to_html, with_results
 from kitslib.training import summary
@@ -46,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
 def index(folder: Path) -> Path:
     """Write summary.json and the index page of a study's folder; return the page."""
-    found = summary(folder)
+    found, records = summary(folder), folder / "work" / "records"
+    found["deviations"] = deviations(read_json(next(records.glob("*.json")))["config"])
     write_json(folder / "summary.json", found)
     synthetic, given = "Synthetic CT, rendered for this study", "The cases of the folder given"
     data = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
     data += f"{found['cascade']['n']} of them seen by neither network."
     picture = folder / "picture.jpg"
     html = index_html(
-        found, pages(folder / "work" / "records", list(found["tumor"])), data=data,
+        found, pages(records, list(found["tumor"])), data=data,
         picture=picture if picture.is_file() else None,
         picture_alt="CT slices of the worst, median and best test case: labels and predictions.",
         picture_caption="Worst, median and best test case: label tinted, prediction outlined.",
