@@ -30,8 +30,8 @@ VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
 PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
 SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
 # Operations of a training in mixed precision for each byte that a card can read meanwhile. By
-# nnU-Net's seconds an epoch (its documentation/expected_epoch_times.md, 2021) they are 17 to 28 on
-# A100, V100, Titan RTX and 2080 Ti, in 2D and 3D; later versions of it take fewer seconds.
+# nnU-Net's seconds an epoch (its documentation/expected_epoch_times.md, 2021) they are 18 to 29 on
+# A100, V100, Titan RTX and 2080 Ti, in 2D and 3D; ours has fewer channels, so a little less.
 PER_BYTE = 17.0
 OVERLAP = 2  # times that windows and tiles show a voxel of a case to a network
 CARDS = {  # bytes of memory, and bytes a second to and from it: NVIDIA's data sheets
