@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import augmentation, oversampling, training, windows
+from benchmarks import augmentation, fullsize, oversampling, training, windows
 from benchmarks._measure import (
     Report,
     Table,
@@ -24,11 +27,13 @@ from benchmarks._measure import (
     missing,
     spread,
 )
+from kitslib.config import configure
 from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "layers", "oversampling", "preprocessing", "stages", "training", "windows",
+    "augmentation", "fullsize", "layers", "oversampling", "preprocessing", "stages", "training",
+    "windows",
 )  # fmt: skip
 
 
@@ -204,6 +209,42 @@ def test_peers_resample_the_same_share_of_the_samples() -> None:
     drawn = draw(SliceAugment(), seeds=[(place,) for place in range(4000)])
     moved = (drawn.degrees != 0) | (drawn.shift != 0).any(axis=1) | (drawn.share != 1)
     assert moved.mean() == pytest.approx(augmentation.moved_share(SliceAugment()), abs=0.02)
+
+
+def test_all_of_kits19_is_reckoned_from_four_cases() -> None:
+    config = configure(profile="day")
+    case = {
+        "slices": 100, "rows": 512, "cols": 512, "spacing_z_mm": 2.0, "spacing_y_mm": 0.8,
+        "spacing_x_mm": 0.8, "kidney_first_slice": 20, "kidney_last_slice": 69,
+        "row_min": 200, "row_max": 299, "col_min": 100, "col_max": 399,
+    }  # fmt: skip
+    names = [*fullsize.CASES, *(f"case_0010{number}" for number in range(4))]
+    table = pd.DataFrame([case | {"case": name} for name in names])
+    # 50 slices of 2 mm, 100 rows and 300 columns of 0.8 mm, and 15 mm on either side
+    box = (100 + 30) * (80 + 30) * (240 + 30) / 0.8**2
+    assert fullsize.grid_voxels(table, config.tumor_grid).iloc[0] == pytest.approx(box)
+    assert fullsize.grid_voxels(table, config.kidney_grid).iloc[0] == 100 * 256 * 256
+    scan = 100 * 512 * 512
+    one = {"s": 3.6, "base GB": 1.0, "GB": 1.0 + scan * 10e-9, "cache GB": 0.5}
+    rows = []
+    for name in fullsize.CASES:
+        rows += [one | {"case": name, "grid": grid} for grid in ("KidneyGrid", "TumorGrid")]
+    found = fullsize.extrapolated(config, rows, table)
+    assert found["cache, GB"] == pytest.approx(2 * 8 * 0.5)
+    assert found["preparation, h of one core"] == pytest.approx(2 * 8 * 3.6 / 3600)
+    assert found["memory, 8 at a time, GB"] == pytest.approx(8 * scan * 10e-9 + 8)
+    assert fullsize.judged("memory", 64.0, 64).endswith("met")
+    assert fullsize.judged("memory", 64.1, 64).endswith("missed")
+
+
+def test_memory_of_child_processes_is_watched() -> None:
+    watch = fullsize.Watch()
+    watch.start()
+    words = "import time; kept = bytearray(b'x') * 300_000_000; time.sleep(1)"
+    subprocess.run([sys.executable, "-c", words], check=True)
+    watch.over.set()
+    watch.join()
+    assert watch.peak > 0.3
 
 
 def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:

@@ -85,7 +85,7 @@ def test_impossible_splits_are_refused() -> None:
         split_cases(KITS19[:4], seed=0, held_out=4)
     with pytest.raises(CaseError, match="got case_00001 again"):
         split_cases(["case_00000", "case_00001", "case_00001"], seed=0)
-    with pytest.raises(CaseError, match="'nested' or 'paper', got 'random'"):
+    with pytest.raises(CaseError, match=r"one of 'nested', 'paper', 'fold0'.*, got 'random'"):
         split_cases(KITS19, seed=0, rule="random")
 
 
@@ -110,6 +110,16 @@ def test_folds_partition_a_cohort_evenly() -> None:
     assert [len(one.held_out) for one in folds] == [42] * 5
     for one in folds:
         assert sorted(one.train + one.held_out) == KITS19
+
+
+def test_a_rule_can_be_a_fold_which_both_stages_hold_out() -> None:
+    tested = []
+    for k in range(5):
+        split = split_cases(KITS19, seed=19, rule=f"fold{k}", held_out=3)
+        assert split.kidney_held_out == split.tumor_held_out == split.cascade_test
+        assert split.kidney_train == split.tumor_train == fold(KITS19, k, seed=19).train
+        tested += split.cascade_test
+    assert sorted(tested) == KITS19
 
 
 def test_folds_do_not_move_when_cases_are_added() -> None:

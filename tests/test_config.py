@@ -256,7 +256,19 @@ def test_every_network_is_of_the_baselines_size(name: str, widths: tuple[int, ..
         assert 0.6 < ours / baselines < 1.5
 
 
-@pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
+def test_deviations_are_named_with_what_the_paper_has() -> None:
+    assert config.deviations(as_dict(PROFILES["paper"])) == []
+    here = configure(profile="paper", options={"kidney.epochs": 3, "threads": 2, "seeds": [0]})
+    assert config.deviations(as_dict(here)) == [
+        {"setting": "seeds", "paper": [0, 1, 2], "here": [0]},
+        {"setting": "kidney.epochs", "paper": 500, "here": 3},
+    ]
+    day = {row["setting"]: row["here"] for row in config.deviations(as_dict(PROFILES["day"]))}
+    assert day["tumor.patch"] == [192, 384] and day["cohort.split"] == "fold0"
+    assert "tumor.batch" not in day and "profile" not in day
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "day", "paper"])
 def test_kidney_windows_are_as_deep_as_the_slabs_trained_on(profile: str) -> None:
     assert PROFILES[profile].kidney.window_slices == PROFILES[profile].kidney.slab
 

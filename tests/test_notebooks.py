@@ -94,7 +94,7 @@ def run_all(out: Path, *words: str, **more: object) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--profile", "big"], "'big' is not one of smoke, demo, release, paper"),
+        (["--profile", "big"], "'big' is not one of smoke, demo, release, day, paper"),
         (["--jobs", "0"], "'0' is not a number"),
         (["--data", "/no/such/folder"], "is not a folder"),
         (["--data"], "--data needs a value"),

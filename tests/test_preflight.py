@@ -12,10 +12,10 @@ import torch
 
 from kitslib.commands import main
 from kitslib.commands.preflight import Cost, estimate, problems, table
-from kitslib.commands.timing import Measured, NetworkCost, measure, step_bytes
+from kitslib.commands.timing import CARDS, PER_BYTE, Measured, NetworkCost, measure, step_bytes
 from kitslib.config import arm, configure
 from kitslib.data import CaseError, canonical_affine, write_imaging, write_labels
-from kitslib.networks import build
+from kitslib.networks import build, multiply_adds
 from kitslib.training import start
 
 ROOMY = Cost("this machine", "test", seconds=0, disk=10**13, memory=10**12)
@@ -29,7 +29,8 @@ def measured(profile: str = "demo", **changes: object) -> Measured:
     values = {
         "case_ids": [f"case_{index:05}" for index in range(count)], "unreadable": [],
         "loading": 1.0, "base": 10**8, "make": 3.0 * count, "prepare": 2.0 * count,
-        "disk": 10**9, "memory": 10**7, "networks": dict.fromkeys(("kidney", *config.arms), one),
+        "disk": 10**9, "memory": [10**7] * count,
+        "networks": dict.fromkeys(("kidney", *config.arms), one),
     }  # fmt: skip
     return Measured(**(values | changes))
 
@@ -165,12 +166,52 @@ def test_a_real_cohort_is_measured_without_what_cannot_be_read(tmp_path: Path) -
     found = measure(config, start(device="cpu", precision="no"))
     assert found.case_ids == [f"case_0000{number}" for number in (0, 2, 3, 4, 5)]
     assert found.unreadable == ["case_00001"] and set(found.networks) == {"kidney", "baseline"}
-    assert found.disk > 0 and found.memory > 12 * 48 * 48 * 18
+    assert found.disk > 0 and len(found.memory) == 5 and min(found.memory) > 12 * 48 * 48 * 18
     assert sorted(tmp_path.rglob("*")) == before, "nothing is left in the cohort's folder"
     for number in (0, 2, 3, 4, 5):
         (tmp_path / f"case_0000{number}" / "imaging.nii.gz").write_bytes(b"no")
     with pytest.raises(CaseError, match="check says what is wrong"):
         measure(config, start(device="cpu", precision="no"))
+
+
+@pytest.mark.parametrize(
+    ("card", "dims", "published"), [
+        ("A100", 3, 41.10), ("2080Ti", 3, 101.54), ("A100", 2, 39.71), ("2080Ti", 2, 92.54),
+    ],
+)  # fmt: skip
+def test_cards_are_as_quick_as_nnunet_found_them(card: str, dims: int, published: float) -> None:
+    # seconds of 250 steps and 50 validations on the liver: 2 patches of 128³ or 12 of 512²
+    side, batch, widths = {
+        3: (128, 2, (32, 64, 128, 256, 320, 320)),
+        2: (512, 12, (32, 64, 128, 256, 512, 512, 512, 512)),
+    }[dims]
+    total, before = 0, 1
+    for level, width in enumerate(widths):
+        sites = (side / 2**level) ** dims
+        total += sites * 3**dims * (before * width + width * width)
+        if level + 1 < len(widths):  # up-convolution, and two convolutions of both halves
+            total += sites * (widths[level + 1] * width + 3**dims * (2 + 1) * width * width)
+        before = width
+    seconds = 2 * total * batch * (3 * 250 + 50) / (PER_BYTE * CARDS[card][1])
+    assert 0.95 < seconds / published < 1.7
+
+
+def test_a_card_that_is_not_here_is_reckoned_from_multiply_adds(tmp_path: Path) -> None:
+    for number in range(5):
+        a_case(tmp_path / f"case_0000{number}")
+    config = configure(profile="smoke", data=str(tmp_path), options={"arms": ["vnet_3d"]})
+    bytes_a_second = 1e4  # so slow that drawing the samples takes no time beside
+    accelerator = start(device="cpu", precision="bf16")
+    found = measure(config, accelerator, bytes_a_second).networks
+    size, t = (48, 48), config.tumor
+    slab = (t.slab_batch, 1, t.slab, *t.patch)
+    options = arm("vnet_3d").network_options(slices=t.slices, widths=t.widths, norm=t.norm)
+    forward = 2 * multiply_adds(build(**options), slab) / (PER_BYTE * bytes_a_second)
+    assert found["vnet_3d"].step == pytest.approx(3 * forward, rel=1e-3)
+    cubes = (config.kidney.batch, 1, config.kidney.slab, *size)
+    per_voxel = found["kidney"].step / 3 / np.prod(cubes)
+    # 12 slices of 5 mm are 10 of 6 mm, and each is seen twice
+    assert found["kidney"].case == pytest.approx(2 * per_voxel * 10 * 48 * 48, rel=1e-3)
 
 
 class Toy:
@@ -225,3 +266,14 @@ def test_the_command_prints_the_table_and_its_verdict(
     assert [cost["stage"] for cost in found["estimate"]["costs"]][:2] == ["01_data", "02_kidney"]
     assert main([*words, "--hours", "0.0001"]) == 1
     assert "does not fit: time" in capsys.readouterr().out
+
+
+def test_the_command_reckons_for_a_workstation_with_a_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["preflight", "--profile", "smoke", "--out", str(tmp_path), "--set", 'arms=["unet"]']
+    assert main([*words, "--card", "A5000"]) == 0
+    said = capsys.readouterr().out
+    machine = next(line.split() for line in said.splitlines() if line.startswith("a PC with A5000"))
+    assert machine[4:] == ["300.0", "GB", "64.0", "GB", "24.0", "GB", "by", "data", "sheet"]
+    assert "The profile smoke fits a PC with A5000." in said

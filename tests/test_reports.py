@@ -565,6 +565,21 @@ def test_the_index_follows_the_numbers():
     )
 
 
+def test_the_index_lists_what_is_not_as_in_the_paper():
+    found = [
+        {"setting": "kidney.epochs", "paper": 500, "here": 20},
+        {"setting": "tumor_grid.spacing_xy", "paper": None, "here": 0.8},
+    ]
+    page = index_soup(deviations=found)
+    assert "2 settings are not those of the profile “paper”" in page.details.summary.text
+    assert rows(page.select_one("table.deviations")) == [
+        ["kidney.epochs", "500", "20"],
+        ["tumor_grid.spacing_xy", "none", "0.8"],
+    ]
+    same = index_soup(deviations=[])
+    assert "Every setting is that of the profile “paper”" in same.text and not same.details
+
+
 @pytest.mark.parametrize(
     ("ci", "shown"),
     [

@@ -16,16 +16,17 @@ import psutil
 import torch
 
 from kitslib.commands.line import add_jobs, add_settings, study_config, text_table
-from kitslib.commands.timing import Measured, folder_bytes, measure
+from kitslib.commands.timing import CARDS, Measured, folder_bytes, measure
 from kitslib.config import RunConfig, arm, duration_text, size_text, write_json
 from kitslib.data import split_cases
 from kitslib.recipes import start_study
-from kitslib.training import device_name
+from kitslib.training import device_name, start
 
 NOTEBOOK = 6  # a notebook's processes, figures and page take so many times what loading takes
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+WORKSTATION = 64e9, 300e9  # memory and disk beside a card that is not here
 KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam's two averages
 
 
@@ -36,9 +37,9 @@ class Cost:
     stage: str
     what: str
     seconds: float
-    memory: int
-    disk: int = 0
-    gpu: int = 0
+    memory: float
+    disk: float = 0
+    gpu: float = 0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument = parser.add_argument
     argument("data", type=Path, nargs="?", metavar="DATA", help="KiTS cohort (default: synthetic)")
     argument("--out", type=Path, metavar="DIR", help="folder of results (default: reports)")
+    argument("--card", choices=tuple(CARDS), help="reckon for a workstation with this GPU instead")
     argument("--hours", type=float, metavar="H", help="the time there is: more does not fit")
     argument("--json", type=Path, metavar="FILE", help="also write the estimate as JSON")
     add_jobs(parser, "stages")
@@ -56,11 +58,17 @@ def run(args: argparse.Namespace) -> int:
     """Print what every stage of a study takes; return 1 where it does not fit this machine."""
     data, out = (str(path.absolute()) if path else "" for path in (args.data, args.out))
     config = study_config(args, data, out)
-    accelerator = start_study(config)
-    machine = this_machine(Path(config.out).absolute(), accelerator.device, args.hours or 0.0)
-    measured = measure(config, accelerator)
-    jobs = min(args.jobs, os.cpu_count() or 1)
-    gpus = torch.cuda.device_count() if machine.gpu else 0
+    jobs, seconds, bandwidth = args.jobs, 3600 * (args.hours or 0.0), 0.0
+    if args.card:
+        gpu, bandwidth = CARDS[args.card]
+        accelerator = start(device="cpu", precision="bf16")
+        machine = Cost(f"a PC with {args.card}", "by data sheet", seconds, *WORKSTATION, gpu)
+    else:
+        accelerator = start_study(config)
+        machine = this_machine(Path(config.out).absolute(), accelerator.device, seconds)
+        jobs = min(jobs, os.cpu_count() or 1)
+    measured = measure(config, accelerator, bandwidth)
+    gpus = max(1, torch.cuda.device_count()) if machine.gpu else 0
     costs = estimate(config, measured, jobs=jobs, gpus=gpus)
     found = problems(config, costs, machine)
     print(table([*costs, machine]))
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in found:
         print(f"does not fit: {problem}")
     if not found:
-        print(f"The profile {args.profile} fits this machine.")
+        print(f"The profile {args.profile} fits {machine.stage}.")
     if args.json:
         *stages, whole = map(asdict, costs)
         parts = {"estimate": {**whole, "costs": stages, "problems": found}}
@@ -79,14 +87,14 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(found))
 
 
-def this_machine(folder: Path, device: torch.device, hours: float) -> Cost:
+def this_machine(folder: Path, device: torch.device, seconds: float) -> Cost:
     """Return what there is for a study that writes to `folder`; what it holds is free for it."""
     held, what = folder_bytes(folder), device_name(device)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     what += f"; {size_text(held)} are on disk already" if held else ""
     gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     disk, memory = shutil.disk_usage(there).free + held, psutil.virtual_memory().available
-    return Cost("this machine", what, 3600 * hours, memory, disk, gpu)
+    return Cost("this machine", what, seconds, memory, disk, gpu)
 
 
 def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> list[Cost]:
@@ -95,7 +103,7 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
     ids, networks = measured.case_ids, measured.networks
     split = split_cases(ids, seed=wanted.seed, rule=wanted.split, held_out=wanted.held_out)
     notebook, reading = NOTEBOOK * measured.loading, measured.prepare / len(ids)
-    base, scan = measured.base, measured.base + measured.memory
+    base, scan = measured.base, measured.base + max(measured.memory)
     compared = replace(kidney, epochs=kidney.arm_epochs, test_time_mirroring=False)
     plan: list[tuple[str, Any]] = [("kidney", kidney)]
     plan += [("kidney", compared)] * len(config.kidney_arms)
@@ -125,7 +133,8 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
     tables = Cost("04_ablations", "tables and figures", notebook, base)
     seconds = notebook + (measured.make + READS * measured.prepare) / jobs
     what = f"{len(ids)} cases checked and prepared"
-    data = Cost("01_data", what, seconds, base + jobs * scan, measured.disk)
+    at_once = sum(nlargest(jobs, measured.memory)) + jobs * base
+    data = Cost("01_data", what, seconds, base + at_once, measured.disk)
 
     places = min(gpus or jobs, max(1, jobs // config.threads))
     busy = [0.0] * places  # seconds; a run starts where there is a place first

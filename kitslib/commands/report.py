@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from kitslib import reporting, training  # what a command does not use of them is not loaded
-from kitslib.config import ROOT, read_json, write_json, write_text
+from kitslib.config import ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 
 NOTEBOOKS = {  # title and question of each, as the index page shows them
@@ -47,13 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
 def index(folder: Path) -> Path:
     """Write summary.json and the index page of a study's folder; return the page."""
-    found = training.summary(folder)
+    found, records = training.summary(folder), folder / "work" / "records"
+    found["deviations"] = deviations(read_json(next(records.glob("*.json")))["config"])
     write_json(folder / "summary.json", found)
     synthetic, given = "Synthetic CT, rendered for this study", "The cases of the folder given"
     data = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
     data += f"{found['cascade']['n']} of them seen by neither network."
     picture = folder / "picture.jpg"
-    there = pages(folder / "work" / "records", list(found["tumor"]))
+    there = pages(records, list(found["tumor"]))
     picture = picture if picture.is_file() else None
     html = reporting.index_html(found, there, data=data, picture=picture)
     return write_text(folder / "index.html", html)

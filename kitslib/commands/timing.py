@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kitslib.config import RunConfig, arm
 from kitslib.data import CaseError, data_folder, open_volume, study_files
-from kitslib.networks import ready
+from kitslib.networks import multiply_adds, ready
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.training import make_optimizer
@@ -28,6 +29,15 @@ SLICES = 16  # of a case that a network predicts
 VOXELS = 300_000  # of a batch on a CPU; of a larger one a part is timed
 PART = slice(1), ..., slice(64), slice(64)  # one sample and a corner of its planes
 SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
+# Operations of a training in mixed precision for each byte that a card can read meanwhile. By
+# nnU-Net's seconds an epoch (its documentation/expected_epoch_times.md, 2021) they are 18 to 29 on
+# A100, V100, Titan RTX and 2080 Ti, in 2D and 3D; ours has fewer channels, so a little less.
+PER_BYTE = 17.0
+OVERLAP = 2  # times that windows and tiles show a voxel of a case to a network
+CARDS = {  # bytes of memory, and bytes a second to and from it: NVIDIA's data sheets
+    "2080Ti": (11e9, 616e9), "3090": (24e9, 936e9), "4090": (24e9, 1008e9), "A5000": (24e9, 768e9),
+    "A6000": (48e9, 768e9), "A100": (40e9, 1555e9),
+}  # fmt: skip
 
 
 def folder_bytes(folder: Path) -> int:
@@ -51,7 +61,7 @@ class Measured:
 
     Seconds (on a CPU those that one thread was at work, whatever other programs do): `loading` the
     packages, to `make` all synthetic cases, to `prepare` all. Bytes: `base` of a process with the
-    packages, `disk` of cache and synthetic cohort, `memory` at work on the largest case.
+    packages, `disk` of cache and synthetic cohort, `memory` at work on each case.
     """
 
     case_ids: list[str]
@@ -61,12 +71,15 @@ class Measured:
     make: float
     prepare: float
     disk: int
-    memory: int
+    memory: list[int]
     networks: dict[str, NetworkCost]
 
 
-def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
-    """Measure the parts of a study. Raises CaseError where no case can be read."""
+def measure(config: RunConfig, accelerator: Accelerator, bandwidth: float = 0.0) -> Measured:
+    """Measure the parts of a study; with a card's `bandwidth` its networks' times are computed.
+
+    Raises CaseError where no case can be read.
+    """
 
     def now() -> float:
         if accelerator.device.type == "cpu":
@@ -102,14 +115,17 @@ def measure(config: RunConfig, accelerator: Accelerator) -> Measured:
         prepared = now()
         written = folder_bytes(Path(out))
         largest = max(entry.imaging.size for entry in tumor.train.values())
-        networks = {"kidney": network_cost(kidney, now)}
-        for name in config.arms:
-            networks[name] = network_cost(replace(tumor, arm=arm(name)), now)
+        recipes = {"kidney": kidney} | {n: replace(tumor, arm=arm(n)) for n in config.arms}
+        networks = {}
+        for name, recipe in recipes.items():
+            cost = cost_on(bandwidth, recipe, now) if bandwidth else network_cost(recipe, now)
+            networks[name] = cost
+    scans = [SCAN_BYTES * (size + largest) for size in voxels.values()]
     share = len(case_ids) * fmean(voxels.values()) / sum(map(voxels.__getitem__, usual))
     return Measured(
         case_ids=case_ids, unreadable=unreadable, networks=networks, loading=loading, base=base,
         make=(made - began) * share, prepare=(prepared - opened) * share,
-        disk=int(written * share), memory=SCAN_BYTES * (max(voxels.values()) + largest),
+        disk=int(written * share), memory=list(islice(cycle(scans), len(case_ids))),
     )  # fmt: skip
 
 
@@ -149,6 +165,22 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     step, case = median(steps[1:]), (now() - began) * len(entry.imaging) / len(some[0])
     threads = 1 if on_gpu else recipe.threads  # they share the work evenly
     return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
+
+
+def cost_on(bandwidth: float, recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
+    """Compute what a network takes on a card of `bandwidth`; what a step draws is timed here."""
+    began = now()
+    for step in range(2):
+        images, target = recipe.prepare(recipe.sampler.batch(0, step))
+    drawn, network = (now() - began) / 2, recipe.network()
+    weights = 4 * sum(map(torch.numel, network.parameters()))
+    forward = 2 * multiply_adds(network, images.shape) / (PER_BYTE * bandwidth)
+    size = next(iter(recipe.held_out.values())).imaging.size
+    return NetworkCost(
+        step=drawn + 3 * forward,  # the way back takes twice the way forth
+        case=OVERLAP * forward * size / target.numel(),
+        weights=weights, memory=4 * weights + step_bytes(recipe, images.shape),
+    )  # fmt: skip
 
 
 def step_bytes(recipe: Recipe, shape: tuple[int, ...]) -> int:

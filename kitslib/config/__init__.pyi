@@ -17,6 +17,7 @@ from .code import notebook_key as notebook_key
 from .configure import as_dict as as_dict
 from .configure import check_parameters as check_parameters
 from .configure import configure as configure
+from .configure import deviations as deviations
 from .configure import parse_settings as parse_settings
 from .files import read_json as read_json
 from .files import replacing as replacing

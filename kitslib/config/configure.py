@@ -90,6 +90,23 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def deviations(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return where a run's settings, as `as_dict` gives them, differ from the profile `paper`.
+
+    Rows of `setting` (a dotted name), `paper` and `here`; what a machine needs is left out.
+    """
+    rows = []
+    for name, paper in as_dict(PROFILES["paper"]).items():
+        pairs = {name: (paper, settings.get(name, paper))}
+        if isinstance(paper, dict):
+            here = paper | settings.get(name, {})
+            pairs = {f"{name}.{field}": (value, here[field]) for field, value in paper.items()}
+        for setting, (there, here) in pairs.items():
+            if there != here and setting not in (*PARAMETERS, "threads", "device"):
+                rows.append({"setting": setting, "paper": there, "here": here})
+    return rows
+
+
 def check_parameters(cells: Sequence[str]) -> None:
     """Refuse parameters that the notebook does not have: papermill only warns of these.
 

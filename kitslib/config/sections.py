@@ -28,8 +28,9 @@ class CohortConfig(Checked):
     cysts: Literal["typical", "hard"] = "typical"
     labels: Literal["kits19", "kits23", "kits23_folded"] = "kits19"
     defects: Literal["keep", "exclude"] = "keep"
-    split: Literal["nested", "paper"] = "nested"
-    held_out: int | None = number(None, 1)  # tumour cases held out; None: the paper's 15 of 210
+    # fold0 to fold4: a fifth of the cases, the same for both stages; each case is in one of them
+    split: Literal["nested", "paper", "fold0", "fold1", "fold2", "fold3", "fold4"] = "nested"
+    held_out: int | None = number(None, 1)  # tumour cases held out, but by fold; None: 15 of 210
 
 
 @dataclass(frozen=True, kw_only=True)

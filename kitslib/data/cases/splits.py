@@ -5,12 +5,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kitslib.data.cases.discovery import natural_key
 from kitslib.data.cases.errors import CaseError
 
-Rule = Literal["nested", "paper"]
+Rule = Literal["nested", "paper", "fold0", "fold1", "fold2", "fold3", "fold4"]
 PAPER_CASES, PAPER_KIDNEY_HELD_OUT, PAPER_TUMOR_HELD_OUT = 210, 20, 15
 LEAST_HELD_OUT = 5  # below this an interval says nothing; at most a quarter of a small cohort
 
@@ -58,11 +58,19 @@ def split_cases(
     For the kidney stage `paper` draws 20 of 210, so that the cascade has next to no unseen case;
     `nested` takes the tumour stage's and draws the rest, so that all are unseen. Draws rank cases
     by a hash of seed and id: one more case changes at most one place. Other cohorts hold out in
-    proportion, at least 5 cases or a quarter.
+    proportion, at least 5 cases or a quarter. `fold0` to `fold4` hold out that `fold` of five for
+    both stages, whatever `held_out` says.
     Raises CaseError for fewer than 2 cases, repeated ids, or nothing left to train on.
     """
-    if rule not in ("nested", "paper"):
-        raise CaseError(f"rule: expected 'nested' or 'paper', got {rule!r}", code="split")
+    if rule not in (rules := get_args(Rule)):
+        text = ", ".join(map(repr, rules))
+        raise CaseError(f"rule: expected one of {text}, got {rule!r}", code="split")
+    if rule.startswith("fold"):
+        part = fold(case_ids, int(rule.removeprefix("fold")), seed=seed)
+        return Split(
+            kidney_train=part.train, kidney_held_out=part.held_out, tumor_train=part.train,
+            tumor_held_out=part.held_out, cascade_test=part.held_out, seed=seed, rule=rule,
+        )  # fmt: skip
     ordered, cases = _in_order(case_ids), len(case_ids)
     if held_out is None:
         held_out = max(min(LEAST_HELD_OUT, max(1, cases // 4)), _share(cases, PAPER_TUMOR_HELD_OUT))

@@ -13,7 +13,7 @@ from typing import Any
 
 from kitslib.reporting.pages.offline import asset, environment, require_offline
 from kitslib.reporting.pages.outputs import number_box
-from kitslib.reporting.pages.words import duration, interval, number, plain, quantity
+from kitslib.reporting.pages.words import duration, interval, number, plain, quantity, setting
 
 NEEDED = ("profile", "synthetic", "commit", "wall_s", "kidney", "tumor", "cascade", "claims")
 # each with its mark
@@ -47,9 +47,9 @@ def index_html(
     """The index page of a study as HTML, every statement on it computed from the summary.
 
     `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
-    (real CT: case, kidney `dice`), its `device`, its kidney's `worst` and a claim's `measure` and
-    `unit` are optional. `data` says in one sentence which cases were used. `picture` shows the
-    worst, median and best test case. `progress` is the Watch of a
+    (real CT: case, kidney `dice`), `deviations` (setting, paper, here), `device`, its kidney's
+    `worst` and a claim's `measure` and `unit` are optional. `data` says in one sentence which cases
+    were used. `picture` shows the worst, median and best test case. `progress` is the Watch of a
     study that runs. Raises ValueError for a missing key, an unknown verdict, an absolute link.
     """
     summary = plain(summary)
@@ -68,7 +68,7 @@ def index_html(
         wall=duration(summary["wall_s"]), progress=progress, now=f"{datetime.now():%F %T}",
         arms=[_arm(name, row, arm_notes) for name, row in stages[1].items()], arm_notes=arm_notes,
         claims=[_claim(claim, claim_notes) for claim in summary["claims"]],
-        claim_notes=claim_notes, verdicts=VERDICTS,
+        claim_notes=claim_notes, verdicts=VERDICTS, setting=setting,
         tally=[(tally[verdict], verdict) for verdict in VERDICTS if tally[verdict]],
     )  # fmt: skip
     require_offline(html, "index.html")
