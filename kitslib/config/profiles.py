@@ -30,15 +30,15 @@ DEMO = RunConfig(
         schedule="one_cycle", lr=6e-3, epochs=20, arm_epochs=3, validate_every=10,
     ),
     tumor=TumorConfig(
-        patch=(48, 48), widths=(8, 16, 48, 96), jitter=True,
-        optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=12, steps=100,
+        patch=(48, 48), widths=(8, 16, 48, 96), jitter=True, batch=24,
+        optimizer="muon", schedule="one_cycle", lr=6e-3, epochs=12, steps=33,
         oversample_every=3, oversample_stride=6, validate_every=6, test_time_mirroring=True,
     ),
 )  # fmt: skip
 
 RELEASE = replace(  # the networks of `predict`: they must hold on CT of any scanner
     DEMO,
-    profile="release", seeds=(0,), arms=("full",), single_seed_arms=(), kidney_arms=(),
+    profile="release", arms=("full",), kidney_arms=(),
     cohort=CohortConfig(
         cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16
     ),
@@ -51,8 +51,8 @@ RELEASE = replace(  # the networks of `predict`: they must hold on CT of any sca
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(8, 16, 32, 64), optimizer="adamw", lr=4e-3, epochs=60, oversample_every=12,
-        validate_every=20, test_time_mirroring=False,
+        widths=(8, 16, 32, 64), batch=8, steps=100, optimizer="adamw", lr=4e-3, epochs=60,
+        oversample_every=12, validate_every=20, test_time_mirroring=False,
     ),
 )  # fmt: skip
 
