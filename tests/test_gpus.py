@@ -22,6 +22,7 @@ case "$*" in
   *"kitslib preflight"*) exit 0 ;;
   *"kitslib report --index"*) touch "$5/index.html" "$5/summary.json" ;;
   *"kitslib report"*) touch "$5" ;;
+  *"papermill.cli"*) shift 2; exec papermill "$@" ;;
   *) exec {sys.executable} "$@" ;;
 esac
 """
@@ -147,7 +148,7 @@ def test_a_training_by_two_processes_has_two_gpus(
     assert "--num_processes 2 " in launched and "-m kitslib train kidney " in launched
     assert "--profile smoke " in launched and launched.strip().endswith("--set kidney.epochs=2")
     again = run_all(pretended, tmp_path / "out", *words[:2], "--gpus", "1", *words[-2:])
-    assert again.returncode == 0 and "running" not in again.stdout, "a second call does nothing"
+    assert again.returncode == 0 and notes(pretended) == noted, "a second call does nothing"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from test_training import EPOCHS, train
 
-from kitslib.training import Run
+from kitslib.training import Run, start
 
 PARTS = (1, 2)  # values of accumulate that are tried
 CODE = """
@@ -27,6 +27,7 @@ train_and_tell(Path({!r}))
 def train_and_tell(folder: Path) -> None:
     """Train as one of several processes that score differently; each notes its history."""
     rank = int(os.environ["RANK"])
+    assert start(device="cpu", precision="bf16").mixed_precision == "bf16"  # then "no"
     for parts in PARTS:
         _, history = train(
             folder / str(parts),

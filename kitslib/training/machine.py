@@ -50,8 +50,8 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     if precision == "auto":
         able = cpu_has_bf16() if cpu else torch.cuda.is_bf16_supported()
         precision = "bf16" if able else "no"
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # a second start may ask for other settings
-        AcceleratorState._reset_state(reset_partial_state=True)
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # several stay connected
+    AcceleratorState._reset_state(alone)  # a second start may ask for other settings
     patience = InitProcessGroupKwargs(timeout=timedelta(days=2))  # while one prepares the cases
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
     torch.set_num_threads(threads)  # last: accelerate sets a number where processes share a CPU
