@@ -178,7 +178,7 @@ class Watch(Thread):
                 scores = [case.get("dice") for case in read_json(record).get("rows", [])]
                 scores = [dice for dice in scores if dice is not None]
                 stage.dice = fmean(scores) if scores else None
-            there = (config.reports / page.href).is_file()
+            there = stage.state == "done" and (config.reports / page.href).is_file()
             stage.title, stage.href = page.title, page.href if there else ""
         if all(stage.state == "done" for stage in self.stages):
             return
