@@ -327,3 +327,11 @@ def test_an_arm_is_compared_with_the_nearest_that_was_trained() -> None:
     ]  # fmt: skip
     every = compared_pairs(list(ARMS))
     assert {arm for _, arm in every} == set(ARMS) - {"baseline"} and len(every) == len(ARMS)
+
+
+def test_a_profile_says_whether_its_networks_are_untrained() -> None:
+    said = {name: config.untrained for name, config in PROFILES.items()}
+    assert "3 epochs, a tumour network for 12 steps: so few on purpose" in said.pop("smoke")
+    assert set(said.values()) == {""}
+    longer = configure(profile="smoke", options={"tumor.steps": 100})
+    assert longer.untrained == ""

@@ -65,6 +65,7 @@ def test_the_page_is_there_before_any_stage_and_does_not_look_finished(study: St
     assert study.states() == ["waiting"] * 5 and page.select("table a") == []
     assert page.select_one("meta[http-equiv=refresh]")["content"].isdigit()
     assert not (study.config.reports / "summary.json").exists(), "the engine makes it at the end"
+    assert "UNTRAINED NETWORKS" in page.text, "of the smoke profile"
     assert watch.whole.left == pytest.approx(135)
 
 

@@ -68,12 +68,6 @@ class Stage:
             time_left = f"{self.left / 60:.0f} min"
         return f"{self.reached}about {time_left} left"
 
-    @property
-    def bar(self) -> str:
-        """A line of a terminal."""
-        filled = "#" * round(12 * self.share)
-        return f"{self.name:24.24} [{filled:.<12}] {self.share:4.0%}  {self.words}"
-
 
 class Watch(Thread):
     """Reads the logs of a study's stages every second and shows how far they are.
@@ -172,7 +166,9 @@ class Watch(Thread):
         if in_terminal and not self.over.is_set():
             columns, rows = shutil.get_terminal_size()
             running = [stage for stage in self.todo if stage.state == "running"]
-            lines = [stage.bar[: columns - 1] for stage in (*running[: rows - 3], self.whole)]
+            for s in (*running[: rows - 3], self.whole):
+                bar = f"[{'#' * round(12 * s.share):.<12}] {s.share:4.0%}"
+                lines.append(f"{s.name:24.24} {bar}  {s.words}"[: columns - 1])
             print(*lines, sep="\n", flush=True)
         self.drawn = len(lines)
 
@@ -185,7 +181,7 @@ class Watch(Thread):
                 scores = [case.get("dice") for case in read_json(record).get("rows", [])]
                 scores = [dice for dice in scores if dice is not None]
                 stage.dice = fmean(scores) if scores else None
-            there = (config.reports / page.href).is_file()
+            there = stage.state == "done" and (config.reports / page.href).is_file()
             stage.title, stage.href = page.title, page.href if there else ""
         if all(stage.state == "done" for stage in self.stages):
             return
@@ -193,5 +189,5 @@ class Watch(Thread):
         kidney = next(stage.dice for stage in self.stages if stage.name == "02_kidney")
         summary = {"profile": config.profile, "synthetic": config.synthetic, "commit": None}
         summary |= {"wall_s": None, "kidney": {"dice": kidney}, "tumor": {}, "cascade": {}}
-        html = index_html(summary | {"claims": []}, [], progress=self)
-        write_text(config.reports / "index.html", html)
+        summary |= {"claims": [], "untrained": config.untrained}
+        write_text(config.reports / "index.html", index_html(summary, [], progress=self))

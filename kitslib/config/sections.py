@@ -13,6 +13,7 @@ from kitslib.config.checked import Checked, ConfigError, number
 from kitslib.config.code import ROOT, key
 
 NAME_LENGTH = 100  # of a study's folder
+FEW_STEPS = 50  # fewer leave a tumour network untrained
 KidneyHu = Literal["soft_tissue", "ancestor"]
 TumorHu = Literal["foreground", "literal", "centre45_width350"]
 
@@ -173,6 +174,14 @@ class RunConfig(Checked):
     def synthetic(self) -> bool:
         """Whether the cohort is our own phantom."""
         return self.data is None
+
+    @property
+    def untrained(self) -> str:
+        """What every page says where the networks cannot have learned anything, else empty."""
+        steps = self.tumor.epochs * self.tumor.steps
+        words = f"The kidney network is trained for {self.kidney.epochs} epochs, a tumour network "
+        words += f"for {steps} steps: so few on purpose, since this only shows that everything runs."
+        return words if steps < FEW_STEPS else ""
 
     @property
     def study(self) -> str:

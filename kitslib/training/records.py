@@ -31,6 +31,7 @@ def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
         "profile": config.profile,
         "settings": list(config.changes),
         "synthetic": config.synthetic,
+        "untrained": config.untrained,
         "data": config.data or "synthetic cohort",
         "labels": config.cohort.labels,
         "commit": commit(),

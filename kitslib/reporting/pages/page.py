@@ -46,11 +46,10 @@ def to_html(notebook: Path) -> str:
     for index, cell in enumerate(nb.cells):
         cell.metadata["study"] = _cell_note(cell, index)
     exporter = _Exporter(
-        template_name="study",
-        extra_template_basedirs=[str(TEMPLATES)],
+        template_name="study", extra_template_basedirs=[str(TEMPLATES)],
         preprocessors=["nbconvert.preprocessors.CoalesceStreamsPreprocessor"],
         filters={"latex2math": _latex_output},
-    )
+    )  # fmt: skip
     body, _ = exporter.from_notebook_node(nb, resources={"study": context})
     text = _finish(body)
     require_offline(text, notebook.name)
@@ -117,17 +116,14 @@ def _page_context(
     details = [(f"Parameter {name}", text) for name, text in chips[CHIPS:]]
     code = [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
     return {
-        "title": str(found.pop("title", title)),
-        "css": asset("page.css"),
-        "js": asset("page.js"),
-        "synthetic": found.get("synthetic") is True,
+        "title": str(found.pop("title", title)), "css": asset("page.css"), "js": asset("page.js"),
+        "synthetic": found.get("synthetic") is True, "untrained": found.pop("untrained", ""),
         "facts": [(name, setting(value)) for name, value in facts.items() if value],
         "chips": chips[:CHIPS],
         "details": [(titled(key), setting(value)) for key, value in found.items()] + details,
-        "failure": _failure(nb),
+        "failure": _failure(nb), "answer": _answer(answer),
         "unrun": sum(cell.get("execution_count") is None for cell in code),
-        "answer": _answer(answer),
-    }
+    }  # fmt: skip
 
 
 def _failure(nb: NotebookNode) -> dict[str, str] | None:
