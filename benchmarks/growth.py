@@ -1,8 +1,8 @@
 """How a study grows with its cases: processor time, wall time, memory, disk, a second call.
 
-For each number of cases the smoke study runs in an empty folder and is called a second time; then
-the data stage alone, in another empty folder, and the evaluation alone. A fifth of the cases is
-held out. A call of the benchmark that is interrupted goes on with the numbers that are missing.
+For each number of cases the smoke study, with the cascade's networks alone, runs in an empty folder
+and is called a second time; then the data stage alone, in another empty folder, and the evaluation
+alone. A fifth of the cases is held out. A call of the benchmark that is interrupted goes on with the numbers that are missing.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from kitslib.reporting import figures
 MOST = 1.15  # of memory at the largest number beside the smallest, and of time per case
 HELD_OUT = 5  # each so manieth case
 PARTS = {"data": "01 data", "evaluation": "05 evaluation", "whole": "whole study"}
+NETWORKS = {"arms": ["full"], "kidney_arms": []}  # those of the cascade alone
 NOTE = (
-    "Held fixed: slices of {matrix}² pixels, the grids, {kidney} kidney and {tumor} tumour "
-    "trainings, {epochs} epochs of the cascade's kidney network and {steps} steps of each tumour "
-    "network. Growing with the cases: the data stage, the kidney networks' steps, what "
-    "oversampling measures, validation and evaluation. Memory: the largest process."
+    "Held fixed: slices of {matrix}² pixels, the grids, the two networks of the cascade, "
+    "{epochs} epochs of the kidney's and {steps} steps of the tumour's. Growing with the cases: "
+    "the data stage, the steps of a kidney epoch, what oversampling measures, validation and "
+    "evaluation. Memory: the largest process."
 )
 FACTS = ("processor", "GPU", "load when started", "versions")
 COLUMNS = {"wall_s": "wall, s", "processor_s": "processor, s", "peak_mb": "peak memory, MB"}
 
 
-def stage(notebook: str, out: Path, options: dict[str, int], log: Path, *more: str) -> Call:
+def stage(notebook: str, out: Path, options: dict[str, Any], log: Path, *more: str) -> Call:
     """Start the notebook of a stage alone, as run_all.sh does."""
     source, target = ROOT / "notebooks" / f"{notebook}.ipynb", out / f"{notebook}.ipynb"
     out.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,10 @@ def measured(cases: int, work: Path) -> dict[str, Any]:
     out, alone, log = work / "study", work / "data", work / f"calls-{cases}.log"
     for folder in (out, alone):
         shutil.rmtree(folder, ignore_errors=True)
-    options = {"cohort.cases": cases, "cohort.held_out": cases // HELD_OUT}
-    words = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    options = {"cohort.cases": cases, "cohort.held_out": cases // HELD_OUT, **NETWORKS}
+    words = []
+    for name, value in options.items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
     found: dict[str, Any] = {"cases": cases, "key": study_key()}
     found["whole"] = vars(study(out, *words, log=log).usage())
     found["second call"] = vars(study(out, *words, log=log).usage())
@@ -86,10 +89,8 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Table]:
         total = sum(one["disk_mb"].values())
         disk.append({"cases": one["cases"], **sizes, "MB a case": round(total / one["cases"], 2)})
     smoke = PROFILES["smoke"]
-    note = NOTE.format(
-        matrix=smoke.cohort.matrix, kidney=1 + len(smoke.kidney_arms), tumor=len(smoke.arms),
-        epochs=smoke.kidney.epochs, steps=smoke.tumor.epochs * smoke.tumor.steps,
-    )  # fmt: skip
+    steps = smoke.tumor.epochs * smoke.tumor.steps
+    note = NOTE.format(matrix=smoke.cohort.matrix, epochs=smoke.kidney.epochs, steps=steps)
     return [
         Table(title="Time and memory", note=note, rows=rows),
         Table(title="Disk", note="What the files of a study hold.", rows=disk),
