@@ -2,7 +2,8 @@
 
 For each number of cases the smoke study, with the cascade's networks alone, runs in an empty folder
 and is called a second time; then the data stage alone, in another empty folder, and the evaluation
-alone. A fifth of the cases is held out. A call of the benchmark that is interrupted goes on with the numbers that are missing.
+alone. A fifth of the cases is held out. A call of the benchmark that is interrupted goes on with
+the numbers that are missing.
 """
 
 from __future__ import annotations
