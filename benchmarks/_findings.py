@@ -86,6 +86,9 @@ def page_lines(soup: BeautifulSoup) -> list[str]:
         if SECONDS.search(box.dt.get_text()):
             box.decompose()
     for table in soup("table"):
+        for row in table("tr"):
+            if SECONDS.fullmatch(row.find(["th", "td"]).get_text(strip=True)):
+                row.decompose()
         rows = [row.find_all(["th", "td"]) for row in table("tr")]
         for back, head in enumerate(reversed(rows[0]) if table.thead else [], start=1):
             if SECONDS.search(head.get_text(strip=True)):

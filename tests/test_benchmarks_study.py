@@ -108,6 +108,7 @@ tumor-se-s0: resumed after epoch 1 of 3
 peak memory of this process: 512 MB on a CPU</pre><p>Code · 4 lines · 1 min 02 s</p>
 <table><thead><tr><th>arm</th><th>Dice</th><th>training, s</th></tr></thead>
 <tr><th>se</th><td>0.5</td><td>31.5</td></tr></table>
+<table><tr><td>HD95</td><td>4.5</td></tr><tr><td>seconds</td><td>1.393</td></tr></table>
 <img src="data:a" alt="Dice over seconds"><img src="data:b" alt="Dice over cases">"""
 
 
@@ -119,9 +120,14 @@ def test_a_page_is_compared_without_times_and_a_changed_number_is_seen() -> None
     assert page_lines(soup()) == [
         "Data", "6 cases", "tumour Dice", "0.612",
         "peak memory of this process:  on a CPU", "Code · 4 lines",
-        "arm", "Dice", "se", "0.5",
+        "arm", "Dice", "se", "0.5", "HD95", "4.5",
     ]  # fmt: skip
-    later = PAGE.replace("14:00", "15:09").replace("31.5", "8").replace("1.2 s", "99 s")
+    later = (
+        PAGE.replace("14:00", "15:09")
+        .replace("31.5", "8")
+        .replace("1.2 s", "99 s")
+        .replace("1.393", "0.9")
+    )
     assert page_lines(soup(later.replace("512", "640"))) == page_lines(soup())
     for before, after in (("0.612", "0.613"), ("0.5</td>", "0.6</td>"), ("6 cases", "7 cases")):
         assert page_lines(soup(PAGE.replace(before, after))) != page_lines(soup())
