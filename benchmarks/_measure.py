@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -162,6 +162,7 @@ class Report:
     conditions: dict[str, str]
     tables: list[Table]
     bounds: list[str]
+    picture: str = ""  # file beside the page
 
     def text(self) -> str:
         """The page in Markdown."""
@@ -173,6 +174,7 @@ class Report:
                 *head,
                 *bounds,
                 "",
+                *([f"![{self.question}]({self.picture})", ""] if self.picture else []),
                 *(table.text() for table in self.tables),
                 "## Conditions",
                 "",
@@ -210,12 +212,16 @@ def missing(name: str, column: str) -> dict[str, Cell]:
     return {column: name, "remark": f"not installed: {INSTALL}"}
 
 
-def judged(what: str, number: float | None, bound: float, unit: str = "times") -> str:
-    """A lower bound and the number that meets or misses it."""
+def judged(
+    what: str, number: float | None, bound: float, unit: str = "times",
+    *, at: Literal["least", "most"] = "least",
+) -> str:  # fmt: skip
+    """A bound and the number that meets or misses it."""
     if number is None:
-        return f"{what}: at least {bound:g} {unit} asked; not measured, a peer is missing"
-    verdict = "met" if number >= bound else "missed"
-    return f"{what}: {number:.2f} {unit}, at least {bound:g} asked: {verdict}"
+        return f"{what}: at {at} {bound:g} {unit} asked; not measured, a peer is missing"
+    met = number >= bound if at == "least" else number <= bound
+    verdict = "met" if met else "missed"
+    return f"{what}: {number:.2f} {unit}, at {at} {bound:g} asked: {verdict}"
 
 
 def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argparse.ArgumentParser:

@@ -32,7 +32,8 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "fullsize", "layers", "oversampling", "preprocessing", "stages", "training",
+    "augmentation", "fullsize", "growth", "kills", "layers", "oversampling", "preprocessing",
+    "stages", "training",
     "windows",
 )  # fmt: skip
 
@@ -71,6 +72,10 @@ def test_a_bound_is_judged_by_its_number() -> None:
     assert judged("speed", 5.0, 5) == "speed: 5.00 times, at least 5 asked: met"
     assert judged("speed", 4.99, 5).endswith("missed")
     assert "not measured" in judged("speed", None, 5)
+    assert judged("memory", 1.15, 1.15, at="most") == (
+        "memory: 1.15 times, at most 1.15 asked: met"
+    )
+    assert judged("memory", 1.16, 1.15, at="most").endswith("missed")
 
 
 def test_a_report_is_written_as_markdown_and_json(

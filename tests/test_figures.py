@@ -174,6 +174,7 @@ def test_case_view_cuts_to_the_labels_and_a_margin():
     view = figures.case_view("a case", imaging, truth, np.zeros_like(truth), spacing=(3, 1, 2.5))
     assert view.image.shape == (10 + 2 * 25, 10 + 2 * 10)
     assert int(view.truth.sum()) == 200 and view.spacing == (1.0, 2.5)
+    assert view.image.base.ndim == view.truth.base.ndim == 2  # the volumes can go
     fig = figures.case_grid([view] * 4, columns=3)
     assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes if ax.get_visible()] == [
         "a case"

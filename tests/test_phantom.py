@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +296,16 @@ def test_resumes_and_never_mixes_cohorts(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns != stamp
     assert not lost.exists()
     assert len(json.loads((tmp_path / "kits.json").read_text())) == 1
+
+
+def test_a_case_half_written_by_a_killed_call_goes_after_an_hour(tmp_path: Path) -> None:
+    dead, alive = tmp_path / ".partial" / "case_00000.1", tmp_path / ".partial" / "case_00001.2"
+    for part, age in ((dead, 4000), (alive, 0)):
+        part.mkdir(parents=True)
+        (part / "imaging.nii.gz").write_bytes(b"half")
+        os.utime(part, (time.time() - age,) * 2)
+    write_cohort(tmp_path, cases=1, seed=4, matrix=32, spacing_z=(10.0,))
+    assert alive.is_dir() and not dead.exists()
 
 
 def test_real_data_is_never_overwritten(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ GENERATOR = 2  # raise it when the same seed gives other bits
 NOTE = "synthetic CT, not a patient"
 SUBTYPES = ("clear_cell_rcc", "papillary", "chromophobe", "oncocytoma", "angiomyolipoma")
 SUBTYPE_SHARES = (0.68, 0.12, 0.09, 0.07, 0.04)
+DEAD_S = 3600  # a half-written case of this age has no writer any more
 Progress = Callable[[int, int], None]
 Task = tuple[str, dict, Path | None]  # case id, parameters, label map when one is given
 
@@ -85,6 +87,9 @@ def _write_all(out: Path, tasks: list[Task], jobs: int, progress: Progress | Non
     """Write the missing cases, then kits.json."""
     names = sorted(name for name, _, _ in tasks)
     _claim(out, names)
+    for part in out.glob(".partial/*"):  # what writers that were killed left behind
+        if time.time() - part.stat().st_mtime > DEAD_S:
+            shutil.rmtree(part, ignore_errors=True)
     blank = dict.fromkeys(("index", "labels", "kits23"))  # what a case has of its own
     for folder, marker in _markers(out).items():  # a folder holds one cohort
         if marker["parameters"] | blank != tasks[0][1] | blank:

@@ -173,9 +173,12 @@ def case_view(
     prediction: np.ndarray | None = None,
     *, spacing: Sequence[float],
 ) -> CaseView:  # fmt: skip
-    """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm."""
+    """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm.
+
+    The volumes are not kept alive by it.
+    """
     z = focus_voxel(prediction if truth is None else truth, imaging.shape)[0]
-    parts = [None if part is None else part[z] for part in (imaging, truth, prediction)]
+    parts = [None if part is None else part[z].copy() for part in (imaging, truth, prediction)]
     where = np.argwhere(sum(part > 0 for part in parts[1:] if part is not None))
     step = (float(spacing[1]), float(spacing[2]))
     if len(where):
