@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from heapq import nlargest
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +69,26 @@ CARD, HOURS = "A5000", {"day": 24}  # the slower of the GPUs of 24 GB; the time 
 
 
 class Watch(threading.Thread):
-    """Notes the largest resident size of all processes below this one, in GB."""
+    """Notes the largest resident size (GB) and processor time (s) of all processes below."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak, self.over = 0.0, threading.Event()
+        self.peak, self.busy, self.over = 0.0, 0.0, threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.2):
-            total = 0
+            total, busy = 0, 0.0
             for child in psutil.Process().children(recursive=True):
                 try:
                     total += child.memory_info().rss
+                    busy += sum(child.cpu_times()[:2])
                 except psutil.NoSuchProcess:
                     continue
-            self.peak = max(self.peak, total / 1e9)
+            self.peak, self.busy = max(self.peak, total / 1e9), max(self.busy, busy)
 
 
 def prepared(item: CaseFiles, grid: KidneyGrid | TumorGrid, cache: Path) -> dict[str, float]:
-    """In a process of its own: processor seconds, memory and disk of a case on a stage's grid."""
+    """In a process of its own: processor seconds, memory so far and disk of a case on a grid."""
     base, began = peak_gb(), time.process_time()
     entry = prepare([item], grid, cache)[item.case_id]
     seconds = time.process_time() - began
@@ -95,17 +97,16 @@ def prepared(item: CaseFiles, grid: KidneyGrid | TumorGrid, cache: Path) -> dict
 
 
 def case_rows(config: RunConfig, files: Sequence[CaseFiles], work: Path) -> list[dict[str, Any]]:
-    """One row a case and grid; what was measured before is read."""
-    rows = []
-    for item in files:
-        for grid in (config.kidney_grid, config.tumor_grid):
-            name = f"{config.profile}-{item.case_id}-{type(grid).__name__}"
-            kept = work / "measured" / f"{name}.json"
-            if not kept.is_file():
-                with process() as worker:
-                    cache = config.store / "cache"
-                    write_json(kept, worker.submit(prepared, item, grid, cache).result())
+    """One row a case and grid, the smallest first; what was measured before is read."""
+    rows, grids = [], (config.kidney_grid, config.tumor_grid)
+    by_size = sorted(files, key=lambda item: item.imaging.stat().st_size)
+    with process() as worker:
+        for item, grid in product(by_size, grids):
             about = {"case": item.case_id, "grid": type(grid).__name__}
+            kept = work / "measured" / f"{'-'.join((config.profile, *about.values()))}.json"
+            if not kept.is_file():
+                cache = config.store / "cache"
+                write_json(kept, worker.submit(prepared, item, grid, cache).result())
             rows.append(about | read_json(kept))
     return rows
 
@@ -126,7 +127,8 @@ def stage_row(config: RunConfig, options: dict[str, Any], name: str, work: Path)
             kernel_name="python3", progress_bar=False,
         )  # fmt: skip
         watch.over.set()
-        write_json(kept, {"s": time.perf_counter() - began, "GB": watch.peak})
+        seconds = {"s": time.perf_counter() - began, "processor s": watch.busy}
+        write_json(kept, seconds | {"GB": watch.peak})
     return {"stage": name} | read_json(kept)
 
 
@@ -165,6 +167,7 @@ def extrapolated(
     found = {"cache, GB": 0.0, "preparation, h of one core": 0.0}
     here = cases[cases["case"].isin(CASES)].set_index("case")
     scans = cases["slices"] * cases["rows"] * cases["cols"]
+    base = min(row["base GB"] for row in rows)  # of a process before its first case
     a_voxel = 0.0  # bytes at work for a voxel of a scan, at most
     for grid in (config.kidney_grid, config.tumor_grid):
         mine = pd.DataFrame([row for row in rows if row["grid"] == type(grid).__name__])
@@ -173,9 +176,9 @@ def extrapolated(
         size = (here["slices"] * here["rows"] * here["cols"])[mine["case"]].to_numpy()
         hours = mine["s"].sum() / 3600 * scans.sum() / size.sum()
         found["preparation, h of one core"] += hours
-        a_voxel = max(a_voxel, float(((mine["GB"] - mine["base GB"]) * 1e9 / size).max()))
+        a_voxel = max(a_voxel, float(((mine["GB"] - base) * 1e9 / size).max()))
     largest = sum(nlargest(JOBS, scans)) * a_voxel / 1e9
-    found[f"memory, {JOBS} at a time, GB"] = largest + JOBS * max(row["base GB"] for row in rows)
+    found[f"memory, {JOBS} at a time, GB"] = largest + JOBS * base
     return found
 
 
@@ -199,10 +202,10 @@ def measure(profile: str, folder: Path, work: Path, table: pd.DataFrame) -> tupl
     tables = [
         Table(
             title=f"{profile}: cases moved onto the grids",
-            note="In processor seconds; GB at most, and before.",
+            note="In processor seconds; GB at most so far, and before.",
             rows=rows,
         ),
-        Table(title=f"{profile}: stages", note=f"Wall seconds. Cut: {settings}.", rows=stages),
+        Table(title=f"{profile}: stages", note=f"Cut: {settings}.", rows=stages),
         Table(title=f"{profile}: KiTS19", note="Reckoned from the above.", rows=[everything]),
         Table(title=f"{profile}: preflight", note="For the uncut profile.", rows=[estimate]),
     ]

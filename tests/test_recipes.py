@@ -187,3 +187,14 @@ def test_the_recipe_says_which_network_and_stage(tumor: TumorRecipe) -> None:
     )
     assert rows == [{"epoch": 1, "case": "a", "difficulty": 0.5}]
     assert slices[0][0].endswith("weight 2.0")
+
+
+def test_a_batch_of_the_3d_arm_is_taken_in_as_many_parts_as_it_has_samples(
+    study: tuple[RunConfig, list[CaseFiles]],
+) -> None:
+    config, files = study
+    changed = replace(config.tumor, accumulate=4, epochs=1, steps=1)
+    assert (changed.batch, changed.slab_batch) == (4, 1)
+    for name in ("baseline", "vnet_3d"):
+        recipe = TumorRecipe.of(replace(config, tumor=changed), files, start(), arm=name)
+        assert len(recipe.fit(recipe.network(), silent)) == 1

@@ -118,7 +118,8 @@ class Recipe(ABC):
         return fit(
             network, self.sampler, self.run, accelerator=self.accelerator, epochs=t.epochs,
             seed=self.seed, prepare=self.prepare, loss=self.loss, optimizer=t.optimizer,
-            schedule=t.schedule, lr=t.lr, clip=t.clip, accumulate=t.accumulate, compile=t.compile,
+            schedule=t.schedule, lr=t.lr, clip=t.clip, compile=t.compile,
+            accumulate=min(t.accumulate, self.sampler.size),  # the 3D arm has a batch of its own
             validate=self.validate, validate_every=t.validate_every, after_epoch=self.after_epoch,
             log=log,
         )  # fmt: skip
