@@ -165,7 +165,7 @@ engine=(snakemake --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${limit[@]+"${
 status=0
 # studies of one folder share cohorts, cache and runs: one at a time
 mkdir -p "$out/work/cards"
-with_lock "$out/work/.lock" "${engine[@]}" --snakefile "$root/Snakefile" --directory "$work" --nolock \
+with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} --snakefile "$root/Snakefile" --directory "$work" --nolock \
   --keep-going --rerun-incomplete --rerun-triggers mtime params input code --configfile "$work/study.json" || status=$?
 if [ "$status" -eq 0 ]; then
   echo "reports: $study/index.html"
