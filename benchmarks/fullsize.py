@@ -188,15 +188,18 @@ def judged(what: str, number: float, most: float, unit: str = "GB") -> str:
     return f"{what}: {number:.1f} {unit}, at most {most} asked: {verdict}"
 
 
-def measure(profile: str, folder: Path, work: Path, table: pd.DataFrame) -> tuple[list, list]:
-    """Run one profile; return its tables and bounds."""
+def measure(
+    profile: str, folder: Path, work: Path, table: pd.DataFrame, stages: Sequence[str]
+) -> tuple[list, list]:
+    """Run the stages of one profile; return its tables and bounds."""
     config = configure(profile=profile, data=str(folder), out=str(work), options=CUT)
     rows = case_rows(config, find_cases(folder), work)
-    stages = [stage_row(config, CUT, name, work) for name in STAGES]
+    ran = [stage_row(config, CUT, name, work) for name in stages]
+    left = [{"stage": name, "remark": "not run"} for name in STAGES if name not in stages]
     everything, estimate = extrapolated(config, rows, table), reckoned(profile, work)
     imaging = 2 * float((table["slices"] * table["rows"] * table["cols"]).sum()) / 1e9
     disk = everything["cache, GB"] + imaging
-    memory = max(everything[f"memory, {JOBS} at a time, GB"], *(row["GB"] for row in stages))
+    memory = max(everything[f"memory, {JOBS} at a time, GB"], *(row["GB"] for row in ran))
     settings = ", ".join(f"{name} {value}" for name, value in CUT.items())
     everything = {"of": f"{len(table)} cases"} | everything
     tables = [
@@ -205,7 +208,7 @@ def measure(profile: str, folder: Path, work: Path, table: pd.DataFrame) -> tupl
             note="In processor seconds; GB at most so far, and before.",
             rows=rows,
         ),
-        Table(title=f"{profile}: stages", note=f"Cut: {settings}.", rows=stages),
+        Table(title=f"{profile}: stages", note=f"Cut: {settings}.", rows=[*ran, *left]),
         Table(title=f"{profile}: KiTS19", note="Reckoned from the above.", rows=[everything]),
         Table(title=f"{profile}: preflight", note="For the uncut profile.", rows=[estimate]),
     ]
@@ -228,6 +231,7 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     options.add_argument("--work", type=Path, default=ROOT / "reports" / "fullsize")
     options.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
+    options.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES))
     args = options.parse_args(arguments)
     files = [item for item in find_cases(args.shared / "kits19" / "data") if item.case_id in CASES]
     folder, began = args.work / "cohort", time.perf_counter()
@@ -238,7 +242,7 @@ def main(arguments: list[str]) -> int:
     table = table[table["case"] < "case_00210"]
     tables, bounds = [], []
     for profile in args.profiles:
-        found = measure(profile, folder, args.work, table)
+        found = measure(profile, folder, args.work, table, args.stages)
         tables, bounds = tables + found[0], bounds + found[1]
     Report(
         name="fullsize",
