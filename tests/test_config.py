@@ -331,7 +331,9 @@ def test_an_arm_is_compared_with_the_nearest_that_was_trained() -> None:
 
 def test_a_profile_says_whether_its_networks_are_untrained() -> None:
     said = {name: config.untrained for name, config in PROFILES.items()}
-    assert "3 epochs, a tumour network for 12 steps: so few on purpose" in said.pop("smoke")
+    assert "3 epochs, a tumour network for 12 steps: too few to learn, on purpose" in said.pop(
+        "smoke"
+    )
     assert set(said.values()) == {""}
     longer = configure(profile="smoke", options={"tumor.steps": 100})
     assert longer.untrained == ""

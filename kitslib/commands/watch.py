@@ -155,9 +155,9 @@ class Watch(Thread):
         if self.drawn:
             print(f"\033[{self.drawn}F\033[J", end="", flush=True)
         for stage in news:
-            line = f"{stage.name}: done in {stage.words}"
             if stage.state == "done":
-                print(line if in_terminal else f"{line}; {self.whole.words}", flush=True)
+                words = "" if in_terminal else f"; {self.whole.words}"
+                print(f"{stage.name}: done in {stage.words}{words}", flush=True)
             elif stage.state == "failed":
                 files = f"{work}/notebooks/{stage.name}.ipynb {work}/logs/{stage.name}.log"
                 line = f"{stage.name}: FAILED after {stage.words}; see {files}"

@@ -180,9 +180,7 @@ class RunConfig(Checked):
         """What every page says where the networks cannot have learned anything, else empty."""
         steps = self.tumor.epochs * self.tumor.steps
         words = f"The kidney network is trained for {self.kidney.epochs} epochs, a tumour network "
-        words += (
-            f"for {steps} steps: so few on purpose, since this only shows that everything runs."
-        )
+        words += f"for {steps} steps: too few to learn, on purpose. It shows that everything runs."
         return words if steps < FEW_STEPS else ""
 
     @property

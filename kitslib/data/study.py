@@ -26,7 +26,7 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
     """Return the folder of the study's cases; `make` writes the synthetic cohort if need be."""
     if (drawn := drawn_with(config)) is None:
         return Path(config.data)
-    folder = config.store / "cohorts" / key(*drawn.values())
+    folder = config.store / "cohorts" / key(*drawn.values(), config.cohort.cases)
     make(folder, cases=config.cohort.cases, jobs=jobs, **drawn)
     return folder
 
