@@ -236,6 +236,12 @@ def test_impossible_labels_are_refused(labels: np.ndarray, message: str) -> None
         render_labels(labels, (5.0, 2.0, 2.0), seed=0, index=0)
 
 
+def test_ct_for_labels_that_the_coarse_grid_misses() -> None:
+    labels = np.zeros((7, 40, 40), np.uint8)
+    labels[5, 19, 19] = 1
+    assert render_labels(labels, (1.0, 1.0, 1.0), seed=4, index=0).shape == labels.shape
+
+
 def test_ct_for_labels_thinner_than_the_depths_grid() -> None:
     labels = np.repeat(box_labels()[8:9], 3, axis=0)
     assert render_labels(labels, (0.5, 5.0, 5.0), seed=4, index=0).shape == (3, 64, 64)

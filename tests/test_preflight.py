@@ -117,6 +117,9 @@ def test_a_smaller_batch_is_named_where_one_sample_fits() -> None:
     found = costs("paper", gpus=1)
     (problem,) = problems(configure(profile="paper"), found, replace(ROOMY, gpu=5 * 10**7))
     assert problem.endswith("lower kidney.batch from 2 to 1")
+    config = configure(profile="demo")  # whose kidney batch is one sample
+    (problem,) = problems(config, costs("demo", gpus=1), replace(ROOMY, gpu=10**6))
+    assert problem.endswith("lower kidney.patch, slab or widths")
 
 
 def test_the_3d_arm_is_told_to_lower_its_own_batch() -> None:

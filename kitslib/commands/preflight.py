@@ -163,9 +163,11 @@ def problems(config: RunConfig, costs: list[Cost], machine: Cost) -> list[str]:
             in_3d = stage == "tumor" and arm(largest.what.partition(":")[0]).dims == "3d"
             size = "slab_batch" if in_3d else "batch"
             batch = getattr(getattr(config, stage), size)
-            advice = f"lower {stage}.{size} from {batch} to {max(1, int(batch * share))}"
+            lower = f"{stage}.{size} from {batch} to {max(1, int(batch * share))}"
             if batch * share < 1:
-                advice += f", and {stage}.patch, slab or widths"
+                others = f"{stage}.patch, slab or widths"
+                lower = others if batch == 1 else f"{lower}, and {others}"
+            advice = f"lower {lower}"
             if share >= 1:
                 advice = "run fewer stages at a time with --jobs 1"
         found.append(f"{name}: {size_text(needed)} needed, {size_text(there)} there; {advice}")

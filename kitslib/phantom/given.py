@@ -30,6 +30,8 @@ def given_frame(labels: np.ndarray, spacing: Triple, rng: Generator) -> tuple[Gr
         raise ValueError("labels: expected kidney voxels, got an empty map; leave this case out")
     step = [max(1, round(3 / s)) for s in spacing]
     coarse = labels[:: step[0], :: step[1], :: step[2]]
+    if not coarse.any():  # so little that the coarse grid misses it
+        step, coarse = [1, 1, 1], labels
     kidney = coarse == 1
     where = np.argwhere(kidney if kidney.any() else coarse > 0) * np.array(step)
     center, cols = where.mean(0), where[:, 2] * spacing[2]
@@ -165,8 +167,8 @@ def _moved(box: Box, outer: Box) -> Box:
 
 def _box(mask: np.ndarray, margin: int = 0) -> Box | None:
     """The box of a mask, grown by some voxels within the array; None for an empty mask."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    if not found:
+    if not mask.any():
         return None
-    spans = zip(found[0], mask.shape, strict=True)
+    (found,) = ndimage.find_objects(mask.view(np.uint8))
+    spans = zip(found, mask.shape, strict=True)
     return tuple(slice(max(0, b.start - margin), min(n, b.stop + margin)) for b, n in spans)
