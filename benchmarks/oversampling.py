@@ -30,6 +30,8 @@ OPTIONS = {
     "tumor.lr": 4e-3,
     "tumor.oversample_every": 4,
     "tumor.epochs": 13,
+    "tumor.batch": 8,
+    "tumor.steps": 100,
     "tumor.validate_every": 13,
 }
 LESS = 0.30  # of the volume inside cysts, at no loss of Dice

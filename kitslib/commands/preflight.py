@@ -22,7 +22,7 @@ from kitslib.data import split_cases
 from kitslib.recipes import start_study
 from kitslib.training import device_name, start
 
-NOTEBOOK = 6  # a notebook's processes, figures and page take so many times what loading takes
+NOTEBOOK = 5  # a notebook's processes, figures and page take so many times what loading takes
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
