@@ -73,7 +73,8 @@ def test_a_call_is_measured_with_all_that_it_starts(tmp_path: Path) -> None:
     inner = "x = bytearray(300_000_000); sum(range(9_000_000))"
     words = f"{shlex.quote(sys.executable)} -c {shlex.quote(inner)}; sleep 0.2"
     used = Call(["bash", "-c", words], tmp_path / "log").usage()
-    assert 300 < used.peak_mb < 1000
+    ours = psutil.Process().memory_info().rss / 1e6  # a child begins with its parent's memory
+    assert 300 < used.peak_mb < max(1000, 1.5 * ours)
     assert used.processor_s > 0.05 and used.wall_s > 0.2
     with pytest.raises(StudyError, match=r"exit status 3; see .*log"):
         Call(["bash", "-c", "exit 3"], tmp_path / "log").usage()
