@@ -55,14 +55,14 @@ def test_every_notebook_has_its_row_and_the_whole_adds_them() -> None:
 def test_seconds_can_be_checked_on_paper() -> None:
     found = costs("demo")
     kidney, baseline = found[1], next(cost for cost in found if "baseline" in cost.what)
-    # 112 cases, 16 held out: 96 steps; 2 validations, and at the end the scans and their mirror
-    assert kidney.what == "kidney: 16 epochs of 96 steps"
-    assert kidney.seconds == pytest.approx(5 + 16 * 96 * 0.1 + 16 * (2 + 2) * 1 + 16 * 2)
+    # 128 cases, 16 held out: 112 steps; a validation, and at the end the scans and their mirror
+    assert kidney.what == "kidney: 20 epochs of 112 steps"
+    assert kidney.seconds == pytest.approx(5 + 20 * 112 * 0.1 + 16 * (1 + 2) * 1 + 16 * 2)
     assert baseline.seconds == pytest.approx(5 + 12 * 33 * 0.1 + 16 * (1 + 2) * 1 + 16 * 2)
     full = next(cost for cost in found if "full" in cost.what)
-    # difficulty after epochs 4 and 8, on a sixth of the slices of the 96 training cases
-    assert full.seconds - baseline.seconds == pytest.approx(2 * 96 / 6)
-    assert found[0].seconds == pytest.approx(5 + 112 * (3 + 3 * 2) / 2)
+    # difficulty after epochs 4 and 8, on a sixth of the slices of the 112 training cases
+    assert full.seconds - baseline.seconds == pytest.approx(2 * 112 / 6)
+    assert found[0].seconds == pytest.approx(5 + 128 * (3 + 3 * 2) / 2)
 
 
 def test_stages_at_a_time_share_the_cores() -> None:
@@ -76,8 +76,8 @@ def test_twice_the_epochs_take_twice_the_training() -> None:
     once, twice, fixed = (
         costs(**{"kidney.epochs": n, "kidney.validate_every": n})[1].seconds for n in (50, 100, 1)
     )
-    assert twice - once == pytest.approx(50 * 96 * 0.1)
-    assert once - fixed == pytest.approx(49 * 96 * 0.1)
+    assert twice - once == pytest.approx(50 * 112 * 0.1)
+    assert once - fixed == pytest.approx(49 * 112 * 0.1)
 
 
 def test_mirrored_scans_take_time_except_in_the_arms() -> None:
