@@ -24,7 +24,7 @@ from kitslib.training import device_name, start
 
 NOTEBOOK = 5  # a notebook's processes, figures and page take so many times what loading takes
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
-PASSES = 6  # of a test case through the tumour network in 05: scored, varied, calibrated
+PASSES = 3  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WORKSTATION = 64e9, 300e9  # memory and disk beside a card that is not here
 KEPT = 4  # times a network's weights on disk: these, and a checkpoint with Adam's two averages
