@@ -61,6 +61,16 @@ def test_a_step_is_timed_forward_and_backward() -> None:
     assert network.weight.grad is None
 
 
+@pytest.mark.parametrize(("bf16", "chosen"), [(1.0, "bf16"), (3.0, "no")])
+def test_a_study_computes_in_what_was_quicker_whatever_the_processor_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    steps_of({True: bf16, False: 2.0}, monkeypatch)
+    config = configure(profile="demo", out=str(tmp_path), options={**DEMO, "device": "cpu"})
+    assert start_study(config).mixed_precision == chosen
+
+
 @pytest.mark.parametrize("wanted", ["no", "bf16"])
 def test_a_precision_that_is_named_is_not_measured(tmp_path: Path, wanted: str) -> None:
     config = configure(profile="demo", out=str(tmp_path), options={"precision": wanted})

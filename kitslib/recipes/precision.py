@@ -28,17 +28,16 @@ def start_study(config: RunConfig) -> Accelerator:
     The choice and its times lie in OUT/work/precision.json, so that all stages compute alike.
     """
     options: dict[str, Any] = {"device": config.device, "threads": config.threads}
-    accelerator = start(precision=config.precision, **options)
-    if config.precision != "auto" or accelerator.mixed_precision == "no":
-        return accelerator
-    return start(precision=chosen_precision(config, accelerator.device)["chosen"], **options)
+    if config.precision != "auto":
+        return start(precision=config.precision, **options)
+    device = start(precision="no", **options).device
+    return start(precision=chosen_precision(config, device)["chosen"], **options)
 
 
 def chosen_precision(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Return `chosen`, "bf16" or "no", and what was measured, once for a network and machine."""
     names = [name for name in config.arms if arm(name).dims != "3d"]
-    network = "full" if "full" in names else (names or config.arms)[-1]
-    t, form = config.tumor, arm(network)
+    t, form = config.tumor, arm("full" if "full" in names else (names or config.arms)[-1])
     options = form.network_options(slices=t.slices, widths=t.widths, norm=t.norm)
     channels = t.slices if form.dims == "2.5d" else 1
     shape = (t.batch, channels, *t.patch)
