@@ -13,16 +13,18 @@ import yaml
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from kitslib.config import arm, as_dict, code_key, configure, key, kidney_arm, notebook_key
+from kitslib.config import RESULTS, arm, as_dict, code_key, configure, key, kidney_arm, notebook_key
 
 ON_SLURM = config.pop("on", "") == "slurm"
 study = configure(**config)
 SETTINGS = {name: value for name, value in as_dict(study).items() if name not in ("out", "seed")}
 PAGES, WORK = study.reports, study.work
 TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
-KIDNEY = [f"02_kidney-{arm}" for arm in study.kidney_arms]
+KIDNEY = [f"02_kidney-{arm}-s{seed}" for arm in study.kidney_arms for seed in study.seeds]
 CASCADE = "full" if "full" in study.arms else study.arms[-1]  # the arm of the cascade
 STAGES = ["01_data", "02_kidney", *KIDNEY, *TUMOR, "04_ablations", "05_evaluation"]
+FIRST, *FURTHER = map(str, study.seeds)  # of an arm the first seed has a page, the others a record alone
+PAGED = [name for name in STAGES if not name.endswith(tuple(f"-s{seed}" for seed in FURTHER))]
 
 
 def listing(folder):
@@ -38,9 +40,9 @@ if PROCESSES > 1 and study.kidney.batch % SHARES:
     words = f"kidney.batch: {study.kidney.batch} cannot be shared out equally to --processes {PROCESSES}"
     sys.exit(f"{words} with kidney.accumulate {study.kidney.accumulate}; use --set kidney.batch={SHARES}")
 OWN_GPU = f". {quote(str(ROOT / 'cards.sh'))} {{resources.gpu}}; "
-CELL_SECONDS = {"smoke": 900, "demo": 3600}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
+CELL_SECONDS = {"smoke": 900, "demo": 3600, "study": 7200}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
-FOR_A_CPU = study.profile in ("smoke", "demo", "release")
+FOR_A_CPU = study.profile in ("smoke", "demo", "study", "release")
 # a GPU of this machine is one stage's at a time; a cluster is asked for one only where it is needed
 GPU = int(not ON_SLURM or study.device == "cuda" or (study.device == "auto" and not FOR_A_CPU))
 ESTIMATE = WORK / ("slurm.json" if ON_SLURM else "preflight.json")  # of a node, or of this machine
@@ -83,11 +85,15 @@ def trained():
     """
     words = "[ ${KITS_PROCESSES:-1} = 1 ] || accelerate launch --multi_gpu --num_processes $KITS_PROCESSES"
     words += " --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
-    words += f" -m kitslib train kidney --profile {study.profile}"
-    words += f" --data {quote(study.data or '')} --out {quote(study.out)}"
+    return f"{braced(words)} -m {train('kidney')} &&"
+
+
+def train(network):
+    """The command that trains a network of this study; `network` may hold Snakemake's wildcards."""
+    words = f"--profile {study.profile} --data {quote(study.data or '')} --out {quote(study.out)}"
     for name, value in config["options"].items():
         words += f" --set {quote(f'{name}={json.dumps(value)}')}"
-    return braced(words) + " &&"
+    return f"kitslib train {network} {braced(words)}"
 
 
 def execute(notebook, name, more="", before=""):
@@ -99,13 +105,28 @@ def execute(notebook, name, more="", before=""):
     options = quote(braced(options.strip()))
     given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
     source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    return logged(
+        f"{before} {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
+        f" --execution-timeout {CELL_SECONDS} {given}"
+    )
+
+
+def logged(words):
+    """A command whose words, beginning and end go into its log, as kitslib/commands/watch.py reads them."""
     return (
-        f"echo began $(date +%s) > {{log.text:q}}; SECONDS=0;"  # what kitslib/commands/watch.py reads
-        f" {{{{ {before} {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
-        f" --execution-timeout {CELL_SECONDS} {given}; }}}} 2>&1 | cat >> {{log.text:q}}"
+        f"echo began $(date +%s) > {{log.text:q}}; SECONDS=0;"
+        f" {{{{ {words}; }}}} 2>&1 | cat >> {{log.text:q}}"
         f" || {{{{ echo FAILED after $SECONDS s >> {{log.text:q}}; exit 1; }}}};"
         f" echo done in $SECONDS s >> {{log.text:q}}"
     )
+
+
+TRAINED = code_key(*RESULTS)  # decides a record that is made without a notebook
+
+
+def further(network):
+    """The command that trains and scores an arm with a seed that has no page."""
+    return logged(f"python -m {train(network)} --seed {{wildcards.seed}} --record")
 
 
 def preflight():
@@ -127,14 +148,14 @@ def stage(name):
 
 wildcard_constraints:
     arm="|".join((*study.arms, *study.kidney_arms)),
-    seed=r"\d+",
-    page="|".join(STAGES),
+    seed="|".join(FURTHER) or "none",
+    page="|".join(PAGED),
 
 
 rule all:
     input:
         PAGES / "index.html",
-        expand(str(PAGES / "{page}.html"), page=STAGES),
+        expand(str(PAGES / "{page}.html"), page=PAGED),
         [stage(name) for name in STAGES],
 
 
@@ -172,23 +193,44 @@ rule kidney:
 
 rule kidney_arm:
     input: stage("01_data")
-    output: stage("02_kidney-{arm}")
-    log: **logs("02_kidney-{arm}")
+    output: stage(f"02_kidney-{{arm}}-s{FIRST}")
+    log: **logs(f"02_kidney-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
     threads: study.threads
-    resources: gpu=GPU, **needs("02_kidney-{arm}")
-    shell: OWN_GPU + execute("02_kidney", "02_kidney-{wildcards.arm}", "-r arm {wildcards.arm}")
+    resources: gpu=GPU, **needs(f"02_kidney-{{arm}}-s{FIRST}")
+    shell: OWN_GPU + execute("02_kidney", f"02_kidney-{{wildcards.arm}}-s{FIRST}", f"-r arm {{wildcards.arm}} -p seed {FIRST}")
+
+
+rule kidney_arm_further:
+    input: stage("01_data")
+    output: stage("02_kidney-{arm}-s{seed}")
+    log: text=logs("02_kidney-{arm}-s{seed}")["text"]
+    params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, kidney_arm(wildcards.arm).settings)
+    threads: study.threads
+    resources: gpu=GPU, **needs("02_kidney-{arm}-s{seed}")
+    shell: OWN_GPU + further("{wildcards.arm}")
 
 
 rule tumor:
     input: stage("01_data")
-    output: stage("03_tumor-{arm}-s{seed}")
-    log: **logs("03_tumor-{arm}-s{seed}")
+    output: stage(f"03_tumor-{{arm}}-s{FIRST}")
+    log: **logs(f"03_tumor-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
     threads: study.threads
-    resources: gpu=GPU, **needs("03_tumor-{arm}-s{seed}")
+    resources: gpu=GPU, **needs(f"03_tumor-{{arm}}-s{FIRST}")
     priority: 5  # the kidney arms are the shortest: kept for last, so that all cores end at about the same time
-    shell: OWN_GPU + execute("03_tumor", "03_tumor-{wildcards.arm}-s{wildcards.seed}", "-r arm {wildcards.arm} -p seed {wildcards.seed}")
+    shell: OWN_GPU + execute("03_tumor", f"03_tumor-{{wildcards.arm}}-s{FIRST}", f"-r arm {{wildcards.arm}} -p seed {FIRST}")
+
+
+rule tumor_further:
+    input: stage("01_data")
+    output: stage("03_tumor-{arm}-s{seed}")
+    log: text=logs("03_tumor-{arm}-s{seed}")["text"]
+    params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, as_dict(arm(wildcards.arm)))
+    threads: study.threads
+    resources: gpu=GPU, **needs("03_tumor-{arm}-s{seed}")
+    priority: 5
+    shell: OWN_GPU + further("{wildcards.arm}")
 
 
 rule ablations:

@@ -4,12 +4,13 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: ./run_all.sh [--profile smoke|demo|release|day|paper] [--data DIR] [--out DIR] [--jobs N]
+usage: ./run_all.sh [--profile smoke|demo|study|release|day|paper] [--data DIR] [--out DIR] [--jobs N]
                     [--set NAME=VALUE]... [--on slurm] [--anyway]
        ./run_all.sh lab     JupyterLab in the study's environment
        ./run_all.sh test    set-up, then the tests (further words go to pytest)
 
   --profile  smoke: minutes, only to see that it runs; demo (the default): the study in small;
+             study: what the verdicts rest on, some hours;
              release: the networks that predict uses; day: the real KiTS19 in a day on one GPU of 24 GB;
              paper: the paper's sizes and epochs, for a GPU and a week
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
@@ -57,7 +58,7 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-case "$profile" in smoke|demo|release|day|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, release, day, paper" ;; esac
+case "$profile" in smoke|demo|study|release|day|paper) ;; *) fail "--profile: '$profile' is not one of smoke, demo, study, release, day, paper" ;; esac
 number() { case "$2" in [1-9]|[1-9][0-9]|[1-9][0-9][0-9]) ;; *) fail "$1: '$2' is not a number from 1 to 999" ;; esac; }
 number --jobs "${jobs:-1}"
 number --processes "$processes"

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from kitslib.data import CaseError, fold, split_cases
+from kitslib.data import CaseError, fold, split_cases, training_draw
 
 KITS19 = [f"case_{number:05d}" for number in range(210)]
 
@@ -102,6 +102,15 @@ def test_a_split_is_plain_data() -> None:
     stored = asdict(split_cases(KITS19[:8], seed=4, rule="paper"))
     assert (stored["seed"], stored["rule"]) == (4, "paper")
     assert all(isinstance(case, str) for case in stored["kidney_train"])
+
+
+def test_each_seed_draws_its_training_cases() -> None:
+    cases = [f"case_{number:05}" for number in range(40)]
+    drawn = [training_draw(cases, 0.75, seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(len(found) == 30 and list(found) == sorted(found) for found in drawn)
+    assert training_draw(cases, 1.0, 5) == tuple(cases)
+    assert training_draw(cases[:2], 0.1, 0)
 
 
 def test_folds_partition_a_cohort_evenly() -> None:

@@ -32,7 +32,7 @@ from kitslib.config.arms import (
     compared_pairs,
     kidney_arm,
 )
-from kitslib.networks import build, count_parameters, multiply_adds
+from kitslib.networks import build
 
 PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
 
@@ -205,9 +205,12 @@ def test_the_options_of_a_network_are_the_arms_fields() -> None:
     shared = {"slices": 3, "widths": (8, 16, 32), "norm": True}
     assert arm("baseline").network_options(**shared) == {"name": "vnet", "dims": "2.5d", **shared}
     assert arm("unet").network_options(**shared) == {
-        "name": "unet", "dims": "2.5d", **shared, "widths": (16, 32, 64),
+        "name": "unet", "dims": "2.5d", **shared
     }  # fmt: skip
-    assert arm("vnet_3d").network_options(**shared)["widths"] == (4, 8, 16)
+    assert arm("vnet_3d").network_options(**shared, width=0.45)["widths"] == (4, 7, 14)
+    assert arm("deeplab").network_options(**shared)["rates"] == (12, 24, 36)  # of a map of 128
+    small = arm("deeplab").network_options(**shared, patch=(48, 48))
+    assert small["rates"] == (1, 2, 3)  # of 12 pixels
     assert arm("additive_gate").network_options(**shared)["attention_gate"] == "additive"
     level = arm("hdc_level_1").network_options(**shared)
     assert (level["hdc_level"], level["hdc_dilations"], level["attention_gate"]) == (
@@ -241,19 +244,20 @@ def test_every_arm_builds_and_gives_back_the_size(name: str) -> None:
     assert network(x).shape == (1, 1, *x.shape[2:])
 
 
-@pytest.mark.parametrize("widths", PROFILE_WIDTHS)
-@pytest.mark.parametrize("name", ["unet", "deeplab", "vnet_2d", "vnet_3d", "full"])
-def test_every_network_is_of_the_baselines_size(name: str, widths: tuple[int, ...]) -> None:
-    """A step is 8 stacks of slices, or one slab of 16 slices in 3D."""
-    shapes = {"2d": (8, 1, 64, 64), "2.5d": (8, 5, 64, 64), "3d": (1, 1, 16, 64, 64)}
+@pytest.mark.parametrize("name", ARM_GROUPS["left_out"])
+def test_what_is_left_out_of_full_is_one_mechanism(name: str) -> None:
+    left_out = name.removeprefix("no_")
+    assert arm(name).reference == "full"
+    assert set(arm("full").mechanisms) - set(arm(name).mechanisms) == {left_out}
 
-    def cost(row: Arm) -> tuple[int, int]:
-        with torch.device("meta"):
-            network = build(**row.network_options(slices=5, widths=widths, norm=True))
-        return count_parameters(network), multiply_adds(network, shapes[row.dims])
 
-    for ours, baselines in zip(cost(arm(name)), cost(arm("baseline")), strict=True):
-        assert 0.6 < ours / baselines < 1.5
+def test_in_the_study_every_mechanism_has_room_to_act() -> None:
+    config = PROFILES["study"]
+    t = config.tumor
+    assert min(t.patch) // 2 ** (len(t.widths) - 1) >= 12  # pixels of the deepest map
+    assert t.slab_batch * t.slab == t.batch  # as many slices a step in 3D as in 2.5D
+    assert len(config.seeds) >= 6 and not config.single_seed_arms
+    assert config.cohort.held_out == 200
 
 
 def test_deviations_are_named_with_what_the_paper_has() -> None:

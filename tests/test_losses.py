@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -35,6 +37,27 @@ def test_soft_dice_is_taken_per_sample_and_then_averaged() -> None:
     assert soft_dice_loss(HALF.repeat(2, 1, 1), target).item() == pytest.approx(
         (0.5 + 0.2) / 2, abs=1e-5
     )
+
+
+def test_soft_dice_over_a_batch_is_one_sum() -> None:
+    target = torch.cat([ONE_OF_FOUR, ALL_OF_FOUR])
+    # p g = 0.5 + 2, p² = 8 · 0.25, g² = 5; unsquared p = 4
+    over = soft_dice_loss(HALF.repeat(2, 1, 1), target, over="batch")
+    assert over.item() == pytest.approx(1 - 5 / 7, abs=1e-5)
+    unsquared = soft_dice_loss(HALF.repeat(2, 1, 1), target, over="batch", squared=False)
+    assert unsquared.item() == pytest.approx(1 - 5 / 9, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", [soft_dice_loss, weighted_dice_loss])
+def test_false_positives_beside_a_tumour_cost_over_the_batch_alone(loss: Callable) -> None:
+    logits = torch.zeros(2, 1, 4, requires_grad=True)
+    target = torch.cat([ONE_OF_FOUR, torch.zeros(1, 1, 4)])
+    loss = partial(loss, background=0.0, tumor=1.0) if loss is weighted_dice_loss else loss
+    pushed = {}
+    for over in ("sample", "batch"):
+        (gradient,) = torch.autograd.grad(loss(logits, target, over=over), logits)
+        pushed[over] = gradient[1].abs().max().item()
+    assert pushed["sample"] < 1e-4 < 1e-2 < pushed["batch"]
 
 
 def test_soft_dice_of_nothing_in_nothing_is_no_loss() -> None:

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from kitslib import config as config_door
-from kitslib.config import RunConfig, arm, configure
+from kitslib.config import PROFILES, RunConfig, arm, configure
 from kitslib.config.code import PACKAGE
 from kitslib.data import CaseFiles, data_folder, study_files
+from kitslib.networks import count_parameters
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.recipes.recipe import SOURCES
@@ -48,6 +49,32 @@ def kidney(study: tuple[RunConfig, list[CaseFiles]]) -> KidneyRecipe:
 @pytest.fixture(scope="module")
 def tumor(study: tuple[RunConfig, list[CaseFiles]]) -> TumorRecipe:
     return TumorRecipe.of(*study, start(), arm="full")
+
+
+@pytest.mark.parametrize("profile", ["demo", "study", "paper"])
+@pytest.mark.parametrize("name", ["unet", "deeplab", "vnet_3d"])
+def test_rivals_have_as_many_weights_as_the_baseline(
+    tumor: TumorRecipe, name: str, profile: str
+) -> None:
+    training = PROFILES[profile].tumor
+    rival, baseline = (
+        replace(tumor, training=training, arm=arm(which)) for which in (name, "baseline")
+    )
+    with torch.device("meta"):
+        sizes = [count_parameters(recipe.network()) for recipe in (rival, baseline)]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.05
+
+
+def test_dice_is_taken_over_what_the_profile_or_the_arm_says(tumor: TumorRecipe) -> None:
+    logits, target = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    target[0, 0, 0, 0] = 1
+    recipe, losses = replace(tumor, arm=arm("hdc")), {}
+    for over in ("sample", "batch"):
+        training = replace(tumor.training, dice_over=over)
+        losses[over] = replace(recipe, training=training).loss(logits, target, 0)
+    assert losses["sample"] != losses["batch"]
+    per_sample = replace(recipe, arm=arm("hdc_per_sample"), training=training)
+    assert per_sample.loss(logits, target, 0) == losses["sample"]
 
 
 def silent(line: str) -> None:

@@ -53,9 +53,9 @@ def test_provenance_states_versions_device_and_data(tmp_path: Path) -> None:
 
 def test_other_settings_have_another_folder_that_is_named_after_them(tmp_path: Path) -> None:
     plain = configure(profile="smoke", out=str(tmp_path))
-    options = {"tumor.epochs": 20, "tumor.lr": 0.01, "seeds": [0, 1]}
+    options = {"tumor.epochs": 20, "tumor.lr": 0.01, "seeds": [0, 1, 2]}
     other = configure(profile="smoke", out=str(tmp_path), options=options)
-    assert other.reports.name == "smoke+seeds=0,1+tumor.epochs=20"  # 0.01 is the profile's own
+    assert other.reports.name == "smoke+seeds=0,1,2+tumor.epochs=20"  # 0.01 is the profile's own
     record(plain, "03_tumor-full-s0", began=0.0, rows=[1])
     began = begin(other, "03_tumor-full-s0")
     record(other, "03_tumor-full-s0", began=began, rows=[2])

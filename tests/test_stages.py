@@ -17,7 +17,7 @@ from kitslib.data import (
     tumor_input,
     tumor_mapping,
 )
-from kitslib.transforms import Grid, TransformError, restore_labels
+from kitslib.transforms import Grid, TransformError, restore_labels, restore_mask
 
 
 def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
@@ -122,3 +122,43 @@ def test_real_label_maps_keep_their_kidneys(shared: Path, case_id: str) -> None:
     assert np.array_equal(restore_labels(stage_labels(labels, mapping), mapping), labels)
     coarse = kidney_mapping(labels.shape, geometry.spacing, KidneyGrid())
     assert dice(restore_labels(stage_labels(labels, coarse), coarse) > 0, labels > 0) > 0.97
+
+
+@pytest.mark.parametrize("first", [20, 21])
+def test_labels_stay_where_they_are_at_a_ratio_of_two(first: int) -> None:
+    """512² to 256²: every pixel of the stage lies half-way between two of the scan."""
+    labels = np.zeros((6, 64, 64), np.uint8)
+    labels[1:5, first : first + 20, first : first + 12] = 1
+    labels[2:4, first + 4 : first + 10, first + 4 : first + 8] = 2
+    mapping = kidney_mapping(labels.shape, (2.0, 0.8, 0.8), KidneyGrid(spacing_z=2.0, matrix=32))
+    staged = stage_labels(labels, mapping)
+    for value in (1, 2):
+        there = np.argwhere(labels == value).mean(axis=0) * (2.0, 0.8, 0.8) + (1.0, 0.4, 0.4)
+        here = np.argwhere(staged == value).mean(axis=0) * (2.0, 1.6, 1.6) + (1.0, 0.8, 0.8)
+        assert np.abs(here - there).max() < 0.1
+
+
+@pytest.mark.parametrize("case_id", ["case_00004", "case_00013"])
+def test_real_label_maps_lose_little_to_half_the_pixels(shared: Path, case_id: str) -> None:
+    labels, geometry = read_labels(shared / "kits19" / "data" / case_id / "segmentation.nii.gz")
+    kidney = (labels > 0).astype(np.uint8)
+    mapping = kidney_mapping(labels.shape, geometry.spacing, KidneyGrid())
+    staged = stage_labels(kidney, mapping)
+    assert dice(restore_mask(255 * staged, mapping) > 0, kidney > 0) > 0.985
+    moved = centre_mm(staged, mapping.stage.spacing) - centre_mm(kidney, geometry.spacing)
+    assert np.abs(moved[1:]).max() < 0.1
+
+
+def centre_mm(mask: np.ndarray, spacing: tuple) -> np.ndarray:
+    return (np.argwhere(mask).mean(axis=0) + 0.5) * spacing
+
+
+def test_a_scan_multiplied_by_its_mask_blends_with_nothing_at_the_edge() -> None:
+    scan, mask = np.full((8, 20, 20), 100, np.int16), np.zeros((8, 20, 20), np.uint8)
+    mask[2:6, 5:15, 5:15] = 1
+    how = {"spacing_z": 2.0, "spacing_xy": 1.5, "region": "box", "mask_dilation_mm": 0.0}
+    after, kept, _ = tumor_input(scan, mask, (2.0, 1.0, 1.0), TumorGrid(**how))
+    before, ones, _ = tumor_input(scan, mask, (2.0, 1.0, 1.0), TumorGrid(masking="before", **how))
+    assert (after == 100).all() and 0 < kept.mean() < 1
+    assert ones.all() and before.min() == 0 and before.max() == 100
+    assert np.unique(before).size > 2  # between the two at the edge

@@ -128,6 +128,17 @@ def test_parameters_without_a_gradient_stay() -> None:
     )
 
 
+def test_a_late_drop_leaves_a_tenth_of_the_rate() -> None:
+    how = {"name": "adam", "lr": 1.0, "schedule": "late_drop"}
+    optimizer, scheduler = make_optimizer(net(), total_steps=10, **how)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1.0] * 8 + [0.1] * 2)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
 def test_the_schedule_ends_low_and_the_constant_one_stays(name: str, schedule: str) -> None:

@@ -293,6 +293,14 @@ def test_hu_windows_on_paper() -> None:
     assert seen("foreground", -500, 101, 304) == pytest.approx([-180 / 76.9, 0, 203 / 76.9])
 
 
+def test_per_slice_every_slice_has_the_same_mean_and_spread() -> None:
+    hu = torch.tensor([[[0.0, 100], [100, 0]], [[200, 300], [300, 200]], [[50, 50], [50, 50]]])
+    seen = HU_WINDOWS["per_slice"](hu)
+    assert seen.mean(dim=(1, 2)).abs().max() < 1e-5
+    assert seen[:2].std(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert seen[2].abs().max() < 1e-3  # a flat slice stays finite
+
+
 @pytest.mark.parametrize(("field", "value"), [("low", 50), ("scale", 0)])
 def test_impossible_hu_windows_are_refused_by_field(field: str, value: float) -> None:
     with pytest.raises(TransformError, match=rf"HuWindow\.{field}"):

@@ -23,6 +23,7 @@ from kitslib.recipes import start_study
 from kitslib.training import device_name, start
 
 NOTEBOOK = 5  # a notebook's processes, figures and page take so many times what loading takes
+COMMAND = 1.5  # the same of a training without a page
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 PASSES = 3  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -105,27 +106,32 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
     notebook, reading = NOTEBOOK * measured.loading, measured.prepare / len(ids)
     base, scan = measured.base, measured.base + max(measured.memory)
     compared = replace(kidney, epochs=kidney.arm_epochs, test_time_mirroring=False)
-    plan: list[tuple[str, Any]] = [("kidney", kidney)]
-    plan += [("kidney", compared)] * len(config.kidney_arms)
+    plan: list[tuple[str, Any, float]] = [("kidney", kidney, notebook)]
+    further, command = len(config.seeds) - 1, COMMAND * measured.loading
+    for _ in config.kidney_arms:
+        plan += [("kidney", compared, notebook), *[("kidney", compared, command)] * further]
     for name in config.arms:
-        plan += [(name, tumor)] * len(config.seeds_of(name))
+        further = len(config.seeds_of(name)) - 1
+        plan += [(name, tumor, notebook), *[(name, tumor, command)] * further]
     runs = []
-    for name, t in plan:
+    for name, t, around in plan:
         cost, predictions = networks[name], 0.0
         stage, held_out, steps = "03_tumor", len(split.tumor_held_out), tumor.steps
         if name == "kidney":
             stage, held_out = "02_kidney", len(split.kidney_held_out)
-            steps = math.ceil(len(split.kidney_train) * t.samples_per_case / t.batch)
+            drawn = round(wanted.draw * len(split.kidney_train))
+            steps = math.ceil(drawn * t.samples_per_case / t.batch)
         elif arm(name).oversample and arm(name).oversample_by == "difficulty":
             times = (t.epochs - 1) // t.oversample_every
-            predictions = times * len(split.tumor_train) / t.oversample_stride
+            predictions = times * wanted.draw * len(split.tumor_train) / t.oversample_stride
         validations = math.ceil(t.epochs / t.validate_every)
         predictions += held_out * (validations + 1 + t.test_time_mirroring)
         seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
+        seconds += around
         gpu = cost.memory if gpus else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
         what = f"{name}: {t.epochs} epochs of {steps} steps"
-        runs.append(Cost(stage, what, notebook + seconds, memory, disk, gpu))
+        runs.append(Cost(stage, what, seconds, memory, disk, gpu))
     slowest, n = max(networks[name].case for name in config.arms), len(split.cascade_test)
     seconds = 2 * reading + networks["kidney"].case * (1 + kidney.test_time_mirroring)
     seconds += PASSES * slowest * (1 + tumor.test_time_mirroring)

@@ -10,6 +10,7 @@ from .arms import kidney_arm as kidney_arm
 from .checked import ConfigError as ConfigError
 from .checked import closest as closest
 from .checked import typed as typed
+from .code import RESULTS as RESULTS
 from .code import ROOT as ROOT
 from .code import code_key as code_key
 from .code import key as key

@@ -31,6 +31,7 @@ class Arm(Checked):
     network: Literal["vnet", "unet", "deeplab"] = "vnet"
     dims: Literal["2d", "2.5d", "3d"] = "2.5d"
     width: float = number(1.0, 0.1, 8)  # of every level, times the profile's channel counts
+    as_large: bool = False  # such a width that it has as many weights as the baseline
     multi_scale: bool = False
     se: bool = False
     attention: bool = False
@@ -40,7 +41,8 @@ class Arm(Checked):
     hdc_dilations: tuple[int, ...] = number((2, 3, 5), 1)
     focal_dice: bool = False
     oversample: bool = False
-    oversample_by: Literal["difficulty", "cysts"] = "difficulty"
+    oversample_by: Literal["difficulty", "case", "cysts"] = "difficulty"  # of slices, of cases
+    dice_over: Literal["sample", "batch"] | None = None  # None: as the profile has it
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,18 +67,36 @@ class Arm(Checked):
         """The arm `name` that differs from this one by `changes` and is compared with it."""
         return replace(self, name=name, description=description, reference=self.name, **changes)
 
-    def network_options(self, *, slices: int, widths: Sequence[int], norm: bool) -> dict[str, Any]:
-        """Return the keyword arguments of `networks.build`; `widths` are the profile's channels."""
-        widths = tuple(max(round(self.width * channels), 1) for channels in widths)
+    def network_options(
+        self, *, slices: int, widths: Sequence[int], norm: bool,
+        patch: Sequence[int] = (512, 512), width: float | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the keyword arguments of `networks.build`.
+
+        `widths` are the profile's channels, times the arm's width or the `width` given.
+        """
+        width = self.width if width is None else width
+        widths = tuple(max(round(width * channels), 1) for channels in widths)
         options: dict[str, Any] = {"name": self.network, "dims": self.dims, "slices": slices}
         options |= {"norm": norm, "widths": widths}
         options |= {name: True for name in IN_THE_NETWORK if getattr(self, name)}
+        if self.network == "deeplab":
+            options["rates"] = deeplab_rates(patch, len(widths))
         if self.attention:
             options["attention_gate"] = self.attention_gate
         if self.hdc:
             options["hdc_level"] = "bottom" if self.hdc_level is None else self.hdc_level
             options["hdc_dilations"] = self.hdc_dilations
         return options
+
+
+def deeplab_rates(patch: Sequence[int], levels: int) -> tuple[int, ...]:
+    """Return DeepLab's dilations: of the deepest map the shares that 6, 12, 18 are of 64 pixels.
+
+    64 is the map of a slice of 512 pixels. On a small map the rates themselves reach beyond it.
+    """
+    share = min(patch) / 2 ** min(3, levels - 1) / 64
+    return tuple(max(round(rate * share), rate // 6) for rate in (6, 12, 18))
 
 
 @dataclass(frozen=True)
@@ -109,14 +129,19 @@ FOCAL_DICE = HDC.variant("focal_dice", "hdc with focal loss + weighted Dice", fo
 FULL = FOCAL_DICE.variant(
     "full", "focal_dice with hard slices drawn more often: all six mechanisms", oversample=True
 )
-_base = BASELINE.variant
+PER_SAMPLE = HDC.variant(
+    "hdc_per_sample", "hdc with Dice over each sample in place of the batch", dice_over="sample"
+)
+_base, _full = BASELINE.variant, FULL.variant
 _GROUPS: dict[str, tuple[Arm, ...]] = {
     "cumulative": (BASELINE, MULTI_SCALE, SE, ATTENTION, HDC, FOCAL_DICE, FULL),
     "rivals": (
-        _base("unet", "2.5D U-Net, as large as the VNet", network="unet", width=2),
-        _base("deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", width=2),
+        _base("unet", "2.5D U-Net, as large as the VNet", network="unet", as_large=True),
+        _base(
+            "deeplab", "2.5D DeepLab V3+, as large as the VNet", network="deeplab", as_large=True
+        ),
         _base("vnet_2d", "VNet that sees one slice", dims="2d"),
-        _base("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", width=0.5),
+        _base("vnet_3d", "VNet in 3D, as large as the 2.5D one", dims="3d", as_large=True),
     ),
     "alone": (
         MULTI_SCALE,
@@ -125,6 +150,13 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
         _base("only_hdc", "baseline with hybrid dilated convolutions alone", hdc=True),
         _base("only_focal_dice", "baseline with focal loss + weighted Dice", focal_dice=True),
         _base("only_oversample", "baseline with hard slices drawn more often", oversample=True),
+    ),
+    "left_out": (
+        _full("no_multi_scale", "full without the image at every scale", multi_scale=False),
+        _full("no_se", "full without squeeze-and-excitation", se=False),
+        _full("no_attention", "full without gates on the skips", attention=False),
+        _full("no_hdc", "full without hybrid dilated convolutions", hdc=False),
+        _full("no_focal_dice", "full with soft Dice loss", focal_dice=False),
     ),
     "levels": (
         HDC.variant("hdc_level_0", "hdc with the dilated layers at full resolution", hdc_level=0),
@@ -138,7 +170,16 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
             "additive_gate", "attention with additive gates", attention_gate="additive"
         ),
         HDC.variant("plain_dilation", "hdc with dilations 2, 2, 2", hdc_dilations=(2, 2, 2)),
-        FULL.variant("oversample_cysts", "full with cysts drawn more often", oversample_by="cysts"),
+        PER_SAMPLE,
+        PER_SAMPLE.variant(
+            "focal_dice_per_sample", "hdc_per_sample with focal loss + weighted Dice",
+            focal_dice=True,
+        ),
+        _full(
+            "oversample_cases", "full with all slices of hard cases drawn more often",
+            oversample_by="case",
+        ),
+        _full("oversample_cysts", "full with cysts drawn more often", oversample_by="cysts"),
     ),
 }
 ARMS: dict[str, Arm] = by_name([row for rows in _GROUPS.values() for row in rows])

@@ -1,4 +1,4 @@
-"""Every number we chose: smoke, demo, release, day and paper."""
+"""Every number we chose: smoke, demo, study, release, day and paper."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ DEMO = RunConfig(
     ),
 )  # fmt: skip
 
+STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of every arm
+    DEMO,
+    profile="study", seeds=(0, 1, 2, 3, 4, 5),
+    arms=(
+        *ARM_GROUPS["cumulative"], *ARM_GROUPS["left_out"], "unet", "deeplab", "vnet_3d",
+        "hdc_level_0", "hdc_level_1", "plain_dilation", "hdc_per_sample", "focal_dice_per_sample",
+    ),
+    kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
+    cohort=replace(DEMO.cohort, cases=312, held_out=200, draw=0.75),
+    tumor=replace(
+        DEMO.tumor,
+        patch=(48, 48), widths=(8, 24, 64), slab=8, slab_batch=3, epochs=5, steps=40,
+        oversample_every=1, validate_every=5, test_time_mirroring=False,
+    ),
+)  # fmt: skip
+
 RELEASE = replace(  # the networks of `predict`: they must hold on CT of any scanner
     DEMO,
     profile="release", arms=("full",), kidney_arms=(),
@@ -59,6 +75,7 @@ RELEASE = replace(  # the networks of `predict`: they must hold on CT of any sca
 SMOKE = RunConfig(
     profile="smoke",
     precision="no",  # so small that float32 is as quick; alike on every machine
+    seeds=(0, 1),
     kidney_arms=("standard", "no_residual"),
     cohort=CohortConfig(cases=6, matrix=96, spacing_z=(5.0,), held_out=2),
     kidney_grid=KidneyGrid(spacing_z=6.0, matrix=48),
@@ -101,4 +118,4 @@ DAY = replace(  # the real KiTS19 on one GPU of 24 GB within 24 hours: `prefligh
     ),
 )  # fmt: skip
 
-PROFILES = {config.profile: config for config in (SMOKE, DEMO, RELEASE, DAY, PAPER)}
+PROFILES = {config.profile: config for config in (SMOKE, DEMO, STUDY, RELEASE, DAY, PAPER)}

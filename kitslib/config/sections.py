@@ -15,7 +15,8 @@ from kitslib.config.code import ROOT, key
 NAME_LENGTH = 100  # of a study's folder
 FEW_STEPS = 50  # fewer leave a tumour network untrained
 KidneyHu = Literal["soft_tissue", "ancestor"]
-TumorHu = Literal["foreground", "literal", "centre45_width350"]
+TumorHu = Literal["foreground", "literal", "centre45_width350", "per_slice"]
+Schedule = Literal["constant", "late_drop", "one_cycle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class CohortConfig(Checked):
     # fold0 to fold4: a fifth of the cases, the same for both stages; each case is in one of them
     split: Literal["nested", "paper", "fold0", "fold1", "fold2", "fold3", "fold4"] = "nested"
     held_out: int | None = number(None, 1)  # tumour cases held out, but by fold; None: 15 of 210
+    draw: float = number(1.0, 0.1, 1)  # share of the training cases that each seed draws for itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class TumorGrid(Checked):
     region: Literal["box", "slice"] = "slice"
     margin_mm: float = number(15.0, 0, 2000)  # of the box around the kidneys
     mask_dilation_mm: float = number(5.0, 0, 100)  # by how much the kidney mask is grown
+    # outside the mask: the lower HU once resampled, or multiplied by 0 before, as may be meant
+    masking: Literal["after", "before"] = "after"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +80,7 @@ class KidneyConfig(Checked):
     supervision_factor: float = number(0.8, 0, 1)
     supervision_every: int = number(15, 1)  # epochs
     loss: Literal["dice", "dice_cross_entropy"] = "dice"
+    dice_squared: bool = True  # squares in the denominator
     foreground_weight: float = number(4.0, 0)  # of kidney voxels in the cross-entropy
     tumor_weight: float = number(1.0, 0)  # of tumour voxels there, times the weight of the kidney
     slab: int = number(64, 8)  # consecutive slices in a sample
@@ -85,7 +90,7 @@ class KidneyConfig(Checked):
     move: bool = False  # random rotation, shift and zoom of a batch
     jitter: bool = False  # those, and random gain, offset, blur and noise
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Schedule = "constant"
     lr: float = number(1e-4, 0)
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
@@ -111,6 +116,7 @@ class TumorConfig(Checked):
     patch: tuple[int, int] = number((512, 512), 16)  # rows, columns of a training sample
     slab: int = number(16, 4)  # slices of a training sample of the 3D arm
     slab_batch: int = number(1, 1)  # samples in a step of the 3D arm
+    window_slices: int | None = number(None, 4)  # of the 3D arm's windows on a scan; None: 2 slabs
     slices: int = number(5, 1, 15)  # k: channels of a 2.5D sample
     widths: tuple[int, ...] = number((16, 32, 64, 128, 256), 2)
     norm: bool = True
@@ -118,12 +124,15 @@ class TumorConfig(Checked):
     alpha: float = number(0.75, 0, 1)
     lam: float = number(1.0, 0)  # weight of the Dice term beside the focal term
     dice_weights: tuple[float, float] = number((0.1, 0.9), 0, 1)  # background, tumour
-    jitter: bool = False  # random gain, offset and noise beside the paper's six augmentations
+    dice_over: Literal["sample", "batch"] = "batch"  # an arm may have its own
+    dice_squared: bool = True
+    mirror: Literal["none", "sagittal"] = "sagittal"  # beside the paper's five augmentations
+    jitter: bool = False  # random gain, offset and noise beside the augmentations
     batch: int = number(8, 1)
     accumulate: int = number(1, 1)
     compile: bool = False
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Schedule = "constant"
     lr: float = number(1e-4, 0)
     clip: float = number(1.0, 0)
     epochs: int = number(200, 1)

@@ -36,6 +36,7 @@ from .cases.splits import Fold as Fold
 from .cases.splits import Split as Split
 from .cases.splits import fold as fold
 from .cases.splits import split_cases as split_cases
+from .cases.splits import training_draw as training_draw
 from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
 from .cohort import Entry as Entry

@@ -8,6 +8,8 @@ from kitslib import transforms
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.transforms import SNAP, Grid, Mapping, Triple, bounding_box, resample
 
+HALF = 127  # of the 255 that a share is counted in
+
 
 def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
     """The first stage's grid for a scan of this shape and spacing."""
@@ -45,17 +47,42 @@ def tumor_input(
     """What the tumour network sees: int16 HU and the grown kidney mask (uint8 0/1), stage's grid.
 
     imaging: int16 (D, H, W). kidney_mask: the same shape, true or predicted, above 0 in the kidney.
-    HU outside the mask stay: `hide_outside` removes them once the HU window is known.
+    HU outside the mask stay: `hide_outside` removes them once the HU window is known. With
+    `masking` "before" the scan is multiplied by the grown mask first, so that HU outside are 0 and
+    blend with the kidney's at its edge; nothing is left to hide, and the mask is all ones.
     """
     if imaging.shape != kidney_mask.shape:
         text = f"imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
         raise transforms.TransformError(f"tumor_input: {text}")
     mapping = tumor_mapping(kidney_mask, spacing, grid)
+    if grid.masking == "before":
+        grown = transforms.dilate(kidney_mask, spacing, grid.mask_dilation_mm)
+        masked = resample(imaging * grown, mapping.native, mapping.stage)
+        return masked, np.ones(mapping.stage.shape, np.uint8), mapping
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
     mask = transforms.dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
     return resample(imaging, mapping.native, mapping.stage), mask, mapping
 
 
 def stage_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:
-    """Native labels on the stage grid, nearest neighbour."""
-    return resample(labels, mapping.native, mapping.stage, how="nearest")
+    """Native labels on the stage grid, uint8: where at least half of a voxel is labelled.
+
+    There the label with the largest share, by linear interpolation. The nearest neighbour would
+    move labels by half a pixel at a ratio of 2, as from 512² to 256².
+    """
+    found = _share(labels > 0, mapping) >= HALF
+    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1
+    out = found * np.uint8(values[0] if len(values) else 0)
+    if len(values) < 2:
+        return out
+    most = np.zeros(out.shape, np.uint8)
+    for value in values.tolist():
+        share = _share(labels == value, mapping)
+        larger = found & (share > most)
+        out[larger], most[larger] = value, share[larger]
+    return out
+
+
+def _share(where: np.ndarray, mapping: Mapping) -> np.ndarray:
+    """How much of each voxel of the stage grid a native mask fills, uint8 0 to 255."""
+    return resample(where * np.uint8(255), mapping.native, mapping.stage)

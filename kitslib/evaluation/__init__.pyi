@@ -21,6 +21,7 @@ from .claims.ledger import ledger as ledger
 from .claims.published import PUBLISHED as PUBLISHED
 from .claims.published import beside_published as beside_published
 from .claims.rules import STEPS as STEPS
+from .held_out import Scored as Scored
 from .held_out import kidney_cases as kidney_cases
 from .held_out import lost_to as lost_to
 from .held_out import ranked as ranked
@@ -45,12 +46,12 @@ from .metrics.scores import false_positive_ml as false_positive_ml
 from .metrics.scores import match_cases as match_cases
 from .metrics.scores import score_case as score_case
 from .metrics.scores import volumes_ml as volumes_ml
-from .metrics.statistics import bootstrap_interval as bootstrap_interval
-from .metrics.statistics import compare_arms as compare_arms
-from .metrics.statistics import estimate as estimate
-from .metrics.statistics import holm as holm
-from .metrics.statistics import paired_difference as paired_difference
-from .metrics.statistics import wilson_interval as wilson_interval
+from .statistics import bootstrap_interval as bootstrap_interval
+from .statistics import compare_arms as compare_arms
+from .statistics import estimate as estimate
+from .statistics import holm as holm
+from .statistics import paired_difference as paired_difference
+from .statistics import wilson_interval as wilson_interval
 from .metrics.surface import ScoreError as ScoreError
 from .metrics.surface import surface_distances as surface_distances
 from .metrics.tables import rows_to_csv as rows_to_csv

@@ -10,7 +10,7 @@ import pandas as pd
 from kitslib.config import ARMS
 from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, Rows, arm_scores
 from kitslib.evaluation.claims.rules import SMALL_TUMOR_ML
-from kitslib.evaluation.metrics.statistics import estimate
+from kitslib.evaluation.statistics import estimate
 
 
 def arm_means(runs: Mapping[str, Rows]) -> pd.DataFrame:

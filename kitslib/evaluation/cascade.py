@@ -21,7 +21,7 @@ from kitslib.evaluation.inference import (
     predict_tiles,
 )
 from kitslib.evaluation.metrics.surface import Spacing
-from kitslib.transforms import HU_WINDOWS, hide_outside, mirror, restore_mask
+from kitslib.transforms import HU_WINDOWS, Mapping, hide_outside, mirror, restore_mask
 
 
 def _with_mirrored(predict: Callable[..., np.ndarray], *volumes: np.ndarray) -> np.ndarray:
@@ -70,7 +70,11 @@ class KidneyStage:
     def mask(self, imaging: np.ndarray, spacing: Spacing, autocast: Autocast) -> np.ndarray:
         """Return kidneys and masses as uint8 0/1 in the scan's own grid."""
         volume, mapping = kidney_input(imaging, spacing, self.grid)
-        native = restore_mask(self.probability(volume, autocast), mapping)
+        return self.restored(self.probability(volume, autocast), mapping)
+
+    def restored(self, probability: np.ndarray, mapping: Mapping) -> np.ndarray:
+        """Return a probability of the stage grid as the mask in the scan's own grid."""
+        native = restore_mask(probability, mapping)
         return largest_components(native > 0, self.components).astype(np.uint8)
 
 
@@ -88,6 +92,7 @@ class TumorStage:
     patch: tuple[int, int]
     slices: int
     slab: int
+    window_slices: int | None = None  # in 3D; None: twice the slab
     test_time_mirroring: bool = False
 
     @classmethod
@@ -95,6 +100,7 @@ class TumorStage:
         """Build the stage from the settings that its run was trained with."""
         names = "hu", "slices", "slab", "test_time_mirroring"
         how = {name: settings["training"][name] for name in names}
+        how["window_slices"] = settings["training"].get("window_slices")
         how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
         return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
@@ -107,7 +113,8 @@ class TumorStage:
         """
         hu = HU_WINDOWS[self.hu]
         if self.dims == "3d":
-            predict, context = partial(predict_slabs, size=2 * self.slab), self.slab // 2
+            size = self.window_slices or 2 * self.slab
+            predict, context = partial(predict_slabs, size=size), self.slab // 2
         else:
             depth = 1 if self.dims == "2d" else self.slices
             predict, context = partial(predict_stacks, depth=depth, every=every), depth // 2

@@ -15,7 +15,7 @@ from kitslib.evaluation.cascade import KidneyStage, TumorStage, segment
 from kitslib.evaluation.inference import Autocast
 from kitslib.evaluation.metrics.errors import BINS, calibration_counts, tumor_losses
 from kitslib.evaluation.metrics.scores import Row, dice, score_case
-from kitslib.evaluation.metrics.statistics import estimate, paired_difference
+from kitslib.evaluation.statistics import estimate, paired_difference
 from kitslib.networks import Together
 
 STEPS: dict[str, str] = {  # of the cascade: a column of scores, and what has been done by then

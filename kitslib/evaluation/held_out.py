@@ -14,23 +14,31 @@ from kitslib.data import Case, CaseFiles, Entry, LabelVersion, load_case
 from kitslib.evaluation.cascade import KidneyStage, TumorStage
 from kitslib.evaluation.inference import Autocast, largest_components
 from kitslib.evaluation.metrics.scores import (
+    KITS23_CLASSES,
     cyst_false_positive_ml,
     dice,
     false_positive_ml,
     volumes_ml,
 )
-from kitslib.evaluation.metrics.statistics import estimate
+from kitslib.evaluation.metrics.surface import Spacing, surface_distances
+from kitslib.evaluation.statistics import estimate
+from kitslib.transforms import restore_mask
 
-Scored = tuple[Case, np.ndarray, dict[str, Any]]  # a case, its prediction (D, H, W), its scores
+HIT = 0.1  # intersection over union from which on a tumour counts as found
+Scored = tuple[Case, np.ndarray, dict[str, Any]]  # labels, their prediction (D, H, W), scores
 
 
 def kidney_cases(
-    stage: KidneyStage, files: Iterable[CaseFiles], labels: LabelVersion, autocast: Autocast
-) -> Iterator[Scored]:
-    """Yield each case with its kidney mask, uint8 0/1, and Dice of kidney and masses."""
+    stage: KidneyStage, files: Iterable[CaseFiles], cohort: Mapping[str, Entry],
+    labels: LabelVersion, autocast: Autocast,
+) -> Iterator[Scored]:  # fmt: skip
+    """Yield each case's labels, its kidney mask, uint8 0/1, and Dice of kidney and masses.
+
+    `cohort` holds the scans on the stage's grid; scores are in the scans' own.
+    """
     for item in files:
-        case = load_case(item, labels)
-        found = stage.mask(case.imaging, case.spacing, autocast)
+        case, entry = load_case(replace(item, imaging=None), labels), cohort[item.case_id]
+        found = stage.restored(stage.probability(entry.imaging, autocast), entry.mapping)
         truth = case.labels > 0
         ml = float(truth.sum() * np.prod(case.spacing) / 1000)
         row = {"case": case.case_id, "dice": dice(found > 0, truth), "kidney_and_masses_ml": ml}
@@ -38,27 +46,46 @@ def kidney_cases(
 
 
 def tumor_cases(
-    stage: TumorStage, files: Iterable[CaseFiles], labels: LabelVersion, autocast: Autocast
-) -> Iterator[Scored]:
-    """Yield each case with its tumour, uint8 0 or 2, found inside the true kidney mask.
+    stage: TumorStage, files: Iterable[CaseFiles], cohort: Mapping[str, Entry],
+    labels: LabelVersion, autocast: Autocast,
+) -> Iterator[Scored]:  # fmt: skip
+    """Yield each case's labels, its tumour, uint8 0 or 2, found inside the true kidney mask.
 
-    Scores: Dice of the largest component and of all of them, volumes and false positives in ml;
-    those of cysts are None where cysts are not labelled.
+    Scores: Dice of the largest component and of all components; of all also surface Dice at
+    KiTS23's tolerance and whether the tumour is hit (intersection over union above HIT); volumes
+    and false positives in ml. Those in cysts are None where cysts are not labelled.
     """
     for item in files:
-        case = load_case(item, labels)
-        truth, spacing = case.labels, case.spacing
-        kidney_and_masses = (truth > 0).astype(np.uint8)
-        everything = stage.mask(case.imaging, kidney_and_masses, spacing, autocast) > 0
-        found = 2 * largest_components(everything, 1).astype(np.uint8)
-        volumes, with_cysts = volumes_ml(truth, spacing), item.segmentation_kits23 is not None
-        yield case, found, {
-            "case": case.case_id, "dice": dice(found == 2, truth == 2),
-            "dice_all_components": dice(everything, truth == 2),
-            "tumor_ml": volumes["tumor"], "cyst_ml": volumes["cyst"] if with_cysts else None,
-            "fp_ml": false_positive_ml(found, truth, spacing),
-            "cyst_fp_ml": cyst_false_positive_ml(found, truth, spacing) if with_cysts else None,
-        }  # fmt: skip
+        case, entry = load_case(replace(item, imaging=None), labels), cohort[item.case_id]
+        probability = stage.probability(entry.imaging, entry.mask, autocast)
+        everything = 2 * restore_mask(probability, entry.mapping)
+        found = np.zeros_like(everything)
+        box = entry.mapping.native.inside(entry.mapping.stage)  # nothing lies outside
+        found[box] = everything[box] * largest_components(everything[box] > 0, 1)
+        parts = case.labels[box], everything[box], found[box]
+        row = tumor_row(*parts, case.spacing, with_cysts=item.segmentation_kits23 is not None)
+        yield case, found, {"case": case.case_id, **row}
+
+
+def tumor_row(
+    truth: np.ndarray, everything: np.ndarray, found: np.ndarray, spacing: Spacing, *,
+    with_cysts: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a case's scores from labels (D, H, W), the tumour found, and its largest component."""
+    masks, volumes = (everything == 2, truth == 2), volumes_ml(truth, spacing)
+    _, tolerance_mm = KITS23_CLASSES["tumor"]
+    either = np.count_nonzero(masks[0] | masks[1])
+    row = {
+        "dice": dice(found == 2, masks[1]), "dice_all_components": dice(*masks),
+        "surface_dice": surface_distances(*masks, spacing).dice(tolerance_mm, empty=1.0),
+        "hit": float(np.count_nonzero(masks[0] & masks[1]) > HIT * either),
+        "tumor_ml": volumes["tumor"], "cyst_ml": volumes["cyst"] if with_cysts else None,
+        "fp_ml": false_positive_ml(found, truth, spacing),
+    }  # fmt: skip
+    for name, which in (("cyst_fp_ml", found), ("cyst_fp_all_ml", everything)):
+        ml = cyst_false_positive_ml(which, truth, spacing) if with_cysts else None
+        row[name] = ml
+    return row
 
 
 def ranked(scores: pd.DataFrame, column: str = "dice") -> dict[str, str]:

@@ -22,6 +22,7 @@ from kitslib.networks.blocks import (
 
 RATES = (6, 12, 18)  # dilations of the pyramid, in steps of 8 pixels
 STRIDES = 3  # halvings of the encoder; levels beyond them dilate instead
+LEAST = 2
 
 
 class ResidualLevel(nn.Module):
@@ -48,15 +49,17 @@ class AtrousPyramid(nn.Module):
     Shapes: (B, channels, ...) to (B, out, ...). Source: Chen et al. 2017, arXiv 1706.05587.
     """
 
-    def __init__(self, dims: int, channels: int, out: int, *, norm: bool) -> None:
+    def __init__(
+        self, dims: int, channels: int, out: int, *, rates: Sequence[int], norm: bool
+    ) -> None:
         super().__init__()
         self.point = ConvUnit(dims, channels, out, kernel=1, norm=norm)
         self.atrous = nn.ModuleList()
-        for rate in RATES:
+        for rate in rates:
             self.atrous.append(ConvUnit(dims, channels, out, dilation=rate, norm=norm))
         # no norm in these two: it would erase what is constant over space
         self.image = ConvUnit(dims, channels, out, kernel=1, norm=False)
-        self.fuse = ConvUnit(dims, (len(RATES) + 2) * out, out, kernel=1, norm=False)
+        self.fuse = ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True))
@@ -67,7 +70,8 @@ class AtrousPyramid(nn.Module):
 class DeepLabV3Plus(TumorNetwork):
     """Dilated encoder, atrous pyramid, and a decoder that adds features of a quarter of the size.
 
-    Input, output and arguments as in `UNet`. Logits are computed at a quarter of the size and
+    Input, output and arguments as in `UNet`; `rates` are the pyramid's dilations. Three halvings,
+    or two where `widths` has three levels. Logits are computed at a quarter of the size and
     interpolated. Raises ValueError for options out of range and for a batch of another shape.
     Source: Chen et al. 2018, arXiv 1802.02611, at output stride 8.
     """
@@ -75,15 +79,17 @@ class DeepLabV3Plus(TumorNetwork):
     def __init__(
         self, *, dims: Literal["2d", "2.5d", "3d"] = "2.5d", slices: int = 5, out_channels: int = 1,
         widths: Sequence[int] = (16, 32, 64, 128, 256), norm: bool = False,
+        rates: Sequence[int] = RATES,
     ) -> None:  # fmt: skip
-        super().__init__(dims, slices, widths, least=STRIDES, halvings=STRIDES)
-        self.encoder, features = nn.ModuleList(), widths[STRIDES - 1]
+        strides = min(STRIDES, len(widths) - 1)
+        super().__init__(dims, slices, widths, least=LEAST + 1, halvings=strides)
+        self.encoder, features = nn.ModuleList(), widths[strides - 1]
         for level, (channels, out) in enumerate(pairwise((self.in_channels, *widths))):
-            halve, dilation = level < STRIDES, 2 ** max(level - STRIDES + 1, 0)
+            halve, dilation = level < strides, 2 ** max(level - strides + 1, 0)
             self.encoder.append(
                 ResidualLevel(self.axes, channels, out, halve=halve, dilation=dilation, norm=norm)
             )
-        self.pyramid = AtrousPyramid(self.axes, widths[-1], features, norm=norm)
+        self.pyramid = AtrousPyramid(self.axes, widths[-1], features, rates=rates, norm=norm)
         self.low_level = ConvUnit(self.axes, widths[1], widths[0], kernel=1, norm=norm)
         self.decoder = Level(self.axes, features + widths[0], features, dilations=(1, 1), norm=norm)
         self.map = CONV[self.axes](features, out_channels, 1)

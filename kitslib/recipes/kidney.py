@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kitslib.config import KidneyConfig, KidneyGrid, RunConfig, as_dict, kidney_arm
-from kitslib.data import Batch, CaseFiles, Entry, SlabSampler, prepare, study_split
-from kitslib.evaluation import KidneyStage, dice, predict_maps
+from kitslib.data import Batch, CaseFiles, Entry, SlabSampler, prepare, study_split, training_draw
+from kitslib.evaluation import KidneyStage, Scored, dice, kidney_cases, predict_maps
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import (
     Loss,
@@ -56,9 +56,9 @@ class KidneyRecipe(Recipe):
         split = study_split(config, list(files))
         return cls(
             name=name, training=training, grid=config.kidney_grid, seed=seed,
-            train=cohort.subset(split.kidney_train),
+            train=cohort.subset(training_draw(split.kidney_train, config.cohort.draw, seed)),
             held_out=cohort.subset(split.kidney_held_out), accelerator=accelerator,
-            runs=config.store / "runs", threads=config.threads,
+            runs=config.store / "runs", threads=config.threads, labels=config.cohort.labels,
         )  # fmt: skip
 
     @functools.cached_property
@@ -101,9 +101,11 @@ class KidneyRecipe(Recipe):
     def map_loss(self, weight: Tensor | None = None) -> Loss:
         """Return the loss of one map; `weight` is that of each voxel in the cross-entropy."""
         if self.training.loss == "dice":
-            return soft_dice_loss
-        foreground = self.training.foreground_weight
-        return partial(dice_cross_entropy_loss, foreground_weight=foreground, weight=weight)
+            return partial(soft_dice_loss, squared=self.training.dice_squared)
+        return partial(
+            dice_cross_entropy_loss, foreground_weight=self.training.foreground_weight,
+            weight=weight, squared=self.training.dice_squared,
+        )  # fmt: skip
 
     def loss(self, output: Any, target: Tensor, epoch: int) -> Tensor:
         """L = L4 + p (L1 + L2 + L3) over the maps; kidney and masses are one target."""
@@ -116,6 +118,11 @@ class KidneyRecipe(Recipe):
     def stage(self, network: nn.Module) -> KidneyStage:
         """Return the network as it is applied to scans."""
         return KidneyStage.of(network, self.settings)
+
+    def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
+        """Yield labels, kidney mask and Dice of kidney and masses; see `kidney_cases`."""
+        how = self.held_out, self.labels, self.accelerator.autocast
+        return kidney_cases(self.stage(network), files, *how)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the mean Dice of the held-out cases on the stage's grid, without mirroring."""

@@ -38,7 +38,7 @@ def chosen_precision(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Return `chosen`, "bf16" or "no", and what was measured, once for a network and machine."""
     names = [name for name in config.arms if arm(name).dims != "3d"]
     t, form = config.tumor, arm("full" if "full" in names else (names or config.arms)[-1])
-    options = form.network_options(slices=t.slices, widths=t.widths, norm=t.norm)
+    options = form.network_options(slices=t.slices, widths=t.widths, norm=t.norm, patch=t.patch)
     channels = t.slices if form.dims == "2.5d" else 1
     shape = (t.batch, channels, *t.patch)
     if form.dims == "3d":

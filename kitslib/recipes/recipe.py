@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kitslib.config import KidneyConfig, TumorConfig, as_dict, code_key
-from kitslib.data import Batch, Cohort
-from kitslib.networks import build
+from kitslib.data import Batch, CaseFiles, Cohort, LabelVersion
+from kitslib.evaluation import Scored
+from kitslib.networks import build, count_parameters, multiply_adds
 from kitslib.training import Run, Sampler, fit, seed_everything
 from kitslib.transforms import HU_WINDOWS, HuWindow
 
@@ -44,6 +45,7 @@ class Recipe(ABC):
     held_out: Cohort
     accelerator: Accelerator
     runs: Path  # folder of all runs
+    labels: LabelVersion = "kits19"  # that the held-out cases are scored by
     seed: int = 0
     threads: int = 1
 
@@ -83,8 +85,9 @@ class Recipe(ABC):
 
     def network(self) -> nn.Module:
         """Return the network with the initial weights of this seed."""
+        options = self.network_options()
         seed_everything(self.seed)
-        return build(**self.network_options())
+        return build(**options)
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -111,6 +114,23 @@ class Recipe(ABC):
     def run(self) -> Run:
         """The folder of this training."""
         return Run.open(self.runs, self.name, self.settings)
+
+    @abstractmethod
+    def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
+        """Yield labels, prediction and scores of held-out cases, in their own geometry."""
+
+    def costs(self, network: nn.Module) -> dict[str, int]:
+        """Return the `parameters` of the network and its `multiply_adds` for a slice."""
+        images, _ = self.prepare(self.sampler.batch(0, 0))
+        slices = images.shape[2] if images.ndim == 5 else 1
+        operations = multiply_adds(network, (1, *images.shape[1:]))
+        return {"parameters": count_parameters(network), "multiply_adds": operations // slices}
+
+    def results(self, network: nn.Module, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return what a record says of the training: run, seed, costs, seconds."""
+        seconds = sum(entry["seconds"] for entry in history)
+        about = {"run": self.run.folder.name, "seed": self.seed, "train_s": seconds}
+        return about | self.costs(network)
 
     def fit(self, network: nn.Module, log: Callable[[str], None] | None = None) -> list[dict]:
         """Train `network`, or load what was trained before; return one row an epoch."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -21,11 +23,15 @@ from kitslib.data import (
     prepare,
     slice_difficulty,
     study_split,
+    training_draw,
 )
-from kitslib.evaluation import TumorStage, dice
+from kitslib.evaluation import Scored, TumorStage, dice, tumor_cases
+from kitslib.networks import build, count_parameters
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import focal_dice_loss, soft_dice_loss
 from kitslib.transforms import SLICE_JITTER, SliceAugment, augment_slices, contact_sheet
+
+WIDTHS = [share / 40 for share in range(8, 161)]  # 0.2 to 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +54,10 @@ class TumorRecipe(Recipe):
         split = study_split(config, list(files))
         return cls(
             name=f"tumor-{arm}-s{seed}", training=config.tumor, grid=config.tumor_grid,
-            arm=arm_of(arm), seed=seed, train=cohort.subset(split.tumor_train),
+            arm=arm_of(arm), seed=seed,
+            train=cohort.subset(training_draw(split.tumor_train, config.cohort.draw, seed)),
             held_out=cohort.subset(split.tumor_held_out), accelerator=accelerator,
-            runs=config.store / "runs", threads=config.threads,
+            runs=config.store / "runs", threads=config.threads, labels=config.cohort.labels,
         )  # fmt: skip
 
     @functools.cached_property
@@ -71,8 +78,9 @@ class TumorRecipe(Recipe):
 
     @property
     def augment(self) -> SliceAugment:
-        """The paper's augmentations, and intensity jitter where the profile has it."""
-        return SLICE_JITTER if self.training.jitter else SliceAugment()
+        """The paper's augmentations, mirroring and intensity jitter where the profile has them."""
+        augment = SLICE_JITTER if self.training.jitter else SliceAugment()
+        return replace(augment, mirror=self.training.mirror)
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return input (B, C, H, W) and tumour (B, 1, H, W); in 3D (B, 1, D, H, W) both."""
@@ -100,22 +108,45 @@ class TumorRecipe(Recipe):
 
     def network_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `kitslib.networks.build`."""
+        return self._options(self.arm, self.as_large if self.arm.as_large else None)
+
+    @functools.cached_property
+    def as_large(self) -> float:
+        """The width at which the arm has as many weights as the baseline."""
+        wanted = self._parameters(arm_of("baseline"), 1.0)
+        size = functools.partial(self._parameters, self.arm)
+        place = bisect_left(WIDTHS, wanted, key=size)
+        near = WIDTHS[max(place - 1, 0) : place + 1]
+        return min(near, key=lambda width: abs(size(width) - wanted))
+
+    def _options(self, arm: Arm, width: float | None) -> dict[str, Any]:
         t = self.training
-        return self.arm.network_options(slices=t.slices, widths=t.widths, norm=t.norm)
+        return arm.network_options(
+            slices=t.slices, widths=t.widths, norm=t.norm, patch=t.patch, width=width
+        )
+
+    def _parameters(self, arm: Arm, width: float) -> int:
+        with torch.device("meta"):  # weights without values
+            return count_parameters(build(**self._options(arm, width)))
 
     def own_settings(self) -> dict[str, Any]:
         """Return the settings that only this stage has."""
         return {"stage": "tumor", "arm": as_dict(self.arm), "grid": as_dict(self.grid)}
 
     def loss(self, output: Any, target: Tensor, epoch: int) -> Tensor:
-        """Soft Dice, or weighted Dice + λ focal where the arm has it."""
-        if not self.arm.focal_dice:
-            return soft_dice_loss(output, target)
+        """Soft Dice, or weighted Dice + λ focal where the arm has it.
+
+        Dice over the batch is over what a process takes of it at a time: with `accumulate` or
+        several processes it is another loss.
+        """
         t = self.training
+        over = self.arm.dice_over or t.dice_over
+        if not self.arm.focal_dice:
+            return soft_dice_loss(output, target, over=over, squared=t.dice_squared)
         background, tumor = t.dice_weights
         return focal_dice_loss(
             output, target, gamma=t.gamma, alpha=t.alpha, background=background, tumor=tumor,
-            lam=t.lam,
+            lam=t.lam, over=over, squared=t.dice_squared,
         )  # fmt: skip
 
     def stage(self, network: nn.Module) -> TumorStage:
@@ -127,6 +158,11 @@ class TumorRecipe(Recipe):
         once, autocast = replace(stage, test_time_mirroring=False), self.accelerator.autocast
         return once.probability(entry.imaging, entry.mask, autocast, every=every) > 0.5
 
+    def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
+        """Yield labels, tumour found inside the true kidney mask, and scores; see `tumor_cases`."""
+        how = self.held_out, self.labels, self.accelerator.autocast
+        return tumor_cases(self.stage(network), files, *how)
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the mean tumour Dice of the held-out cases on the stage's grid."""
         stage, scores = self.stage(network), []
@@ -135,9 +171,12 @@ class TumorRecipe(Recipe):
         return {"dice": float(np.mean(scores))}
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
-        """Every few epochs measure how hard the training slices are; draw hard ones more often."""
+        """Every few epochs measure how hard the training slices are; draw hard ones more often.
+
+        By case, all slices of a case are as hard as its slices with kidney are on average.
+        """
         t, arm = self.training, self.arm
-        if not arm.oversample or arm.oversample_by != "difficulty":
+        if not arm.oversample or arm.oversample_by == "cysts":
             return {}
         if (epoch + 1) % t.oversample_every or epoch + 1 == t.epochs:
             return {}
@@ -146,6 +185,8 @@ class TumorRecipe(Recipe):
             found = self._tumor(stage, entry, t.oversample_stride)
             pixel_mm2 = entry.spacing[1] * entry.spacing[2]
             hard[name] = slice_difficulty(found, entry.labels == 2, pixel_mm2=pixel_mm2)
+            if arm.oversample_by == "case":
+                hard[name][:] = hard[name][slice(*entry.meta["kidney_range"])].mean()
         self.sampler.set_difficulty(hard, gain=t.oversample_gain, cap=t.oversample_cap)
         return {
             "difficulty": {name: float(values.mean()) for name, values in hard.items()},

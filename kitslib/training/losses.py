@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Over = Literal["sample", "batch"]
 SMOOTH = 1e-5  # added above and below in Dice: empty against empty is a loss of 0
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - 2 Σ p g / (Σ p² + Σ g²), mean over samples (Milletari et al. 2016, arXiv 1606.04797)."""
+def soft_dice_loss(
+    logits: Tensor, target: Tensor, *, over: Over = "sample", squared: bool = True
+) -> Tensor:
+    """1 - 2 Σ p g / (Σ p² + Σ g²), sums over each sample or over the whole batch.
+
+    Over samples the mean of their losses is taken, and one without target gives hardly a gradient:
+    false positives in it cost nothing. `squared` False: Σ p + Σ g below.
+    Source: Milletari et al. 2016, arXiv 1606.04797.
+    """
     p, g = _flat_pair(logits, target)
-    return _dice_loss(torch.sigmoid(p), g).mean()
+    return _dice_loss(torch.sigmoid(p), g, over, squared)
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2, alpha: float = 0.75) -> Tensor:
@@ -28,32 +37,38 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2, alpha: float
 
 
 def weighted_dice_loss(
-    logits: Tensor, target: Tensor, *, background: float = 0.1, tumor: float = 0.9
-) -> Tensor:
+    logits: Tensor, target: Tensor, *, background: float = 0.1, tumor: float = 0.9,
+    over: Over = "sample", squared: bool = True,
+) -> Tensor:  # fmt: skip
     """Soft Dice of the background and of the tumour, weighted; the weights are used as given."""
     z, g = _flat_pair(logits, target)
     p, q = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - p would lose the small probabilities
-    return (tumor * _dice_loss(p, g) + background * _dice_loss(q, 1 - g)).mean()
+    lost = tumor * _dice_loss(p, g, over, squared)
+    return lost + background * _dice_loss(q, 1 - g, over, squared)
 
 
 def focal_dice_loss(
     logits: Tensor, target: Tensor, *, gamma: float = 2, alpha: float = 0.75,
-    background: float = 0.1, tumor: float = 0.9, lam: float = 1.0,
+    background: float = 0.1, tumor: float = 0.9, lam: float = 1.0, over: Over = "sample",
+    squared: bool = True,
 ) -> Tensor:  # fmt: skip
     """Weighted Dice + λ focal: the paper's section 3.3."""
-    dice = weighted_dice_loss(logits, target, background=background, tumor=tumor)
+    dice = weighted_dice_loss(
+        logits, target, background=background, tumor=tumor, over=over, squared=squared
+    )
     return dice + lam * focal_loss(logits, target, gamma=gamma, alpha=alpha)
 
 
 def dice_cross_entropy_loss(
-    logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0, weight: Tensor | None = None
-) -> Tensor:
+    logits: Tensor, target: Tensor, *, foreground_weight: float = 1.0,
+    weight: Tensor | None = None, squared: bool = True,
+) -> Tensor:  # fmt: skip
     """Soft Dice + cross-entropy with the foreground, and each voxel by `weight`, weighted."""
     z, g = _flat_pair(logits, target)
     foreground = torch.tensor(foreground_weight, device=z.device)
     weight = None if weight is None else weight.flatten(1)
     entropy = F.binary_cross_entropy_with_logits(z, g, weight=weight, pos_weight=foreground)
-    return _dice_loss(torch.sigmoid(z), g).mean() + entropy
+    return _dice_loss(torch.sigmoid(z), g, "sample", squared) + entropy
 
 
 def deep_supervision_loss(
@@ -73,9 +88,11 @@ def supervision_weight(
     return start * factor ** (epoch // every)
 
 
-def _dice_loss(p: Tensor, g: Tensor) -> Tensor:
-    overlap, total = (p * g).sum(dim=1), (p * p + g * g).sum(dim=1)
-    return 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+def _dice_loss(p: Tensor, g: Tensor, over: Over, squared: bool) -> Tensor:
+    """Mean over samples, or of the whole batch, from (B, voxels)."""
+    overlap, total = p * g, p * p + g * g if squared else p + g
+    axes = 1 if over == "sample" else (0, 1)
+    return (1 - (2 * overlap.sum(dim=axes) + SMOOTH) / (total.sum(dim=axes) + SMOOTH)).mean()
 
 
 def _flat_pair(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

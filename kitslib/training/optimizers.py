@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, MultiStepLR, OneCycleLR
 
 OptimizerName = Literal["adam", "adamw", "muon"]
-Schedule = Literal["constant", "one_cycle"]
+Schedule = Literal["constant", "late_drop", "one_cycle"]
+DROP = 0.8, 0.1  # where in a training "late_drop" lowers the rate, and to what share of it
 SMALLEST = 8  # order from which on a matrix is worth orthogonalising
 ROUNDS = 5
 QUINTIC = 3.4445, -4.7750, 2.0315  # s -> a s + b s³ + c s⁵ brings singular values to about 1
@@ -108,5 +109,8 @@ def make_optimizer(
     optimizer = maker(network.parameters(), lr=lr, **fused)
     if schedule == "constant":
         return optimizer, ConstantLR(optimizer, factor=1.0)
+    if schedule == "late_drop":
+        when, share = DROP
+        return optimizer, MultiStepLR(optimizer, [round(when * total_steps)], gamma=share)
     cycle = {"pct_start": 0.2, "cycle_momentum": name != "muon"}
     return optimizer, OneCycleLR(optimizer, lr, total_steps, **cycle)

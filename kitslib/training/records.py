@@ -11,17 +11,20 @@ from typing import Any
 
 import torch
 
-from kitslib.config import ROOT, RunConfig, as_dict, code_key, read_json, replacing, write_json
+from kitslib.config import (
+    RESULTS,
+    ROOT,
+    RunConfig,
+    as_dict,
+    code_key,
+    read_json,
+    replacing,
+    write_json,
+)
 from kitslib.training.machine import commit, device_name, versions
 from kitslib.training.runs import Run, RunError, differing
 
 WEIGHTS = ROOT / "kitslib" / "weights"  # of the networks that come with the package
-CODE = (  # whose numbers a record holds
-    "data", "evaluation/cascade.py", "evaluation/ceilings.py", "evaluation/held_out.py",
-    "evaluation/inference.py", "evaluation/metrics", "networks", "phantom", "recipes",
-    "training/loader.py", "training/loop.py", "training/losses.py", "training/optimizers.py",
-    "transforms",
-)  # fmt: skip
 
 
 def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path
     """Write what a notebook found, as its last act; `began` is what `begin` returned."""
     head = {"record": name, "began": began, "ended": time.time(), "commit": commit()}
     head |= {"processor_s": round(sum(os.times()[:4]), 1)}  # of this process and its children
-    head |= {"config": _shared(config), "code": code_key(*CODE)}
+    head |= {"config": _shared(config), "code": code_key(*RESULTS)}
     return write_json(record_path(config, name), head | values)
 
 
@@ -83,7 +86,7 @@ def recorded(config: RunConfig, name: str) -> dict[str, Any]:
         raise RunError(f"{path} is missing; make it with: {words}  (or all: {config.command})")
     found = read_json(path)
     names = differing(found.get("config", {}), _shared(config))
-    if found.get("code") != code_key(*CODE):
+    if found.get("code") != code_key(*RESULTS):
         names.append(f"its code (commit {found.get('commit')} there, {commit()} here)")
     if names:
         words = f"{', '.join(names)}; make it anew with: {config.command}"

@@ -14,12 +14,16 @@ from kitslib.transforms.grids import TransformError
 
 @dataclass(frozen=True, kw_only=True)
 class HuWindow:
-    """A reading of HU for a network: clip to [low, high], subtract shift, divide by scale."""
+    """A reading of HU for a network: clip to [low, high], subtract shift, divide by scale.
+
+    `per_slice`: each slice, the last two axes, is brought to mean 0 and standard deviation 1.
+    """
 
     low: float
     high: float
     shift: float
     scale: float
+    per_slice: bool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -30,9 +34,14 @@ class HuWindow:
     def __call__(self, hu: Tensor) -> Tensor:
         """HU of any type and shape as the network reads them, float32, on the tensor's device."""
         values = hu.to(torch.float32, copy=True).clamp_(self.low, self.high)
-        return values.sub_(self.shift).div_(self.scale)
+        values.sub_(self.shift).div_(self.scale)
+        if self.per_slice:
+            values -= values.mean(dim=(-2, -1), keepdim=True)
+            values /= values.std(dim=(-2, -1), keepdim=True).clamp(min=FLAT)
+        return values
 
 
+FLAT = 1e-3  # the least standard deviation that a slice is divided by
 HU_WINDOWS: dict[str, HuWindow] = {
     "soft_tissue": HuWindow(low=-200, high=300, shift=50, scale=250),  # kidney stage: to [-1, 1]
     "ancestor": HuWindow(low=-200, high=200, shift=0, scale=200),
@@ -40,6 +49,7 @@ HU_WINDOWS: dict[str, HuWindow] = {
     "foreground": HuWindow(low=-79, high=304, shift=101, scale=76.9),
     "literal": HuWindow(low=40, high=50, shift=45, scale=5),  # the paper's sentence as printed
     "centre45_width350": HuWindow(low=-130, high=220, shift=45, scale=175),
+    "per_slice": HuWindow(low=-79, high=304, shift=101, scale=76.9, per_slice=True),
 }
 
 

@@ -41,6 +41,17 @@ class Split:
                 raise CaseError(f"{name} split: {text}", code="leak")
 
 
+def training_draw(case_ids: Sequence[str], share: float, seed: int) -> tuple[str, ...]:
+    """Return the training cases that a seed draws for itself, in their order; at least one.
+
+    The draw depends on seed and ids alone, so that all arms of a seed train on the same cases.
+    """
+    count = max(round(share * len(case_ids)), 1)
+    ranked = sorted(case_ids, key=lambda case: (_draw(seed, f"training {case}"), case))
+    drawn = set(ranked[:count])
+    return tuple(case for case in case_ids if case in drawn)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fold:
     """One of n folds: the case ids to train on and those held out, in case order."""

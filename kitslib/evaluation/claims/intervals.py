@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kitslib.evaluation.claims.evidence import Evidence
-from kitslib.evaluation.metrics.statistics import NAN, Estimate, Interval, paired_difference
+from kitslib.evaluation.statistics import NAN, Estimate, Interval, paired_difference
 
 Word = Literal["reproduced", "not reproduced", "undecided", "not testable here"]
 WORST: tuple[Word, ...] = ("not reproduced", "not testable here", "undecided", "reproduced")

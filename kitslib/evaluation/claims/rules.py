@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kitslib.evaluation.claims.evidence import Evidence
 from kitslib.evaluation.claims.intervals import Verdict, against, all_of, gain, missing, reaching
-from kitslib.evaluation.metrics.statistics import bootstrap_interval, estimate, wilson_interval
+from kitslib.evaluation.statistics import bootstrap_interval, estimate, wilson_interval
 
 CYST_SHARE = 0.40  # the paper's "about 40 %"
 CYST_SHARE_WIDTH = 0.20  # a wider interval would agree with almost any share

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from kitslib.evaluation.metrics.scores import Row
-from kitslib.evaluation.metrics.statistics import estimate, small_sample_warning
+from kitslib.evaluation.statistics import estimate, small_sample_warning
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kitslib.evaluation.metrics.statistics import NAN, estimate
+from kitslib.evaluation.statistics import NAN, estimate
 
 LOW, HIGH, WIDTH = -150.0, 350.0, 10.0  # of the histogram's bins, in HU
 FEWEST = 100  # voxels that a histogram needs
