@@ -181,7 +181,7 @@ rule data:
 
 
 rule kidney:
-    input: stage("01_data")
+    input: ancient(stage("01_data"))  # what it read is in its identity
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
@@ -192,7 +192,7 @@ rule kidney:
 
 
 rule kidney_arm:
-    input: stage("01_data")
+    input: ancient(stage("01_data"))  # what it read is in its identity
     output: stage(f"02_kidney-{{arm}}-s{FIRST}")
     log: **logs(f"02_kidney-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
@@ -202,7 +202,7 @@ rule kidney_arm:
 
 
 rule kidney_arm_further:
-    input: stage("01_data")
+    input: ancient(stage("01_data"))  # what it read is in its identity
     output: stage("02_kidney-{arm}-s{seed}")
     log: text=logs("02_kidney-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, kidney_arm(wildcards.arm).settings)
@@ -212,7 +212,7 @@ rule kidney_arm_further:
 
 
 rule tumor:
-    input: stage("01_data")
+    input: ancient(stage("01_data"))  # what it read is in its identity
     output: stage(f"03_tumor-{{arm}}-s{FIRST}")
     log: **logs(f"03_tumor-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
@@ -223,7 +223,7 @@ rule tumor:
 
 
 rule tumor_further:
-    input: stage("01_data")
+    input: ancient(stage("01_data"))  # what it read is in its identity
     output: stage("03_tumor-{arm}-s{seed}")
     log: text=logs("03_tumor-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, as_dict(arm(wildcards.arm)))

@@ -48,7 +48,7 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
     tumor=replace(
         DEMO.tumor,
         patch=(48, 48), widths=(8, 24, 64), slab=8, slab_batch=3, epochs=5, steps=40,
-        oversample_every=1, validate_every=5, test_time_mirroring=False,
+        oversample_every=2, validate_every=5, test_time_mirroring=False,
     ),
 )  # fmt: skip
 
