@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from kitslib.config import configure, read_json, write_json
-from kitslib.training import RunError, begin, models_folder, provenance, record, recorded, summary
+from kitslib.training import (
+    RunError,
+    begin,
+    models_folder,
+    provenance,
+    record,
+    recorded,
+    records,
+    stored_rules,
+    summary,
+)
 
 
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> None:
@@ -20,6 +30,20 @@ def test_a_missing_record_names_the_command_that_makes_it(tmp_path: Path) -> Non
         recorded(config, "03_tumor-full-s1")
     record(config, "03_tumor-full-s1", began=0.0, rows=[1])
     assert recorded(config, "03_tumor-full-s1")["rows"] == [1]
+
+
+def test_the_rules_are_stored_before_the_first_score_and_each_change_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(profile="smoke", out=str(tmp_path))
+    begin(config, "01_data")
+    first = stored_rules(config)
+    begin(config, "03_tumor-full-s0")
+    assert len(first) == 1 and stored_rules(config) == first
+    monkeypatch.setattr(records, "code_key", lambda *places: "others")
+    begin(config, "05_evaluation")
+    now = stored_rules(config)
+    assert now[:1] == first and len(now) == 2 and now[1]["key"] != first[0]["key"]
 
 
 def test_wall_time_counts_overlapping_stages_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from .checked import closest as closest
 from .checked import typed as typed
 from .code import RESULTS as RESULTS
 from .code import ROOT as ROOT
+from .code import RULES as RULES
 from .code import code_key as code_key
 from .code import key as key
 from .code import notebook_key as notebook_key

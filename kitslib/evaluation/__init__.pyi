@@ -21,6 +21,8 @@ from .claims.ledger import ledger as ledger
 from .claims.published import PUBLISHED as PUBLISHED
 from .claims.published import beside_published as beside_published
 from .claims.rules import STEPS as STEPS
+from .gridding import gridding as gridding
+from .gridding import heard as heard
 from .held_out import Scored as Scored
 from .held_out import kidney_cases as kidney_cases
 from .held_out import lost_to as lost_to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal, NamedTuple
 
 import cc3d
@@ -142,8 +142,7 @@ def predict_tiles(
 
     A tile has the `patch` of training and the depth of the mask there, with `context` slices more
     on either side; a smaller slice is framed with `fill`. `predict` gives a tile's probability.
-    Where tiles overlap, the nearer one's centre is, the more it counts; those without mask are
-    left out.
+    Where tiles overlap, the nearer one's centre is, the more it counts.
     """
     height, width = mask.shape[1:]
     rows, cols = max(patch[0] - height, 0), max(patch[1] - width, 0)
@@ -152,17 +151,36 @@ def predict_tiles(
     volume, inside = np.pad(volume, frame, constant_values=fill), np.pad(mask > 0, frame)
     weight = np.outer(_tent(patch[0]), _tent(patch[1]))
     total, count = np.zeros(volume.shape, np.float32), np.zeros(volume.shape[1:], np.float32)
-    for row in tile_starts(volume.shape[1], patch[0]):
-        for col in tile_starts(volume.shape[2], patch[1]):
-            here = slice(row, row + patch[0]), slice(col, col + patch[1])
-            count[here] += weight
-            filled = np.flatnonzero(inside[:, *here].any(axis=(1, 2)))
-            if len(filled):
-                deep = slice(max(filled[0] - context, 0), filled[-1] + context + 1)
-                total[deep, *here] += predict(volume[deep, *here]) * weight
+    for row, col in tiles_over(inside.any(axis=0), patch):
+        here = slice(row, row + patch[0]), slice(col, col + patch[1])
+        count[here] += weight
+        filled = np.flatnonzero(inside[:, *here].any(axis=(1, 2)))
+        deep = slice(max(filled[0] - context, 0), filled[-1] + context + 1)
+        total[deep, *here] += predict(volume[deep, *here]) * weight
     total[~inside] = 0
-    total /= count
+    total /= np.maximum(count, 1)
     return total[:, top : top + height, left : left + width].astype(np.float16)
+
+
+def tiles_over(mask: np.ndarray, patch: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the first row and column of the tiles that cover a mask (H, W) of at least a patch.
+
+    Each connected part has tiles of its own: one about its middle where the patch holds it, else
+    several from its first row and column to the last.
+    """
+    found = []
+    labels, number = cc3d.connected_components(mask[None].astype(np.uint8), return_N=True)
+    for part in range(1, number + 1):
+        starts = []
+        for axis, size in enumerate(patch):
+            filled = np.flatnonzero((labels[0] == part).any(axis=1 - axis))
+            first, length = int(filled[0]), int(filled[-1] - filled[0]) + 1
+            room, spare = mask.shape[axis] - size, max(size - length, 0)
+            begin = first - spare // 2
+            steps = tile_starts(length, size)
+            starts.append([min(max(begin + step, 0), room) for step in steps])
+        found += product(*starts)
+    return found
 
 
 def _tent(length: int) -> np.ndarray:

@@ -125,23 +125,23 @@ class KidneyRecipe(Recipe):
         return kidney_cases(self.stage(network), files, *how)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the mean Dice of the held-out cases on the stage's grid, without mirroring."""
+        """Return the mean Dice of the watched cases on the stage's grid, without mirroring."""
         stage = replace(self.stage(network), test_time_mirroring=False)
         scores = []
-        for entry in self.held_out.values():
+        for entry in self.watched.values():
             probability = stage.probability(entry.imaging, self.accelerator.autocast)
             scores.append(dice(probability > 0.5, entry.labels > 0))
         return {"dice": float(np.mean(scores))}
 
     @property
     def map_epochs(self) -> list[int]:
-        """The epochs, counted from 0, after which the maps of `watched` are kept."""
+        """The epochs, counted from 0, after which the maps of `shown` are kept."""
         if not self.training.deep_supervision:
             return []
         return sorted({round(share * (self.training.epochs - 1)) for share in MAP_SHARES})
 
     @property
-    def watched(self) -> tuple[Entry, int]:
+    def shown(self) -> tuple[Entry, int]:
         """The first held-out case, and the middle one of its slices with kidney."""
         entry = self.held_out[self.held_out.case_ids[0]]
         return entry, int(np.mean(entry.meta["kidney_range"]))
@@ -150,7 +150,7 @@ class KidneyRecipe(Recipe):
         """Keep what the four maps show on one held-out slab, and what each costs, for figures."""
         if epoch not in self.map_epochs:
             return {}
-        entry, middle = self.watched
+        entry, middle = self.shown
         first = max(middle - self.training.slab // 2, 0)
         slab = slice(first, middle + self.training.slab // 2)
         maps = predict_maps(

@@ -28,6 +28,7 @@ SOURCES = (
     "evaluation/metrics/scores.py", "networks", "recipes", "training/loader.py", "training/loop.py",
     "training/losses.py", "training/optimizers.py", "transforms",
 )  # fmt: skip
+WATCHED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,14 @@ class Recipe(ABC):
     def loss(self, output: Any, target: Tensor, epoch: int) -> Tensor:
         """Return what the training minimises, a scalar; `epoch` counts from 0."""
 
+    @property
+    def watched(self) -> Cohort:
+        """The held-out cases that are watched in training: the first WATCHED."""
+        return self.held_out.subset(self.held_out.case_ids[:WATCHED])
+
     @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return scores of the held-out cases, which are watched and choose nothing."""
+        """Return scores of the watched cases, which choose nothing."""
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
         """Do what follows an epoch (counted from 0); return what the history notes of it."""

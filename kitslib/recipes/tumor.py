@@ -164,9 +164,9 @@ class TumorRecipe(Recipe):
         return tumor_cases(self.stage(network), files, *how)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the mean tumour Dice of the held-out cases on the stage's grid."""
+        """Return the mean tumour Dice of the watched cases on the stage's grid."""
         stage, scores = self.stage(network), []
-        for entry in self.held_out.values():
+        for entry in self.watched.values():
             scores.append(dice(self._tumor(stage, entry), entry.labels == 2))
         return {"dice": float(np.mean(scores))}
 

@@ -26,7 +26,7 @@ from .optimizers import OptimizerName as OptimizerName
 from .optimizers import make_optimizer as make_optimizer
 from .progress import epoch_line as epoch_line
 from .progress import progress_bar as progress_bar
-from .records import CODE as CODE
+
 from .records import WEIGHTS as WEIGHTS
 from .records import begin as begin
 from .records import export_models as export_models
@@ -35,6 +35,7 @@ from .records import provenance as provenance
 from .records import real_ct_folder as real_ct_folder
 from .records import record as record
 from .records import recorded as recorded
+from .records import stored_rules as stored_rules
 from .records import summary as summary
 from .runs import DEAD_S as DEAD_S
 from .runs import Run as Run

@@ -14,9 +14,11 @@ import torch
 from kitslib.config import (
     RESULTS,
     ROOT,
+    RULES,
     RunConfig,
     as_dict,
     code_key,
+    key,
     read_json,
     replacing,
     write_json,
@@ -52,15 +54,31 @@ def record_path(config: RunConfig, name: str) -> Path:
 
 
 def begin(config: RunConfig, name: str) -> float:
-    """Return the time, in seconds since 1970, at which a notebook began.
+    """Return the time, in seconds since 1970, at which a notebook began; store the rules.
 
     Raises RunError where its record is there already and was made with other settings.
     """
+    stored_rules(config)
     path = record_path(config, name)
     if path.is_file() and (names := differing(read_json(path).get("config", {}), _shared(config))):
         fix = "give this run a folder of its own with out, or remove the record"
         raise RunError(f"{path} was made with other settings: {', '.join(names)}; {fix}")
     return time.time()
+
+
+def stored_rules(config: RunConfig) -> list[dict[str, Any]]:
+    """Return by which rules the study's results become verdicts, and each later change of them.
+
+    Rows of `key` (of their code, the splits and the metrics), `date` and `commit`, kept in
+    `work/rules.json`: the first is written before anything is scored.
+    """
+    path, now = config.work / "rules.json", key(code_key(*RULES), as_dict(config.cohort))
+    found = read_json(path) if path.is_file() else []
+    if not found or found[-1]["key"] != now:
+        date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        found.append({"key": now, "date": date, "commit": commit()})
+        write_json(path, found)
+    return found
 
 
 def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path:
