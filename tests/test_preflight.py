@@ -21,11 +21,11 @@ from kitslib.training import start
 ROOMY = Cost("this machine", "test", seconds=0, disk=10**13, memory=10**12)
 
 
-def measured(profile: str = "demo", **changes: object) -> Measured:
+def measured(profile: str = "demo", count: int = 0, **changes: object) -> Measured:
     """Round numbers: a step takes 0.1 s, a case 1 s of a network and 2 s of reading."""
     one = NetworkCost(step=0.1, case=1.0, weights=10**6, memory=10**8)
     config = configure(profile=profile)
-    count = config.cohort.cases
+    count = count or config.cohort.cases
     values = {
         "case_ids": [f"case_{index:05}" for index in range(count)], "unreadable": [],
         "loading": 1.0, "base": 10**8, "make": 3.0 * count, "prepare": 2.0 * count,
@@ -37,13 +37,13 @@ def measured(profile: str = "demo", **changes: object) -> Measured:
 
 def costs(profile: str = "demo", *, jobs: int = 2, gpus: int = 0, **options: object):
     config = configure(profile=profile, options=options)
-    return estimate(config, measured(profile), jobs=jobs, gpus=gpus)
+    return estimate(config, measured(profile, config.cohort.cases), jobs=jobs, gpus=gpus)
 
 
 def test_every_notebook_has_its_row_and_the_whole_adds_them() -> None:
     config, (*found, whole) = configure(profile="paper"), costs("paper")
     runs = sum(len(config.seeds_of(name)) for name in config.arms)
-    kidneys = 1 + len(config.kidney_arms)
+    kidneys = 1 + len(config.kidney_arms) * len(config.seeds)
     assert [cost.stage for cost in found] == [
         "01_data", *["02_kidney"] * kidneys, *["03_tumor"] * runs, "04_ablations", "05_evaluation",
     ]  # fmt: skip
@@ -57,12 +57,22 @@ def test_seconds_can_be_checked_on_paper() -> None:
     kidney, baseline = found[1], next(cost for cost in found if "baseline" in cost.what)
     # 128 cases, 16 held out: 112 steps; a validation, and at the end the scans and their mirror
     assert kidney.what == "kidney: 20 epochs of 112 steps"
-    assert kidney.seconds == pytest.approx(5 + 20 * 112 * 0.1 + 16 * (1 + 2) * 1 + 16 * 2)
-    assert baseline.seconds == pytest.approx(5 + 12 * 33 * 0.1 + 16 * (1 + 2) * 1 + 16 * 2)
+    readings = 6 * 16  # that 02 tries on 16 cases
+    assert kidney.seconds == pytest.approx(
+        5 + 20 * 112 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
+    )
+    assert baseline.seconds == pytest.approx(5 + 12 * 33 * 0.1 + 16 * (1 + 2) * 1 + 16 * 0.1 * 2)
     full = next(cost for cost in found if "full" in cost.what)
     # difficulty after epochs 4 and 8, on a sixth of the slices of the 112 training cases
     assert full.seconds - baseline.seconds == pytest.approx(2 * 112 / 6)
     assert found[0].seconds == pytest.approx(5 + 128 * (3 + 3 * 2) / 2)
+
+
+def test_further_seeds_have_no_page_and_200_cases_are_watched_as_16_are() -> None:
+    plain, options = costs("demo"), {"cohort.cases": 312, "cohort.held_out": 200, "seeds": [0, 1]}
+    (_, _, first, second, *_), alone = costs("demo", **options), plain[2]
+    assert first.what == second.what and first.seconds - second.seconds == pytest.approx(5 - 1.5)
+    assert first.seconds - alone.seconds == pytest.approx((200 - 16) * (2 * 1 + 0.1 * 2))
 
 
 def test_stages_at_a_time_share_the_cores() -> None:
@@ -144,10 +154,10 @@ def test_too_little_time_says_how_many_epochs_fit() -> None:
 
 
 def test_equal_runs_are_one_row() -> None:
-    options = {"seeds": [0, 1], "kidney_arms": ["standard", "no_residual"]}
+    options = {"seeds": [0, 1, 2], "kidney_arms": ["standard", "no_residual"]}
     text = table([*costs("demo", **options), ROOMY])
-    assert text.count("baseline") == 1 and "2 × baseline: 12 epochs of 33 steps" in text
-    assert "2 × kidney: 3 epochs" in text
+    assert text.count("baseline") == 2 and "2 × baseline: 12 epochs of 33 steps" in text
+    assert "2 × kidney: 3 epochs" in text and "4 × kidney: 3 epochs" in text  # the 4 have no page
 
 
 def a_case(folder: Path) -> None:
@@ -204,15 +214,15 @@ def test_cards_are_as_quick_as_nnunet_found_them(card: str, dims: int, published
 def test_a_card_that_is_not_here_is_reckoned_from_multiply_adds(tmp_path: Path) -> None:
     for number in range(5):
         a_case(tmp_path / f"case_0000{number}")
-    config = configure(profile="smoke", data=str(tmp_path), options={"arms": ["vnet_3d"]})
+    config = configure(profile="smoke", data=str(tmp_path), options={"arms": ["baseline"]})
     bytes_a_second = 1e4  # so slow that drawing the samples takes no time beside
     accelerator = start(device="cpu", precision="bf16")
     found = measure(config, accelerator, bytes_a_second).networks
     size, t = (48, 48), config.tumor
-    slab = (t.slab_batch, 1, t.slab, *t.patch)
-    options = arm("vnet_3d").network_options(slices=t.slices, widths=t.widths, norm=t.norm)
-    forward = 2 * multiply_adds(build(**options), slab) / (PER_BYTE * bytes_a_second)
-    assert found["vnet_3d"].step == pytest.approx(3 * forward, rel=1e-3)
+    stack = (t.batch, t.slices, *t.patch)
+    options = arm("baseline").network_options(slices=t.slices, widths=t.widths, norm=t.norm)
+    forward = 2 * multiply_adds(build(**options), stack) / (PER_BYTE * bytes_a_second)
+    assert found["baseline"].step == pytest.approx(3 * forward, rel=1e-3)
     cubes = (config.kidney.batch, 1, config.kidney.slab, *size)
     per_voxel = found["kidney"].step / 3 / np.prod(cubes)
     # 12 slices of 5 mm are 10 of 6 mm, and each is seen twice

@@ -19,12 +19,14 @@ from kitslib.commands.line import add_jobs, add_settings, study_config, text_tab
 from kitslib.commands.timing import CARDS, Measured, folder_bytes, measure
 from kitslib.config import RunConfig, arm, duration_text, size_text, write_json
 from kitslib.data import split_cases
-from kitslib.recipes import start_study
+from kitslib.recipes import WATCHED, start_study
 from kitslib.training import device_name, start
 
 NOTEBOOK = 5  # a notebook's processes, figures and page take so many times what loading takes
 COMMAND = 1.5  # the same of a training without a page
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
+LABELS = 0.1  # of the time to prepare a case: what reading its labels takes
+READINGS = 6  # of the kidney network that 02 tries on the watched cases
 PASSES = 3  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WORKSTATION = 64e9, 300e9  # memory and disk beside a card that is not here
@@ -114,8 +116,8 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
         further = len(config.seeds_of(name)) - 1
         plan += [(name, tumor, notebook), *[(name, tumor, command)] * further]
     runs = []
-    for name, t, around in plan:
-        cost, predictions = networks[name], 0.0
+    for place, (name, t, around) in enumerate(plan):
+        cost, predictions = networks[name], 0.0 if place else READINGS * WATCHED
         stage, held_out, steps = "03_tumor", len(split.tumor_held_out), tumor.steps
         if name == "kidney":
             stage, held_out = "02_kidney", len(split.kidney_held_out)
@@ -125,8 +127,9 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
             times = (t.epochs - 1) // t.oversample_every
             predictions = times * wanted.draw * len(split.tumor_train) / t.oversample_stride
         validations = math.ceil(t.epochs / t.validate_every)
-        predictions += held_out * (validations + 1 + t.test_time_mirroring)
-        seconds = t.epochs * steps * cost.step + predictions * cost.case + held_out * reading
+        predictions += min(held_out, WATCHED) * validations + held_out * (1 + t.test_time_mirroring)
+        seconds = t.epochs * steps * cost.step + predictions * cost.case
+        seconds += held_out * LABELS * reading
         seconds += around
         gpu = cost.memory if gpus else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights
