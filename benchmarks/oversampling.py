@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import papermill
 
 from benchmarks._measure import Report, Table, command, conditions, parser
 from kitslib.config import ROOT, arm, configure
-from kitslib.evaluation import estimate, paired_difference
+from kitslib.evaluation import arm_scores, estimate, paired_difference
 from kitslib.training import recorded
 
 WITHOUT, WITH = "focal_dice", ("full", "oversample_cysts")
@@ -54,11 +54,9 @@ def train(name: str, seed: int, out: Path) -> list[dict[str, Any]]:
     return recorded(config, f"03_tumor-{name}-s{seed}")["rows"]
 
 
-def matrix(runs: Sequence[list[dict[str, Any]]], column: str) -> np.ndarray:
+def matrix(runs: Sequence[list[dict[str, Any]]], column: str) -> pd.DataFrame:
     """A column as (seeds, cases), NaN where it is undefined."""
-    return np.array(
-        [[np.nan if row[column] is None else row[column] for row in rows] for rows in runs], float
-    )
+    return arm_scores(dict(enumerate(runs)), column)
 
 
 def tables(found: dict[str, list[list[dict[str, Any]]]]) -> list[Table]:
@@ -74,27 +72,27 @@ def tables(found: dict[str, list[list[dict[str, Any]]]]) -> list[Table]:
         for column, title in MEASURES.items():
             before, after = matrix(found[WITHOUT], column), matrix(found[name], column)
             gap = paired_difference(before, after)
-            mean = np.nanmean(before)
-            share = float(np.nanmean(after) / mean - 1) if mean else float("nan")
+            mean = before.stack().mean()
+            share = float(after.stack().mean() / mean - 1) if mean else float("nan")
             changes.append(
                 {
                     "arm": name,
                     "measure": title,
                     "change": f"{gap.value:+.3f} [{gap.ci[0]:+.3f}, {gap.ci[1]:+.3f}]",
                     "of the mean, %": round(100 * share, 1),
-                    "Wilcoxon p": f"{gap.p:.3f}",
+                    "p": f"{gap.p:.3f}",
                 }
             )
     says = "; ".join(f"`{name}`: {arm(name).description}" for name in found)
     return [
         Table(
             title="Means",
-            note=f"Bootstrap 95 % intervals over cases and seeds. {says}.",
+            note=f"95 % intervals over cases and seeds, both taken as random. {says}.",
             rows=means,
         ),
         Table(
             title=f"Change against `{WITHOUT}`",
-            note="Paired by case; negative is less.",
+            note="Paired by seed and case; negative is less.",
             rows=changes,
         ),
     ]
@@ -103,7 +101,7 @@ def tables(found: dict[str, list[list[dict[str, Any]]]]) -> list[Table]:
 def verdict(name: str, found: dict[str, list[list[dict[str, Any]]]]) -> str:
     """Whether the bound is met by an arm."""
     before, after = (matrix(found[n], "cyst_fp_ml") for n in (WITHOUT, name))
-    less = 1 - float(np.nanmean(after) / np.nanmean(before))
+    less = 1 - float(after.stack().mean() / before.stack().mean())
     gap = paired_difference(matrix(found[WITHOUT], "dice"), matrix(found[name], "dice"))
     met = less >= LESS and gap.value >= 0
     return (

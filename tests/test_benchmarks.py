@@ -32,9 +32,8 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "fullsize", "growth", "kills", "layers", "oversampling", "preprocessing",
-    "stages", "training",
-    "windows",
+    "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers",
+    "oversampling", "preprocessing", "stages", "training", "windows",
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from kitslib.commands import COMMANDS, main
-from kitslib.commands.report import pages
 from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
 from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
@@ -61,24 +60,6 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
         assert status(*words) == 1, words
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and lines[0].startswith(f"kitslib {words[0]}: "), lines
-
-
-def test_pages_are_listed_by_notebook_arm_and_seed_under_readable_names(tmp_path: Path) -> None:
-    for name in ("05_evaluation", "03_tumor-full-s1", "03_tumor-full-s0", "03_tumor-baseline-s0"):
-        (tmp_path / f"{name}.json").touch()
-    for name in ("02_kidney-no_residual", "02_kidney", "02_kidney-s1"):
-        (tmp_path / f"{name}.json").touch()
-    found = pages(tmp_path, ["baseline", "full"])
-    assert [page.title for page in found] == [
-        "02 Kidneys",
-        "02 Kidneys, seed 1",
-        "02 Kidneys: no_residual",
-        "03 Tumours: baseline, seed 0",
-        "03 Tumours: full, seed 0",
-        "03 Tumours: full, seed 1",
-        "05 Verdict",
-    ]
-    assert found[3].href == "03_tumor-baseline-s0.html"
 
 
 def test_phantom_then_check_then_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -173,12 +173,51 @@ def test_every_combination_of_mechanisms_trains_every_parameter(
     assert without_gradient(network) == []
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_a_mechanism_changes_what_the_network_computes(mechanism: str) -> None:
-    plain, network = build("vnet", **TINY), build("vnet", **TINY, **{mechanism: True})
-    network.load_state_dict(plain.state_dict(), strict=False)
-    x = torch.randn(SHAPES["2.5d"])
-    assert not torch.allclose(plain(x), network(x))
+def outputs_of(*modules: nn.Module) -> list[torch.Tensor]:
+    """What these give from now on, call by call."""
+    seen: list[torch.Tensor] = []
+    for module in modules:
+        module.register_forward_hook(lambda _, __, output: seen.append(output))
+    return seen
+
+
+def heard_from(**options: object) -> float:
+    """How far from the centre, in pixels along the rows, a pixel still changes the centre."""
+    network = build("vnet", **TINY, **options)
+    x = torch.randn((1, 5, 224, 16), requires_grad=True)
+    network(x)[0, 0, 112, 8].backward()
+    rows = torch.nonzero(x.grad.abs().sum(dim=(0, 1, 3)))[:, 0]
+    return float((rows - 112).abs().max())
+
+
+def test_the_centre_hears_as_far_as_each_mechanism_says() -> None:
+    plain = heard_from()
+    assert 30 < plain < 60
+    assert heard_from(multi_scale=True) <= plain + 4 and heard_from(attention=True) <= plain + 4
+    # 2 + 3 + 5 pixels of the deepest map, 4 pixels each
+    assert heard_from(hdc=True) == pytest.approx(plain + 40, abs=4)
+    assert heard_from(se=True) == 112, "channels are weighed by the whole image"
+
+
+def test_the_image_reaches_the_deepest_level_by_itself() -> None:
+    for multi_scale in (False, True):
+        network = build("vnet", **TINY, multi_scale=multi_scale)
+        for parameter in network.encoder[0].down.parameters():
+            nn.init.zeros_(parameter)  # nothing comes from above
+        seen = outputs_of(network.encoder[-1])
+        for _ in range(2):
+            network(torch.randn(SHAPES["2.5d"]))
+        assert torch.equal(seen[0], seen[1]) != multi_scale
+
+
+def test_a_closed_gate_hides_the_skip() -> None:
+    network = build("vnet", **TINY, attention=True)
+    for level in network.decoder:
+        nn.init.zeros_(level.attention.map[-2].weight)
+        nn.init.constant_(level.attention.map[-2].bias, -1e4)
+    skips = outputs_of(*(level.attention for level in network.decoder))
+    network(torch.randn(SHAPES["2.5d"]))
+    assert len(skips) == 2 and not any(skip.any() for skip in skips)
 
 
 @pytest.mark.parametrize(

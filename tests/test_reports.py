@@ -31,6 +31,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from kitslib import reporting
+from kitslib.commands.report import index
+from kitslib.commands.report import pages as list_pages
 from kitslib.reporting import (
     ANSWER_MIME,
     PROVENANCE_MIME,
@@ -465,6 +467,17 @@ def test_a_page_with_a_remote_script_is_refused_by_name(tmp_path):
 
 # the index page
 
+
+def row(number: int, part: str, claim: str, verdict: str, value, ci, **other) -> dict:
+    """A row of the ledger; what is not given is as of a row that has it not."""
+    return {
+        "number": number, "part": part, "claim": claim, "verdict": verdict,
+        "verdict_unadjusted": verdict, "value": value, "ci": ci, "n": 6, "seeds": 0,
+        "measure": "a measure", "unit": "", "p": None, "p_adjusted": None, "band": 0.05,
+        "within_002": None, "smallest_effect": None, "needed": "", "warning": "", "reason": "",
+    } | other  # fmt: skip
+
+
 SUMMARY = {
     "profile": "demo",
     "synthetic": True,
@@ -474,11 +487,13 @@ SUMMARY = {
     "kidney": {"dice": 0.9123, "dice_ci": [0.88, 0.94], "n": 6, "worst": 0.8512},
     "tumor": {
         "baseline": {
-            "dice": 0.42, "dice_ci": [0.30, 0.50], "n": 6, "seeds": [0, 1],
+            "dice": 0.42, "dice_ci": [0.30, 0.50], "dice_all_components": 0.4,
+            "dice_all_components_ci": [0.28, 0.49], "n": 6, "seeds": [0, 1],
             "cyst_fp_ml": None, "parameters": 1234567, "train_s": 200,
         },
         "full": {
-            "dice": 0.61, "dice_ci": [0.55, 0.68], "n": 6, "seeds": 2,
+            "dice": 0.61, "dice_ci": [0.55, 0.68], "dice_all_components": 0.58,
+            "dice_all_components_ci": [0.52, 0.64], "n": 6, "seeds": [0, 1],
             "cyst_fp_ml": 0.4, "parameters": 1300000, "train_s": 290,
         },
     },
@@ -486,13 +501,24 @@ SUMMARY = {
         "tk_dice": 0.91, "tumor_dice": 0.55, "composite": 0.73, "composite_ci": [0.6, 0.82], "n": 6,
     },
     "claims": [
-        {"claim": "SE helps <to some extent>", "verdict": "undecided", "value": 0.02,
-         "ci": [-0.01, 0.05], "n": 6, "measure": "tumour Dice, se minus baseline", "unit": ""},
-        {"claim": "VNet beats UNet", "verdict": "not testable here", "value": None, "ci": None,
-         "n": None},
-        {"claim": "Cysts", "verdict": "undecided", "value": 0.01, "unit": "ml",
-         "ci": [-0.02, 0.04], "n": 6},
+        row(9, "", "SE helps <to some extent>", "undecided", 0.02, [-0.01, 0.05],
+            verdict_unadjusted="reproduced", measure="tumour Dice, se minus baseline", seeds=2,
+            smallest_effect=0.043, needed="9 seeds × 6 cases", p_adjusted=0.21,
+            warning="only 6 cases: <rough>"),
+        row(6, "a", "VNet beats UNet", "not testable here", None, [None, None], n=0),
+        row(13, "b", "Cysts", "contradicted", -0.4, [-0.7, -0.1], unit="ml", band=None, seeds=6,
+            smallest_effect=0.5, p_adjusted=0.0002),
+        row(14, "a", "The largest component", "practically equal", 0.001, [-0.002, 0.004], seeds=6,
+            within_002=True, smallest_effect=0.004, p_adjusted=0.01),
     ],
+    "verdicts": [
+        {"number": 6, "claim": "VNet beats UNet and DeepLab", "verdict": "not testable here"},
+        {"number": 9, "claim": "SE helps <to some extent>", "verdict": "undecided"},
+        {"number": 13, "claim": "Cysts", "verdict": "contradicted"},
+        {"number": 14, "claim": "The largest component", "verdict": "practically equal"},
+        {"number": 3, "claim": "Slices", "verdict": "undecided"},
+    ],
+    "rules": "00aa11bb",
 }  # fmt: skip
 PAGES = [
     Page(title="01 Data", href="01_data.html", about="The cohort."),
@@ -527,24 +553,95 @@ def test_the_index_shows_what_the_summary_says():
     )
     arms, ledger = page.select("table")
     assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
-        "baseline", "0.420", "0.300 to 0.500", "6", "2",
+        "baseline", "0.420", "0.300 to 0.500", "0.400", "0.280 to 0.490", "6", "2",
         "–a (no test case with a known cyst)", "1,234,567", "3 min 20 s",
     ]  # fmt: skip
-    assert rows(ledger)[0] == [
-        "1",
-        "SE helps <to some extent>",
-        "? undecided",
-        "tumour Dice, se minus baseline",
-        "0.020",
-        "−0.010 to 0.050",
-        "6",
-    ]
+    assert rows(ledger)[0][3:] == [
+        "tumour Dice, se minus baseline", "0.020", "−0.010 to 0.050", "6", "2", "0.043", "0.210",
+    ]  # fmt: skip
+    assert rows(ledger)[2][4:] == [
+        "−0.400 ml", "−0.700 to −0.100", "6", "6", "0.500 ml", "< 0.001"
+    ]  # fmt: skip
+    assert [cells[0] for cells in rows(ledger)] == ["9", "6a", "13b", "14a"]
     assert [item.text for item in page.select(".tally li")] == [
+        "1 ✗ contradicted",
+        "1 = practically equal",
         "2 ? undecided",
         "1 ○ not testable here",
     ]
     assert [link["href"] for link in page.select(".pages a")] == ["01_data.html", "02_kidney.html"]
     assert [words.text for words in page.select(".pages p")] == ["The cohort.", "The first stage."]
+
+
+def test_what_qualifies_a_verdict_stands_with_it():
+    ledger = index_soup().select_one("table.ledger")
+    open_one, untested, against, equal = ledger.select("tbody tr")
+    assert open_one.select_one(".claim .warning").text == "only 6 cases: <rough>"
+    assert [words.text for words in open_one.select(".verdict .beside")] == [
+        "before correction: reproduced", "would decide: 9 seeds × 6 cases",
+    ]  # fmt: skip
+    assert against.select_one(".badge.contradicted") and not against.select(".beside, .warning")
+    assert equal.select_one(".badge.practically-equal")
+    assert equal.select_one(".beside").text == "within ±0.02 too"
+    assert rows(ledger)[1][4:] == ["–a (not measured here)"] * 6
+    assert untested.select_one(".badge.not-testable-here")
+
+
+def test_an_undecided_row_is_not_called_narrow():
+    few = row(14, "a", "The largest component", "undecided", 0.001, [0, 0.002], within_002=True)
+    assert "±0.02" not in index_soup(claims=[few]).select_one("table.ledger").text
+
+
+def test_the_index_says_which_intervals_and_verdicts_these_are():
+    text = index_soup().text
+    assert "treat seeds and cases as random (crossed random effects" in text
+    assert "“practically equal” where the interval lies within ±0.05 Dice" in text
+    assert "bootstrap" not in text
+
+
+def test_on_a_synthetic_cohort_nothing_carries_over_to_patients():
+    text = index_soup().text
+    assert "nothing here carries over to patients, neither levels nor differences" in text
+    assert "may carry over" not in text
+    assert "carries over" not in index_soup(synthetic=False).text
+
+
+def test_arms_of_one_seed_are_counted():
+    assert "trained with one seed" not in index_soup().text
+    once = {name: {**arm, "seeds": [3]} for name, arm in SUMMARY["tumor"].items()}
+    assert "2 tumour arms were trained with one seed" in index_soup(tumor=once).text
+    once["full"] = SUMMARY["tumor"]["full"]
+    assert "1 tumour arm was trained with one seed" in index_soup(tumor=once).text
+
+
+def test_the_index_says_what_a_seed_trains_on():
+    assert "Each seed draws 75 % of the training cases" in index_soup(training_draw=0.75).text
+    assert "Each seed draws" not in index_soup().text
+
+
+STORED = {"key": "00aa11bb", "date": "2026-11-27T08:00:00+00:00", "commit": "1a2b3c4"}
+CHANGED = {"key": "22cc33dd", "date": "2026-11-28T09:30:00+00:00", "commit": "5d6e7f8"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "history", "said", "unsaid"),
+    [
+        ("00aa11bb", None, ["key 00aa11bb; that they were stored before", "not recorded"], []),
+        ("00aa11bb", [STORED],
+         ["stored before the first test score, on 2026-11-27 08:00 UTC at commit 1a2b3c4, with the "
+          "key 00aa11bb, and not changed since."], ["changed after", "not recorded"]),
+        ("22cc33dd", [STORED, CHANGED],
+         ["with the key 00aa11bb. They were changed after it, on 2026-11-28 09:30 UTC at commit "
+          "5d6e7f8, with the key 22cc33dd.", "by the last of these"], ["not changed since"]),
+        ("99ee", [STORED], ["rules with another key, 99ee, that was not stored"],
+         ["not changed since"]),
+        ("00aa11bb", [STORED, CHANGED], ["with another key, 00aa11bb, that"], ["by the last of"]),
+    ],
+)  # fmt: skip
+def test_the_index_says_when_the_rules_were_stored_and_changed(rules, history, said, unsaid):
+    text = index_soup(rules=rules, rules_history=history).text
+    assert all(words in text for words in said)
+    assert not any(words in text for words in unsaid)
 
 
 def test_the_index_follows_the_numbers():
@@ -589,8 +686,8 @@ def test_the_index_lists_what_is_not_as_in_the_paper():
     ],
 )
 def test_an_interval_shows_on_which_side_of_zero_it_ends(ci, shown):
-    claim = {"claim": "SE helps", "verdict": "reproduced", "value": 0.1, "ci": list(ci), "n": 16}
-    assert rows(index_soup(claims=[claim]).select("table")[-1])[0][5] == shown
+    claim = row(9, "", "SE helps", "reproduced", 0.1, list(ci))
+    assert rows(index_soup(claims=[claim]).select_one("table.ledger"))[0][5] == shown
 
 
 def test_missing_numbers_are_dashes_with_their_reason():
@@ -600,6 +697,7 @@ def test_missing_numbers_are_dashes_with_their_reason():
         tumor={},
         cascade={"tk_dice": None, "tumor_dice": None, "composite": None, "n": 0},
         claims=[],
+        verdicts=[],
         wall_s=None,
     )
     boxes = [box.text.split() for box in page.select(".headline .value")]
@@ -613,6 +711,8 @@ def test_missing_numbers_are_dashes_with_their_reason():
     [
         ({"profile": "demo"}, [], "missing: synthetic, commit"),
         ({**SUMMARY, "claims": [{"claim": "x", "verdict": "true"}]}, [], "got 'true' for 'x'"),
+        ({**SUMMARY, "verdicts": [{"claim": "y", "verdict": "not reproduced"}]}, [], "for 'y'"),
+        ({key: SUMMARY[key] for key in SUMMARY if key != "rules"}, [], "missing: rules"),
         (
             SUMMARY,
             [Page(title="t", href="https://x.example", about="")],
@@ -631,6 +731,46 @@ def test_the_picture_is_inside_the_page_and_has_words(tmp_path):
     made = index_html(SUMMARY, PAGES, picture=picture)
     figure = BeautifulSoup(made, "html.parser").figure
     assert figure.img["src"] == "data:image/jpeg;base64,/9j/" and figure.img["alt"] and figure.text
+
+
+# a study's folder
+
+
+def write_record(folder: Path, name: str, **values) -> None:
+    config = {"seeds": [3, 4], "cohort": {"seed": 19}}
+    times = {"began": 0.0, "ended": 60.0, "processor_s": 100.0, "config": config}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(times | values), encoding="utf-8")
+
+
+RECORDS = (
+    "05_evaluation", "03_tumor-full-s4", "03_tumor-full-s3", "03_tumor-baseline-s3", "02_kidney",
+    "02_kidney-no_residual-s3", "02_kidney-no_residual-s4", "02_kidney-standard-s3",
+)  # fmt: skip
+
+
+def test_pages_are_listed_by_notebook_and_arm_and_only_of_an_arms_first_seed(tmp_path):
+    for name in RECORDS:
+        write_record(tmp_path, name)
+    found = list_pages(tmp_path, ["baseline", "full"])
+    assert [page.title for page in found] == [
+        "02 Kidneys", "02 Kidneys: no_residual, seed 3", "02 Kidneys: standard, seed 3",
+        "03 Tumours: baseline, seed 3", "03 Tumours: full, seed 3", "05 Verdict",
+    ]  # fmt: skip
+    assert found[1].href == "02_kidney-no_residual-s3.html"
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_studys_summary_says_its_seeds_and_its_cohort(tmp_path, synthetic):
+    summary = {**SUMMARY, "synthetic": synthetic, "cases": 24}
+    for name in RECORDS:
+        write_record(tmp_path / "work" / "records", name)
+    write_record(tmp_path / "work" / "records", "05_evaluation", summary=summary)
+    html = index(tmp_path).read_text(encoding="utf-8")
+    found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert found["seeds"] == [3, 4] and found["rules"] == "00aa11bb"
+    assert found.get("cohort_seed") == {True: 19, False: None}[synthetic]
+    assert "03_tumor-full-s3.html" in html and "03_tumor-full-s4" not in html
 
 
 # in the browser

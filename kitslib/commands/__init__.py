@@ -13,7 +13,7 @@ COMMANDS = {
     "preflight": "Estimate the time, disk and memory that a study needs on this machine.",
     "predict": "Segment scans into label maps, each with a preview, volumes and diameters.",
     "score": "Compare label maps with the truth as KiTS does.",
-    "report": "Write the page of an executed notebook, a study's index page, or README's results.",
+    "report": "Write a notebook's page, an index page, or README's results; compare two studies.",
     "train": "Train one network of a study, also by several processes together.",
     "study": "Check a study's settings, write them down, and print the folder of its pages.",
 }

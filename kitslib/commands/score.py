@@ -30,7 +30,7 @@ TABLES = {  # a title, and the columns: a score's name and its heading
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "The mean comes with a bootstrap 95 % interval over the cases."
+    parser.epilog = "The mean comes with a 95 % interval over the cases."
     argument = parser.add_argument
     argument("pred", type=Path, metavar="PRED", help="label map or folder of prediction_*.nii.gz")
     argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")

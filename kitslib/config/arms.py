@@ -172,11 +172,13 @@ _GROUPS: dict[str, tuple[Arm, ...]] = {
         HDC.variant("plain_dilation", "hdc with dilations 2, 2, 2", hdc_dilations=(2, 2, 2)),
         PER_SAMPLE,
         PER_SAMPLE.variant(
-            "focal_dice_per_sample", "hdc_per_sample with focal loss + weighted Dice",
+            "focal_dice_per_sample",
+            "hdc_per_sample with focal loss + weighted Dice",
             focal_dice=True,
         ),
         _full(
-            "oversample_cases", "full with all slices of hard cases drawn more often",
+            "oversample_cases",
+            "full with all slices of hard cases drawn more often",
             oversample_by="case",
         ),
         _full("oversample_cysts", "full with cysts drawn more often", oversample_by="cysts"),

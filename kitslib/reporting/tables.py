@@ -10,25 +10,47 @@ from IPython.display import display
 
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
+GROUPS = {  # of ARM_GROUPS
+    "cumulative": "The paper's order: each mechanism added to all before it",
+    "left_out": "Each mechanism left out of the whole",
+    "alone": "Each mechanism alone on the baseline",
+    "rivals": "Other networks and other inputs",
+    "levels": "The level of the hybrid dilated convolutions",
+    "variants": "Other forms of a mechanism",
+}
 EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.compare_arms`
     "reference": "against", "difference": "difference in Dice", "interval": "95 % interval",
-    "p": "p", "p_holm": "p, Holm",
-    "effect": "rank effect", "effect_lo": "effect from", "effect_hi": "effect to",
-    "n": "n", "seeds": "seeds",
+    "p": "p", "p_holm": "p, Holm", "smallest": "smallest effect shown", "n": "n",
+    "seeds": "seeds", "warning": "warning",
+}  # fmt: skip
+LEDGER = {  # those of `evaluation.ledger`, with `row` (number and part) and `interval` (words)
+    "row": "#", "claim": "claim", "verdict": "verdict", "verdict_unadjusted": "before correction",
+    "value": "our number", "unit": "unit", "interval": "95 % interval", "n": "n", "seeds": "seeds",
+    "p_adjusted": "p, Holm", "within_002": "within ±0.02", "needed": "would decide",
+    "smallest_effect": "smallest effect shown", "warning": "warning", "reason": "how it was judged",
+}  # fmt: skip
+PAPER = {  # those of `evaluation.paper_evidence`
+    "sd": "SD of the differences, Dice", "p_false_13": "claim 13: chance that it is no gain",
+    "least": "other claims: gain needed, Dice",
 }  # fmt: skip
 
 
 def show(
     frame: pd.DataFrame, columns: dict[str, str] | None = None,
-    digits: int | dict[str, int] = 3, index: str | None = None,
+    digits: int | dict[str, int] = 3, index: str | None = None, most: int | None = None,
 ) -> None:  # fmt: skip
     """Display a table once: numbers rounded, whole numbers without decimals, missing values as –.
+
+    With `most` the first so many rows, and how many there are.
 
     `columns` maps a column to the name that is shown, in the order shown; without it all columns
     keep their names. `digits` counts decimals, for all columns or by column (3 for the others).
     `index` is the column (by its own name) that becomes the index. Raises KeyError for a column
     that the frame does not have.
     """
+    if most is not None and len(frame) > most:
+        print(f"the first {most} of {len(frame)} rows; all stand in the record")
+        frame = frame.head(most)
     names = columns or {name: name for name in frame}
     decimals = digits if isinstance(digits, dict) else dict.fromkeys(names, digits)
     shown = pd.DataFrame(index=frame.index if index is None else frame[index])

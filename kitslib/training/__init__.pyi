@@ -26,7 +26,6 @@ from .optimizers import OptimizerName as OptimizerName
 from .optimizers import make_optimizer as make_optimizer
 from .progress import epoch_line as epoch_line
 from .progress import progress_bar as progress_bar
-
 from .records import WEIGHTS as WEIGHTS
 from .records import begin as begin
 from .records import export_models as export_models

@@ -18,7 +18,6 @@ from kitslib.config import (
     RunConfig,
     as_dict,
     code_key,
-    key,
     read_json,
     replacing,
     write_json,
@@ -69,14 +68,15 @@ def begin(config: RunConfig, name: str) -> float:
 def stored_rules(config: RunConfig) -> list[dict[str, Any]]:
     """Return by which rules the study's results become verdicts, and each later change of them.
 
-    Rows of `key` (of their code, the splits and the metrics), `date` and `commit`, kept in
-    `work/rules.json`: the first is written before anything is scored.
+    Rows of `key` (of the code of rules, splits, metrics and statistics), `cohort` (its settings),
+    `date` and `commit`, kept in `work/rules.json`: the first is there before anything is scored.
     """
-    path, now = config.work / "rules.json", key(code_key(*RULES), as_dict(config.cohort))
+    path = config.work / "rules.json"
+    now = {"key": code_key(*RULES), "cohort": as_dict(config.cohort)}
     found = read_json(path) if path.is_file() else []
-    if not found or found[-1]["key"] != now:
+    if not found or differing({name: found[-1][name] for name in now}, now):
         date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        found.append({"key": now, "date": date, "commit": commit()})
+        found.append({**now, "date": date, "commit": commit()})
         write_json(path, found)
     return found
 

@@ -9,88 +9,83 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kitslib.config import ARM_GROUPS
-from kitslib.networks import hole_free_reach
-
 LEAST_CYST_ML = 0.5  # what counts as a cyst
+PRIMARY = "dice_all_components"  # tumour Dice before the component step: what arms are judged by
+COLUMNS = (PRIMARY, "dice", "surface_dice", "hit", "cyst_fp_ml", "cyst_fp_all_ml")  # of tumour rows
 Rows = Sequence[Mapping[str, Any]]
-Arms = Mapping[str, pd.DataFrame]  # an arm's scores, (seeds, cases) with case ids as columns
+Seeds = Mapping[int, Rows]  # the rows of each seed
+Arms = Mapping[str, pd.DataFrame]  # an arm's scores, (seeds, cases), case ids as columns
 
 
-def arm_scores(seeds: Sequence[Rows], column: str) -> pd.DataFrame:
+def arm_scores(seeds: Seeds, column: str) -> pd.DataFrame:
     """Return one column of recorded rows as a table (seeds, cases), case ids as its columns.
 
-    seeds: a list of rows for each seed. None is left out; a case that only some seeds have is NaN.
+    None is left out; a case that only some seeds have is NaN there. A column that the rows lack
+    gives a table without cases.
     """
     scores = []
-    for rows in seeds:
-        scores.append({row["case"]: row[column] for row in rows if row[column] is not None})
-    return pd.DataFrame(scores, dtype=float).sort_index(axis=1)
+    for rows in seeds.values():
+        scores.append({row["case"]: row[column] for row in rows if row.get(column) is not None})
+    return pd.DataFrame(scores, index=list(seeds), dtype=float).sort_index(axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """All that the ledger judges by; what was not measured stays empty.
 
-    Dice and shares are in [0, 1], volumes in ml; sequences have a value per case. Arms of
-    `tumor_dice` and `cyst_fp_ml`: those of STEPS, `unet`, `deeplab`, `vnet_3d`; of `kidney_dice`:
-    `standard`, `no_residual`, `no_deep_supervision`, `mirror_none`; of `hdc_level_dice`: `bottom`
-    and the other levels; of `hdc_coverage`: `hdc`, `plain_dilation`.
+    Dice and shares are in [0, 1], volumes in ml; sequences have a value per case.
     """
 
     synthetic: bool  # whether the networks and HU are of our own phantoms
-    cysts: Sequence[float] = ()  # of patients: above 0 where the case has a cyst
+    cyst_ml: Sequence[float] = ()  # of patients: volume of a case's cysts
     empty_slices: Sequence[float] = ()  # of patients: share of a case's slices without kidney
     kidney_cyst_overlap: Sequence[float] = ()  # share of HU histogram area in common
     cyst_tumor_overlap: Sequence[float] = ()
-    literal_window_loss: Sequence[float] = ()  # share of a kidney that it never outputs
     kidney_dice: Arms = field(default_factory=dict)
-    tumor_dice: Arms = field(default_factory=dict)
-    cyst_fp_ml: Arms = field(default_factory=dict)  # NaN in cases without known cysts
+    tumor: Mapping[str, Arms] = field(default_factory=dict)  # by column of COLUMNS
     tumor_ml: Mapping[str, float] = field(default_factory=dict)  # true tumour volume by case
-    hdc_level_dice: Arms = field(default_factory=dict)
-    hdc_coverage: Mapping[str, bool] = field(default_factory=dict)  # all voxels about the centre
-    component_dice: Arms = field(default_factory=dict)  # final: all components, largest component
+    # of `hdc` and `plain_dilation`, a value a seed: how uneven the gradient of the output at the
+    # centre is over even and odd offsets of the input
+    gridding: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    by_median: bool = False  # the median over cases in place of the mean, for `stability`
+
+    @property
+    def arms(self) -> Arms:
+        """The tumour arms in what they are judged by."""
+        return self.tumor.get(PRIMARY, {})
 
 
 def assemble(
-    *, synthetic: bool, data: Mapping[str, Any], kidney: Mapping[str, Rows],
-    tumor: Mapping[str, Sequence[Rows]], cascade: Rows, patients: Mapping[str, np.ndarray],
+    *, synthetic: bool, data: Mapping[str, Any], kidney: Mapping[str, Seeds],
+    tumor: Mapping[str, Seeds], patients: Mapping[str, np.ndarray],
+    gridding: Mapping[str, Sequence[float]] | None = None,
 ) -> Evidence:  # fmt: skip
     """Bring together what the notebooks recorded.
 
-    data: the record of 01 (`rows`, `ceilings`); kidney: rows of each kidney arm; tumor: rows of
-    each seed of each tumour arm; cascade: rows of `score_cascade`; patients: KiTS's public label
-    maps as measured, `cyst_ml` and `kidney_slices`, one value a case. They stand for a synthetic
-    cohort in what is said of patients, which phantoms cannot tell.
+    data: the record of 01 (`rows`); kidney, tumor: the rows of each arm and seed; patients: KiTS's
+    public label maps as measured, `cyst_ml` and `kidney_slices`, one value a case. They stand for
+    a synthetic cohort in what is said of patients, which phantoms cannot tell.
     """
-    cases, limits = pd.DataFrame(data["rows"]), pd.DataFrame(data["ceilings"])
+    cases = about = pd.DataFrame(data["rows"])
     if synthetic:
         about = pd.DataFrame({name: patients[name] for name in ("cyst_ml", "kidney_slices")})
-    else:
-        about = cases.copy()
-        about.loc[~cases["cysts_known"].astype(bool), "cyst_ml"] = np.nan
-    about["cyst"] = (about["cyst_ml"] >= LEAST_CYST_ML).where(about["cyst_ml"].notna())
-    about["empty_slices"] = 1 - about["kidney_slices"]
-    tumor_dice = {name: arm_scores(seeds, "dice") for name, seeds in tumor.items()}
-    names = {name: name for name in ARM_GROUPS["levels"]} | {"hdc": "bottom"}
-    levels = {names[arm]: tumor_dice[arm] for arm in names if arm in tumor_dice}
-    components = {"all components": "all components", "largest component": "tumor_dice"}
-    dilations = {"hdc": (2, 3, 5), "plain_dilation": (2, 2, 2)}
+    known = about[about["cysts_known"].astype(bool)] if "cysts_known" in about else about
+    columns, volumes = {}, {}
+    for column in COLUMNS:
+        columns[column] = {name: arm_scores(seeds, column) for name, seeds in tumor.items()}
+    for seeds in tumor.values():
+        for rows in seeds.values():
+            volumes |= {row["case"]: row["tumor_ml"] for row in rows}
     return Evidence(
         synthetic=synthetic,
-        cysts=_known(about, "cyst"),
-        empty_slices=_known(about, "empty_slices"),
+        cyst_ml=_known(known, "cyst_ml"),
+        empty_slices=[1 - share for share in _known(about, "kidney_slices")],
         kidney_cyst_overlap=_known(cases, "kidney_cyst_overlap"),
         cyst_tumor_overlap=_known(cases, "cyst_tumor_overlap"),
-        literal_window_loss=_known(limits, "literal_window_loss"),
-        kidney_dice={name: arm_scores([rows], "dice") for name, rows in kidney.items()},
-        tumor_dice=tumor_dice,
-        cyst_fp_ml={name: arm_scores(seeds, "cyst_fp_ml") for name, seeds in tumor.items()},
-        tumor_ml={row["case"]: row["tumor_ml"] for row in next(iter(tumor.values()))[0]},
-        hdc_level_dice=levels,
-        hdc_coverage={name: hole_free_reach(rates) > 0 for name, rates in dilations.items()},
-        component_dice={arm: arm_scores([cascade], name) for arm, name in components.items()},
+        kidney_dice={name: arm_scores(seeds, "dice") for name, seeds in kidney.items()},
+        tumor=columns,
+        tumor_ml=volumes,
+        gridding=gridding or {},
     )
 
 

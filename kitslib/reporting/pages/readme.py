@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kitslib.reporting.pages.words import duration, interval, number, plain, quantity
+from kitslib.reporting.pages.index import BAND, beside, checked, ledger_cells, rules, tally
+from kitslib.reporting.pages.words import duration, interval, number
 
 BEGIN = "<!-- results: made by `python -m kitslib report --readme` -->"
 END = "<!-- end of results -->"
@@ -15,36 +15,33 @@ CASCADE = {
     "tumor_dice": "tumour, cascade",
     "composite": "KiTS19 composite, cascade",
 }
-CLAIMS = ["", "claim", "verdict", "measure", "our number", "95 %", "n"]
+LEDGER = [
+    "", "claim", "verdict", "measure", "our number", "95 %", "n", "seeds", "band",
+    "smallest effect",
+]  # fmt: skip
 
 
 def results_markdown(summary: Mapping[str, Any]) -> str:
-    """Return a summary as Markdown: the cascade, the arms, the verdicts, with n and interval."""
-    summary = plain(summary)
-    kidney, cascade, claims = summary["kidney"], summary["cascade"], summary["claims"]
-    scores = [["kidney, first stage alone", *_score(kidney, "dice")]]
-    scores += [[words, *_score(cascade, field)] for field, words in CASCADE.items()]
+    """Return a summary as Markdown: the cascade, the best and worst arm, the ledger.
+
+    Raises ValueError for a missing key and an unknown verdict.
+    """
+    summary = checked(summary)
+    kidney, cascade = summary["kidney"], summary["cascade"]
+    scores = [["kidney, first stage alone", *_score(kidney, "dice"), str(kidney["n"])]]
+    for field, words in CASCADE.items():
+        scores.append([words, *_score(cascade, field), str(cascade["n"])])
     for row in summary["real"]:
         name = f"kidney of the real CT {row['case']}"
         scores.append([name, number(row["dice"]) or "–", "–", "1"])
-    arms = []
-    for name, row in summary["tumor"].items():
-        sizes = [str(len(row["seeds"])), number(row["parameters"])]
-        arms.append([f"`{name}`", *_score(row, "dice"), *sizes])
-    ledger = []
-    for place, claim in enumerate(claims, start=1):
-        row = [str(place), claim["claim"], claim["verdict"], claim.get("measure") or ""]
-        value = quantity(claim["value"], claim.get("unit")) or "–"
-        ledger.append([*row, value, interval(claim["ci"]) or "–", str(claim["n"])])
-    tally = Counter(claim["verdict"] for claim in claims).most_common()
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in tally)
+    scores += _best_and_worst(summary["tumor"])
+    ledger = [_row(claim) for claim in summary["claims"]]
+    verdicts = ", ".join(f"{count} {verdict}" for count, verdict in tally(summary["verdicts"]))
     parts = [
         _head(summary),
         _table(["", "Dice", "95 %", "n"], scores),
-        "Tumour Dice inside the true kidneys, arm by arm:",
-        _table(["arm", "Dice", "95 %", "n", "seeds", "parameters"], arms),
-        f"Of the paper's {len(claims)} claims: {verdicts}.",
-        _table(CLAIMS, ledger, words=4),
+        f"Of the paper's {len(summary['verdicts'])} claims: {verdicts}. {_rules(summary)}",
+        _table(LEDGER, ledger, words=4),
     ]
     return "\n\n".join(parts)
 
@@ -60,7 +57,9 @@ def with_results(readme: str, summary: Mapping[str, Any]) -> str:
 
 def _head(summary: Mapping[str, Any]) -> str:
     """The sentences above the tables: which study this is, and its kidney network."""
-    data = "synthetic CT" if summary["synthetic"] else "real CT"
+    data, carries = "real CT", ""
+    if summary["synthetic"]:
+        data, carries = "synthetic CT", " Nothing of it carries over to patients."
     where = f" on {summary['device']}" if summary.get("device") else ""
     kidney, words = summary["kidney"], ""
     if kidney.get("worst") is not None:
@@ -70,13 +69,50 @@ def _head(summary: Mapping[str, Any]) -> str:
         f"From `reports/summary.json`: profile `{summary['profile']}`, commit "
         f"`{summary['commit']}`, {data}, {summary['cases']} cases of which "
         f"{summary['cascade']['n']} were seen by neither network, {duration(summary['wall_s'])} "
-        f"in all{where}. Dice with a bootstrap 95 % interval over the test cases.{words}"
+        f"in all{where}.{carries} The 95 % intervals treat seeds and cases as random (crossed "
+        f"random effects; `python -m benchmarks coverage` says what they cover).{words}"
     )
 
 
+def _best_and_worst(arms: Mapping[str, Any]) -> list[list[str]]:
+    """The tumour arms of the highest and the lowest Dice of all components, in the true kidneys."""
+    field, rows = "dice_all_components", []
+    known = {name: row for name, row in arms.items() if row[field] is not None}
+    ordered = sorted(known, key=lambda name: -known[name][field])
+    for words, names in {"highest": ordered[:1], "lowest": ordered[1:][-1:]}.items():
+        for name in names:
+            row, what = known[name], f"tumour in the true kidneys, {words} of {len(known)} arms: "
+            what += f"`{name}`, seeds: {len(row['seeds'])}"
+            rows.append([what, *_score(row, field), str(row["n"])])
+    return rows
+
+
+def _rules(summary: Mapping[str, Any]) -> str:
+    """The sentences above the ledger: how its verdicts came about."""
+    return (
+        "Of a claim with several rows the worst counts. Verdicts are corrected for the number of "
+        f"rows (Holm); practically equal: the interval lies within the band of ±{BAND} Dice. The "
+        f"smallest effect is what four of five such studies would show. {' '.join(rules(summary))}"
+    )
+
+
+def _row(claim: Mapping[str, Any]) -> list[str]:
+    """A row of the ledger, its warning under the claim, what qualifies the verdict beside it."""
+    words, verdict = claim["claim"], "; ".join([claim["verdict"], *beside(claim)])
+    if claim["warning"]:
+        words += f"<br>*{claim['warning']}*"
+    band = "–"
+    if claim["band"] and claim["value"] is not None:
+        band = f"±{claim['band']}"
+    cells = {field: text or "–" for field, text in ledger_cells(claim).items()}
+    numbers = [cells[field] for field in ("value", "ci", "n", "seeds")]
+    place = f"{claim['number']}{claim['part']}"
+    return [place, words, verdict, claim["measure"], *numbers, band, cells["smallest_effect"]]
+
+
 def _score(row: Mapping[str, Any], field: str) -> list[str]:
-    """A score, its interval and its number of cases."""
-    return [number(row[field]) or "–", interval(row.get(f"{field}_ci")) or "–", str(row["n"])]
+    """A score and its interval."""
+    return [number(row[field]) or "–", interval(row.get(f"{field}_ci")) or "–"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
