@@ -39,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz")
     argument("--models", type=Path, metavar="DIR", help="with kidney/ and tumor/ (default: ours)")
     argument("--probabilities", action="store_true", help="also write the probability maps")
+    argument("--dicom-seg", action="store_true", help="also write a DICOM SEG of a DICOM scan")
+    argument("--rtstruct", action="store_true", help="also write an RTSTRUCT of a DICOM scan")
     argument("--submission", type=Path, metavar="ZIP", help="pack OUT's test cases for KiTS19")
     argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
@@ -51,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if len(scans) > 1 and args.out.name.endswith(NIFTI):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
     outputs = {name: output_files(name, args.out) for name in scans}
-    more = ("kidney", "tumor") if args.probabilities else ()
-    kinds = ("labels", "sidecar", "preview", *more)
+    kinds = ["labels", "sidecar", "preview"]
+    kinds += ["kidney", "tumor"] * args.probabilities
+    kinds += ["dicom_seg"] * args.dicom_seg + ["rtstruct"] * args.rtstruct
     wanted = [files[kind] for files in outputs.values() for kind in kinds]
     for file in [*wanted, args.submission]:
         if file and file.exists() and not args.force:
@@ -67,12 +70,15 @@ def run(args: argparse.Namespace) -> int:
     for done, (name, path) in enumerate(scans.items(), start=1):
         head, files = f"[{done}/{len(scans)}] {name}", outputs[name]
         try:
-            row = segment_scan(name, path, files, models, args.probabilities, head)
+            row, missing = segment_scan(name, path, files, models, kinds, head)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             complain(path, error)
             failed += 1
             continue
         add_row(files["table"], row)
+        for text in missing:
+            complain(path, text)
+        failed += len(missing)
         tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
         tumor = tumor if row["tumor_ml"] else "none"
         text = f"{head}: kidneys and masses {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; "
@@ -85,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
-def complain(path: Path, error: BaseException) -> None:
-    """Say on standard error why a scan could not be segmented."""
+def complain(path: Path, error: BaseException | str) -> None:
+    """Say on standard error why a scan could not be segmented, or an output not be written."""
     passing("")
     print(f"kitslib predict: {path}: {error or type(error).__name__}", file=sys.stderr)
 
@@ -125,9 +131,12 @@ class Models:
 
 
 def segment_scan(
-    name: str, path: Path, files: dict[str, Path], models: Models, probabilities: bool, head: str
-) -> dict[str, Any]:
-    """Segment a scan into `files` (of `output_files`), labels last; return its row of the table."""
+    name: str, path: Path, files: dict[str, Path], models: Models, kinds: list[str], head: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Segment a scan into those of its files that `kinds` names (of `output_files`), labels last.
+
+    Return its row of the table, and why DICOM outputs could not be written.
+    """
     began, autocast = time.perf_counter(), models.accelerator.autocast
     passing(f"{head}: reading")
     imaging, geometry, note = read_scan(path)
@@ -139,8 +148,14 @@ def segment_scan(
     passing(f"{head}: writing")
     row = {"case": name, **measure(found.labels, spacing)}
     write_preview(files["preview"], name, imaging, found.labels, spacing, row)
-    if probabilities:
+    if "kidney" in kinds:
         write_probabilities(files, imaging, kidney, geometry, models)
+    dicom = {}
+    if wanted := {kind: files[kind] for kind in ("dicom_seg", "rtstruct") if kind in kinds}:
+        from kitslib.commands.dicom_out import write_dicom  # loads for a second
+
+        weights = {stage: about["weights"] for stage, about in models.about.items()}
+        dicom = write_dicom(wanted, found.labels, geometry, path, weights)
     row["seconds"] = round(time.perf_counter() - began, 1)
     software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
     sidecar = {
@@ -151,13 +166,14 @@ def segment_scan(
         "device": device_name(models.accelerator.device),
         "precision": models.accelerator.mixed_precision,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }  # fmt: skip
+    } | dicom  # fmt: skip
     write_json(files["sidecar"], sidecar)
     write_labels(files["labels"], found.labels, geometry, description=models.description)
     passing("")
     if note:
         print(f"{head}: {note}", file=sys.stderr)
-    return row
+    errors = [about["error"] for about in dicom.values() if "error" in about]
+    return row, list(dict.fromkeys(errors))  # one sentence where both have the same
 
 
 def write_probabilities(

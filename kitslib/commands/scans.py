@@ -38,6 +38,8 @@ def output_files(name: str, out: Path) -> dict[str, Path]:
         "preview": folder / f"{start}.jpg",
         "kidney": folder / f"probability_{name}_kidney.nii.gz",
         "tumor": folder / f"probability_{name}_tumor.nii.gz",
+        "dicom_seg": folder / f"{start}_seg.dcm",
+        "rtstruct": folder / f"{start}_rtstruct.dcm",
         "table": folder / (f"{start}.csv" if one else "predictions.csv"),
     }
 
