@@ -14,7 +14,9 @@ from bs4 import BeautifulSoup
 
 from kitslib.config import read_json
 
-TIMES = {"began", "commit", "ended", "peak_mb", "processor_s", "seconds", "train_s", "wall_s"}
+TIMES = {  # keys of JSON
+    "began", "commit", "date", "ended", "peak_mb", "processor_s", "seconds", "train_s", "wall_s",
+}  # fmt: skip
 TIME_FACTS = ("Date", "Duration", "Commit")  # of a page's head
 SPAN = re.compile(r"(?: · )?(?:\d+ h \d\d min|\d+ min \d\d s|\d[\d.,]* (?:s|MB)\b)")
 SECONDS = re.compile(r"seconds|, s\b|\bs a case\b|Training$")  # heads a column, names a number

@@ -160,7 +160,7 @@ def killed_and_called_again(out: Path) -> None:
             continue
     child.wait()
     unfinished = (out / "smoke" / "index.html").read_text(encoding="utf-8")
-    assert "The study is running. Done: 1 of 8 stages" in unfinished
+    assert "The study is running. Done: 1 of 12 stages" in unfinished
     assert not (out / "smoke" / "summary.json").exists()
     call = run_all(out)
     assert call.returncode == 0, call.stderr[-3000:]

@@ -26,6 +26,7 @@ SETTINGS = {
     "device": "cpu", "precision": "no",
     "cohort.cases": 8, "cohort.matrix": 64, "cohort.held_out": 1,
     "kidney.epochs": 3, "kidney.lr": 1e-3, "tumor.epochs": 3, "tumor.lr": 1e-3,
+    "tumor.dice_over": "sample",  # over the batch is over each process's share of it
 }  # fmt: skip
 WORDS = ["--profile", "smoke", *(w for n, v in SETTINGS.items() for w in ("--set", f"{n}={v}"))]
 PLAIN = {"device": "cpu", "precision": "no"}

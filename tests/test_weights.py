@@ -13,7 +13,15 @@ import pytest
 from safetensors import safe_open
 
 from kitslib.commands import main
-from kitslib.config import PROFILES, KidneyConfig, TumorConfig, as_dict
+from kitslib.config import (
+    PROFILES,
+    CohortConfig,
+    KidneyConfig,
+    KidneyGrid,
+    TumorConfig,
+    TumorGrid,
+    as_dict,
+)
 from kitslib.evaluation import dice
 from kitslib.training import WEIGHTS, models_folder
 
@@ -35,13 +43,15 @@ def test_each_tells_what_it_was_trained_with(file: Path) -> None:
 
 def test_the_release_profile_is_what_made_them() -> None:
     release = as_dict(PROFILES["release"])
-    for stage, section in (("kidney", KidneyConfig), ("tumor", TumorConfig)):
+    sections = {"kidney": (KidneyGrid, KidneyConfig), "tumor": (TumorGrid, TumorConfig)}
+    later = {"kidney": {}, "tumor": {"dice_over": "sample"}}  # the only reading there was
+    for stage, (grid, section) in sections.items():
         made = json.loads((WEIGHTS / stage / "settings.json").read_text())
-        training = as_dict(section(**made["training"]))  # a setting that came later is off
-        assert (made["grid"], training) == (release[f"{stage}_grid"], release[stage])
-    assert (
-        json.loads((WEIGHTS / "made.json").read_text())["settings"]["cohort"] == release["cohort"]
-    )
+        # a setting that came later is as it was before
+        assert as_dict(grid(**made["grid"])) == release[f"{stage}_grid"]
+        assert as_dict(section(**later[stage] | made["training"])) == release[stage]
+    cohort = json.loads((WEIGHTS / "made.json").read_text())["settings"]["cohort"]
+    assert as_dict(CohortConfig(**cohort)) == release["cohort"]
 
 
 def test_the_command_the_commit_and_the_data_are_told_and_no_folder_of_a_machine() -> None:

@@ -67,7 +67,8 @@ RELEASE = replace(  # the networks of `predict`: they must hold on CT of any sca
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(8, 16, 32, 64), batch=8, steps=100, optimizer="adamw", lr=4e-3, epochs=60,
+        widths=(8, 16, 32, 64), dice_over="sample", batch=8, steps=100, optimizer="adamw",
+        lr=4e-3, epochs=60,
         oversample_every=12, validate_every=20, test_time_mirroring=False,
     ),
 )  # fmt: skip

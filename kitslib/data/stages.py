@@ -71,12 +71,14 @@ def stage_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:
     move labels by half a pixel at a ratio of 2, as from 512² to 256².
     """
     found = _share(labels > 0, mapping) >= HALF
-    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1
-    out = found * np.uint8(values[0] if len(values) else 0)
+    out, most = found.astype(np.uint8), np.zeros(found.shape, np.uint8)
+    present: set[int] = set()
+    for plane in labels:
+        present.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
+    values = sorted(present - {0})
     if len(values) < 2:
-        return out
-    most = np.zeros(out.shape, np.uint8)
-    for value in values.tolist():
+        return out * np.uint8(values[0] if values else 0)
+    for value in values:
         share = _share(labels == value, mapping)
         larger = found & (share > most)
         out[larger], most[larger] = value, share[larger]
@@ -85,4 +87,6 @@ def stage_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:
 
 def _share(where: np.ndarray, mapping: Mapping) -> np.ndarray:
     """How much of each voxel of the stage grid a native mask fills, uint8 0 to 255."""
-    return resample(where * np.uint8(255), mapping.native, mapping.stage)
+    shares = where.view(np.uint8)
+    shares *= 255  # in place: scans may be tall
+    return resample(shares, mapping.native, mapping.stage)
