@@ -9,6 +9,7 @@ from kitslib.commands.line import Parser
 
 COMMANDS = {
     "check": "Read every file of a cohort once and report what is wrong with it.",
+    "fetch": "Download KiTS19 or KiTS23, or go on with it.",
     "phantom": "Write a synthetic cohort, or the CT for given label maps.",
     "preflight": "Estimate the time, disk and memory that a study needs on this machine.",
     "predict": "Segment scans into label maps, each with a preview, volumes and diameters.",
