@@ -485,7 +485,9 @@ def test_other_ways_to_send_a_file_give_the_same_bytes(
 
 def run_apart(host: Host, folder: Path, *words: str) -> subprocess.Popen:
     line = ["fetch", "kits19", str(folder), "--mirror", host.url, "--cases", "1-2", *words]
-    code = "from kitslib.commands import main; raise SystemExit(main())"
+    # in the background of a shell, as tests may run, an interrupt is ignored from the start
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from kitslib.commands import main; raise SystemExit(main())"
     return subprocess.Popen([sys.executable, "-c", code, *line], stderr=subprocess.DEVNULL)
 
 
