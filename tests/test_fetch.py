@@ -21,9 +21,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from kitslib.commands import downloads, fetch, main
-from kitslib.commands.downloads import REVISION, FetchError, Manifest, retry_after
+from kitslib.commands import downloads, fetch, main, manifest
+from kitslib.commands.downloads import REVISION, FetchError, retry_after
 from kitslib.commands.fetch import RELEASES, case_numbers, store_int16
+from kitslib.commands.manifest import Manifest
 from kitslib.data import find_cases, load_case
 
 SHAPE = (6, 40, 40)
@@ -440,9 +441,9 @@ def test_the_public_hub_must_list_the_known_hash(
     assert "another case_00000/imaging.nii.gz than the one published" in capsys.readouterr().err
     assert not (tmp_path / "case_00000").exists()
     digest = hashlib.sha256(host.files[host.image(0)]).hexdigest()
-    monkeypatch.setattr(downloads, "KNOWN", {"case_00000/imaging.nii.gz": digest})
+    monkeypatch.setattr(manifest, "KNOWN", {"case_00000/imaging.nii.gz": digest})
     assert main(line) == 0
-    monkeypatch.setattr(downloads, "KNOWN", {"case_00000/imaging.nii.gz": "0" * 64})
+    monkeypatch.setattr(manifest, "KNOWN", {"case_00000/imaging.nii.gz": "0" * 64})
     assert call(host, tmp_path / "mirrored", "--cases", 0) == 0, "a mirror's users chose it"
     assert "than the one published" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kitslib.config import read_json
 from kitslib.data import CaseError
-from kitslib.reporting import interval, number
+from kitslib.reporting import interval, markdown_table, number
 
 NEEDED = ("profile", "commit", "claims", "verdicts", "tumor")
 DECIDED = ("reproduced", "contradicted", "practically equal")
@@ -247,6 +247,5 @@ def said(answer: bool | None) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Return a Markdown table of words."""
+    return markdown_table(head, rows, words=len(head))

@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from kitslib.commands import downloads
-from kitslib.commands.downloads import Client, Download, FetchError, Manifest, Progress, WrongFile
+from kitslib.commands.downloads import Client, Download, FetchError, Progress, WrongFile
 from kitslib.commands.line import positive
+from kitslib.commands.manifest import IMAGING, Manifest, list_images, require_hash, set_aside
 from kitslib.config import replacing, size_text
 from kitslib.data import CaseError, find_cases, open_volume
 
 MIRROR = "KITSLIB_MIRROR"
-IMAGING, LABELS = downloads.IMAGING, "case_{:05}/segmentation.nii.gz"
+LABELS = "case_{:05}/segmentation.nii.gz"
 OUTCOMES = ("fetched", "kept", "stored anew as int16", "missing")
 GZIP_LEVEL = 1  # 6 saves 2 % of a CT and takes 2.5 times as long
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         manifest.save()  # from now on the folder is of this release
         fetch_table(client, release, folder)
         if not manifest.images:
-            manifest.images = downloads.list_images(client)
+            manifest.images = list_images(client)
             manifest.save()
         progress = plan(manifest, numbers, least=1 / (1 + args.int16))
         job = Job(
@@ -157,7 +158,7 @@ def fetch_table(client: Client, release: Release, folder: Path) -> None:
         return
     content, _ = client.document(client.raw_url(f"{release.labels}/{path.name}"), read_table)
     if path.exists():
-        downloads.set_aside(path)
+        set_aside(path)
     with replacing(path) as part:
         part.write_bytes(content)
 
@@ -266,7 +267,7 @@ def fetch_imaging(job: Job, number: int) -> str:
         job.progress.add(0, more=published["size"])
     url, size = job.client.imaging_url(number), published["size"]
     download = Download(url=url, part=part, size=size, progress=job.progress)
-    download.run(job.client, partial(downloads.require_hash, expected=published["sha256"]))
+    download.run(job.client, partial(require_hash, expected=published["sha256"]))
     return store(job, number, part)
 
 

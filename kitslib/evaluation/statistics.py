@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 SMALL = 10  # cases, below which a number comes with a warning
-LEVEL = 0.95
-POWER = 0.80
+LEVEL, POWER = 0.95, 0.80
 FEWEST_SEEDS, MOST_SEEDS = 3, 100  # of a plan
 MORE_CASES = (1, 2, 4, 8)  # times the present ones, in a plan
 NAN = float("nan")
@@ -220,10 +219,9 @@ def crossed(matrix: np.ndarray) -> Moments:
     alone. Source: Searle, Casella & McCulloch 1992, Variance Components, section 4.5.
     """
     seeds, cases = matrix.shape[-2:]
+    value = matrix.mean(axis=(-2, -1)) if cases else NAN
     if cases < 2:
-        value = matrix.mean(axis=(-2, -1)) if cases else NAN
         return Moments(value, NAN, NAN, UNKNOWN)
-    value = matrix.mean(axis=(-2, -1))
     if seeds == 1:
         spread = matrix.var(axis=(-2, -1), ddof=1)
         return Moments(value, spread / cases, cases - 1, Components(NAN, spread, NAN))

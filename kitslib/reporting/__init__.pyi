@@ -16,6 +16,7 @@ from .pages.page import to_html as to_html
 from .pages.readme import results_markdown as results_markdown
 from .pages.readme import with_results as with_results
 from .pages.words import interval as interval
+from .pages.words import markdown_table as markdown_table
 from .pages.words import number as number
 from .source import show_source as show_source
 from .viewer.slices import live_viewer as live_viewer

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kitslib.reporting.pages.index import BAND, beside, checked, ledger_cells, rules, tally
-from kitslib.reporting.pages.words import duration, interval, number
+from kitslib.reporting.pages.words import duration, interval, markdown_table, number
 
 BEGIN = "<!-- results: made by `python -m kitslib report --readme` -->"
 END = "<!-- end of results -->"
@@ -39,9 +39,9 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
     verdicts = ", ".join(f"{count} {verdict}" for count, verdict in tally(summary["verdicts"]))
     parts = [
         _head(summary),
-        _table(["", "Dice", "95 %", "n"], scores),
+        markdown_table(["", "Dice", "95 %", "n"], scores),
         f"Of the paper's {len(summary['verdicts'])} claims: {verdicts}. {_rules(summary)}",
-        _table(LEDGER, ledger, words=4),
+        markdown_table(LEDGER, ledger, words=4),
     ]
     return "\n\n".join(parts)
 
@@ -113,9 +113,3 @@ def _row(claim: Mapping[str, Any]) -> list[str]:
 def _score(row: Mapping[str, Any], field: str) -> list[str]:
     """A score and its interval."""
     return [number(row[field]) or "–", interval(row.get(f"{field}_ci")) or "–"]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table whose first `words` columns read from the left."""
-    lines = [head, [*["---"] * words, *["--:"] * (len(head) - words)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

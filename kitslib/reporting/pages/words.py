@@ -112,3 +112,9 @@ def titled(key: str) -> str:
     """A key as a label: "wall_s" becomes "Wall s"."""
     text = key.replace("_", " ").strip()
     return text[:1].upper() + text[1:]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Return a Markdown table whose first `words` columns read from the left."""
+    lines = [head, [*["---"] * words, *["--:"] * (len(head) - words)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
