@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kitslib import config as config_door
 from kitslib.config import PROFILES, RunConfig, arm, configure
 from kitslib.config.code import PACKAGE
-from kitslib.data import CaseFiles, data_folder, study_files
+from kitslib.data import CaseFiles, data_folder, load_case, study_files
+from kitslib.evaluation import dice, largest_components
 from kitslib.networks import count_parameters
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
 from kitslib.recipes.recipe import SOURCES
 from kitslib.training import focal_loss, start
+from kitslib.transforms import restore_mask
 
 # what runs in a training and decides none of its numbers, or reaches the key as values
 ELSEWHERE = {
@@ -214,6 +217,28 @@ def test_the_recipe_says_which_network_and_stage(tumor: TumorRecipe) -> None:
     )
     assert rows == [{"epoch": 1, "case": "a", "difficulty": 0.5}]
     assert slices[0][0].endswith("weight 2.0")
+
+
+def test_scores_in_the_cached_box_are_those_of_the_whole_scan(
+    study: tuple[RunConfig, list[CaseFiles]], tumor: TumorRecipe
+) -> None:
+    config, files = study
+    network = tumor.network().eval()
+    network.map.bias.data += 0.1  # so that an untrained network finds something
+    network.to(memory_format=torch.channels_last)
+    held_out = [item for item in files if item.case_id in tumor.held_out.case_ids]
+    for item, (_, _, row) in zip(held_out, tumor.scored(network, held_out), strict=True):
+        whole, entry = load_case(item, config.cohort.labels).labels, tumor.held_out[item.case_id]
+        probability = tumor.stage(network).probability(
+            entry.imaging, entry.mask, tumor.accelerator.autocast
+        )
+        found, box = restore_mask(probability, entry.mapping) > 0, entry.mapping.box
+        outside = np.ones(whole.shape, bool)
+        outside[box] = False
+        assert not whole[outside].any() and not found[outside].any() and found.any()
+        assert row["dice_all_components"] == dice(found, whole == 2)
+        assert row["dice"] == dice(largest_components(found, 1), whole == 2)
+        assert row["tumor_ml"] == pytest.approx(entry.meta["volumes_ml"]["tumor"])
 
 
 def test_a_batch_of_the_3d_arm_is_taken_in_as_many_parts_as_it_has_samples(

@@ -123,13 +123,14 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
             stage, held_out = "02_kidney", len(split.kidney_held_out)
             drawn = round(wanted.draw * len(split.kidney_train))
             steps = math.ceil(drawn * t.samples_per_case / t.batch)
+            around += held_out * LABELS * reading
         elif arm(name).oversample and arm(name).oversample_by == "difficulty":
             times = (t.epochs - 1) // t.oversample_every
-            predictions = times * wanted.draw * len(split.tumor_train) / t.oversample_stride
+            share = t.scored_every / t.oversample_stride
+            predictions = times * wanted.draw * len(split.tumor_train) * share
         validations = math.ceil(t.epochs / t.validate_every)
         predictions += min(held_out, WATCHED) * validations + held_out * (1 + t.test_time_mirroring)
         seconds = t.epochs * steps * cost.step + predictions * cost.case
-        seconds += held_out * LABELS * reading
         seconds += around
         gpu = cost.memory if gpus else 0
         memory, disk = max(scan, base + cost.memory - gpu), KEPT * cost.weights

@@ -45,10 +45,11 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
     ),
     kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
     cohort=replace(DEMO.cohort, cases=312, held_out=200, draw=0.75),
+    kidney=replace(DEMO.kidney, test_time_mirroring=False),
     tumor=replace(
         DEMO.tumor,
         patch=(48, 48), widths=(8, 24, 64), slab=8, slab_batch=3, epochs=5, steps=40,
-        oversample_every=2, validate_every=5, test_time_mirroring=False,
+        oversample_every=2, validate_every=5, scored_every=2, test_time_mirroring=False,
     ),
 )  # fmt: skip
 

@@ -143,6 +143,7 @@ class TumorConfig(Checked):
     oversample_gain: float = number(3.0, 0)
     oversample_cap: float = number(4.0, 1)  # largest weight of a slice against the smallest
     validate_every: int = number(10, 1)
+    scored_every: int = number(1, 1)  # of a scan each n-th slice is predicted, others interpolated
     test_time_mirroring: bool = False  # mean probability of the kidneys and their mirror image
 
 

@@ -50,15 +50,17 @@ class CohortError(ValueError):
 class Entry:
     """One preprocessed case; its arrays (D, H, W) are read-only views of the cache's files.
 
-    imaging: int16 HU. labels: uint8 0..3. mask: uint8 0/1, the tumour stage's grown kidney mask,
-    else None. meta: `affine`, `labels` (version), `volumes_ml` (kidney is label 1 alone), and
-    half-open slice ranges: `kidney_range` holds kidney, training draws from `train_range`.
+    imaging: int16 HU. labels: uint8 0..3. Of the tumour stage, else None: mask, uint8 0/1, the
+    grown kidney mask; truth, the scan's own labels in the mapping's box. meta: `affine`, `labels`
+    (version), `cysts_known`, `volumes_ml` (kidney is label 1 alone), and half-open slice ranges:
+    `kidney_range` holds kidney, training draws from `train_range`.
     """
 
     case_id: str
     imaging: np.ndarray
     labels: np.ndarray
     mask: np.ndarray | None = None
+    truth: np.ndarray | None = None
     meta: dict[str, Any]
 
     @property
@@ -183,7 +185,7 @@ def _attempt(files: CaseFiles, stage: StageGrid, labels: str, folder: Path) -> t
     """The case id, and what went wrong or ""."""
     try:
         arrays, meta = _preprocess(load_case(files, labels), stage)
-        meta["labels"] = labels
+        meta |= {"labels": labels, "cysts_known": files.segmentation_kits23 is not None}
         meta["sources"] = {path.name: fingerprint(path) for path in files.paths if path}
         _write_entry(folder, arrays, meta)
     except (ValueError, OSError, MemoryError) as error:
@@ -199,7 +201,7 @@ def _preprocess(case: Case, stage: StageGrid) -> tuple[dict[str, np.ndarray], di
         arrays, margin = {"imaging": image}, round(stage.margin_mm / stage.spacing_z)
     else:
         image, mask, mapping = tumor_input(case.imaging, case.labels, case.spacing, stage)
-        arrays = {"imaging": image, "mask": mask}
+        arrays = {"imaging": image, "mask": mask, "truth": case.labels[mapping.box]}
     arrays["labels"] = stage_labels(case.labels, mapping)
     counts = sum(np.bincount(plane.ravel(), minlength=4) for plane in case.labels)
     meta = {

@@ -82,7 +82,8 @@ class KidneyStage:
 class TumorStage:
     """A trained tumour network and how it is applied: grid, HU window, tile and slices per input.
 
-    `test_time_mirroring` takes the mean probability of the kidneys and their mirror image.
+    `test_time_mirroring` takes the mean probability of the kidneys and their mirror image. 2D and
+    2.5D networks see slices as in `predict_stacks`, `every` as there.
     """
 
     network: nn.Module
@@ -93,6 +94,7 @@ class TumorStage:
     slices: int
     slab: int
     window_slices: int | None = None  # in 3D; None: twice the slab
+    every: int = 1
     test_time_mirroring: bool = False
 
     @classmethod
@@ -101,23 +103,19 @@ class TumorStage:
         names = "hu", "slices", "slab", "test_time_mirroring"
         how = {name: settings["training"][name] for name in names}
         how["window_slices"] = settings["training"].get("window_slices")
+        how["every"] = settings["training"].get("scored_every", 1)
         how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
         return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
-    def probability(
-        self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast, *, every: int = 1
-    ) -> np.ndarray:
-        """Return the tumour probability (D, H, W) float16 on the stage grid, zero outside `mask`.
-
-        every: as in `predict_stacks`, for 2D and 2.5D networks.
-        """
+    def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
+        """Return the tumour probability (D, H, W) float16 on the stage grid, zero off `mask`."""
         hu = HU_WINDOWS[self.hu]
         if self.dims == "3d":
             size = self.window_slices or 2 * self.slab
             predict, context = partial(predict_slabs, size=size), self.slab // 2
         else:
             depth = 1 if self.dims == "2d" else self.slices
-            predict, context = partial(predict_stacks, depth=depth, every=every), depth // 2
+            predict, context = partial(predict_stacks, depth=depth, every=self.every), depth // 2
         tiles = partial(
             predict_tiles, partial(predict, self.network, hu=hu, autocast=autocast),
             patch=self.patch, context=context, fill=int(hu.low),

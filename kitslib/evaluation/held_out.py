@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kitslib.data import Case, CaseFiles, Entry, LabelVersion, load_case
+from kitslib.data import CaseFiles, Entry, LabelVersion, load_case
 from kitslib.evaluation.cascade import KidneyStage, TumorStage
 from kitslib.evaluation.inference import Autocast, largest_components
 from kitslib.evaluation.metrics.scores import (
@@ -25,7 +25,7 @@ from kitslib.evaluation.statistics import estimate
 from kitslib.transforms import restore_mask
 
 HIT = 0.1  # intersection over union from which on a tumour counts as found
-Scored = tuple[Case, np.ndarray, dict[str, Any]]  # labels, their prediction (D, H, W), scores
+Scored = tuple[np.ndarray, np.ndarray, dict[str, Any]]  # labels, prediction (D, H, W), scores
 
 
 def kidney_cases(
@@ -42,29 +42,27 @@ def kidney_cases(
         truth = case.labels > 0
         ml = float(truth.sum() * np.prod(case.spacing) / 1000)
         row = {"case": case.case_id, "dice": dice(found > 0, truth), "kidney_and_masses_ml": ml}
-        yield case, found, row
+        yield case.labels, found, row
 
 
 def tumor_cases(
-    stage: TumorStage, files: Iterable[CaseFiles], cohort: Mapping[str, Entry],
-    labels: LabelVersion, autocast: Autocast,
-) -> Iterator[Scored]:  # fmt: skip
+    stage: TumorStage, cohort: Mapping[str, Entry], autocast: Autocast
+) -> Iterator[Scored]:
     """Yield each case's labels, its tumour, uint8 0 or 2, found inside the true kidney mask.
 
-    Scores: Dice of the largest component and of all components; of all also surface Dice at
-    KiTS23's tolerance and whether the tumour is hit (intersection over union above HIT); volumes
-    and false positives in ml. Those in cysts are None where cysts are not labelled.
+    Both are in the scan's own grid, inside the mapping's box. Scores: Dice of the largest component
+    and of all components; of all also surface Dice at KiTS23's tolerance and whether the tumour is
+    hit (intersection over union above HIT); volumes and false positives in ml. Those in cysts are
+    None where cysts are not labelled.
     """
-    for item in files:
-        case, entry = load_case(replace(item, imaging=None), labels), cohort[item.case_id]
+    for case_id, entry in cohort.items():
         probability = stage.probability(entry.imaging, entry.mask, autocast)
-        everything = 2 * restore_mask(probability, entry.mapping)
-        found = np.zeros_like(everything)
-        box = entry.mapping.native.inside(entry.mapping.stage)  # nothing lies outside
-        found[box] = everything[box] * largest_components(everything[box] > 0, 1)
-        parts = case.labels[box], everything[box], found[box]
-        row = tumor_row(*parts, case.spacing, with_cysts=item.segmentation_kits23 is not None)
-        yield case, found, {"case": case.case_id, **row}
+        mapping, truth = entry.mapping.boxed(), entry.truth
+        everything = 2 * restore_mask(probability, mapping)
+        found = everything * largest_components(everything > 0, 1)
+        known = entry.meta["cysts_known"]
+        row = tumor_row(truth, everything, found, mapping.native.spacing, with_cysts=known)
+        yield truth, found, {"case": case_id, **row}
 
 
 def tumor_row(

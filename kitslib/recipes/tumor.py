@@ -153,21 +153,22 @@ class TumorRecipe(Recipe):
         """Return the network as it is applied to scans."""
         return TumorStage.of(network, self.settings)
 
-    def _tumor(self, stage: TumorStage, entry: Entry, every: int = 1) -> np.ndarray:
+    def _tumor(self, stage: TumorStage, entry: Entry, every: int) -> np.ndarray:
         """The tumour found in a case on the stage's grid, from each n-th slice, unmirrored."""
-        once, autocast = replace(stage, test_time_mirroring=False), self.accelerator.autocast
-        return once.probability(entry.imaging, entry.mask, autocast, every=every) > 0.5
+        once = replace(stage, test_time_mirroring=False, every=every)
+        return once.probability(entry.imaging, entry.mask, self.accelerator.autocast) > 0.5
 
     def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
         """Yield labels, tumour found inside the true kidney mask, and scores; see `tumor_cases`."""
-        how = self.held_out, self.labels, self.accelerator.autocast
-        return tumor_cases(self.stage(network), files, *how)
+        cohort = self.held_out.subset(item.case_id for item in files)
+        return tumor_cases(self.stage(network), cohort, self.accelerator.autocast)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the mean tumour Dice of the watched cases on the stage's grid."""
         stage, scores = self.stage(network), []
         for entry in self.watched.values():
-            scores.append(dice(self._tumor(stage, entry), entry.labels == 2))
+            found = self._tumor(stage, entry, self.training.scored_every)
+            scores.append(dice(found, entry.labels == 2))
         return {"dice": float(np.mean(scores))}
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:

@@ -84,6 +84,15 @@ class Mapping:
     native: Grid
     stage: Grid
 
+    @property
+    def box(self) -> Box:
+        """What the stage sees of the native grid."""
+        return self.native.inside(self.stage)
+
+    def boxed(self) -> Mapping:
+        """Return the mapping whose native grid is the box alone."""
+        return Mapping(native=self.native.crop(self.box), stage=self.stage)
+
     def to_json(self) -> dict[str, dict[str, list[float]]]:
         """Plain dictionaries, as `from_json` reads them."""
         return {"native": self.native.to_json(), "stage": self.stage.to_json()}
