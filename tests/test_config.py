@@ -16,6 +16,7 @@ from kitslib.config import (
     ARMS,
     MECHANISMS,
     PROFILES,
+    SYNTHETIC_MARKER,
     ConfigError,
     arm,
     as_dict,
@@ -341,3 +342,14 @@ def test_a_profile_says_whether_its_networks_are_untrained() -> None:
     assert set(said.values()) == {""}
     longer = configure(profile="smoke", options={"tumor.steps": 100})
     assert longer.untrained == ""
+
+
+def test_a_folder_of_rendered_cases_is_synthetic_and_not_drawn_here(tmp_path: Path) -> None:
+    rendered, real = tmp_path / "rendered", tmp_path / "real"
+    for folder in (rendered, real):
+        folder.mkdir()
+    (rendered / SYNTHETIC_MARKER).write_text("{}")
+    found = [configure(profile="smoke", data=str(folder)) for folder in (rendered, real)]
+    assert [(config.synthetic, config.drawn) for config in found] == [(True, False), (False, False)]
+    drawn = configure(profile="smoke")
+    assert drawn.synthetic and drawn.drawn

@@ -57,7 +57,7 @@ def test_seconds_can_be_checked_on_paper() -> None:
     kidney, baseline = found[1], next(cost for cost in found if "baseline" in cost.what)
     # 128 cases, 16 held out: 112 steps; a validation, and at the end the scans and their mirror
     assert kidney.what == "kidney: 20 epochs of 112 steps"
-    readings = 6 * 16  # that 02 tries on 16 cases
+    readings = 6 * 4  # that 02 tries on 4 cases
     assert kidney.seconds == pytest.approx(
         5 + 20 * 112 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
     )

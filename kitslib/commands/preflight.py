@@ -26,7 +26,7 @@ NOTEBOOK = 5  # a notebook's processes, figures and page take so many times what
 COMMAND = 1.5  # the same of a training without a page
 READS = 3  # times what preparing the cases takes: that, checks, ceilings and tables in 01
 LABELS = 0.1  # of the time to prepare a case: what reading its labels takes
-READINGS = 6  # of the kidney network that 02 tries on the watched cases
+READINGS, TRIED = 6, 4  # of the kidney network that 02 tries, and on how many cases
 PASSES = 3  # of a test case through the tumour network in 05: scored, varied, calibrated
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WORKSTATION = 64e9, 300e9  # memory and disk beside a card that is not here
@@ -117,7 +117,7 @@ def estimate(config: RunConfig, measured: Measured, *, jobs: int, gpus: int) -> 
         plan += [(name, tumor, notebook), *[(name, tumor, command)] * further]
     runs = []
     for place, (name, t, around) in enumerate(plan):
-        cost, predictions = networks[name], 0.0 if place else READINGS * WATCHED
+        cost, predictions = networks[name], 0.0 if place else READINGS * TRIED
         stage, held_out, steps = "03_tumor", len(split.tumor_held_out), tumor.steps
         if name == "kidney":
             stage, held_out = "02_kidney", len(split.kidney_held_out)

@@ -105,7 +105,7 @@ def measure(config: RunConfig, accelerator: Accelerator, bandwidth: float = 0.0)
             words = f"expected cases with imaging and {config.cohort.labels} labels, found none"
             raise CaseError(f"{config.data}: {words}; python -m kitslib check says what is wrong")
         case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
-        case_ids = case_ids if config.synthetic else list(voxels)
+        case_ids = case_ids if config.drawn else list(voxels)
         by_size = sorted(voxels, key=voxels.__getitem__)
         usual = by_size[max(0, (len(by_size) - SAMPLE) // 2) :][:SAMPLE]
         files = [item for item in found if item.case_id in usual]

@@ -28,6 +28,7 @@ from .files import write_text as write_text
 from .formats import duration_text as duration_text
 from .formats import size_text as size_text
 from .profiles import PROFILES as PROFILES
+from .sections import SYNTHETIC_MARKER as SYNTHETIC_MARKER
 from .sections import CohortConfig as CohortConfig
 from .sections import KidneyConfig as KidneyConfig
 from .sections import KidneyGrid as KidneyGrid

@@ -12,6 +12,7 @@ from kitslib.config.arms import KIDNEY_ARMS, arm, kidney_arm
 from kitslib.config.checked import Checked, ConfigError, number
 from kitslib.config.code import ROOT, key
 
+SYNTHETIC_MARKER = "synthetic.json"  # in a folder of rendered cases
 NAME_LENGTH = 100  # of a study's folder
 FEW_STEPS = 50  # fewer leave a tumour network untrained
 KidneyHu = Literal["soft_tissue", "ancestor"]
@@ -181,9 +182,14 @@ class RunConfig(Checked):
         return self.seeds[:1] if name in self.single_seed_arms else self.seeds
 
     @property
-    def synthetic(self) -> bool:
-        """Whether the cohort is our own phantom."""
+    def drawn(self) -> bool:
+        """Whether the study draws its own phantoms."""
         return self.data is None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the CT is synthetic: drawn, or a folder of cases that were rendered."""
+        return self.drawn or (Path(self.data) / SYNTHETIC_MARKER).is_file()
 
     @property
     def untrained(self) -> str:

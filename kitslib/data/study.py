@@ -34,7 +34,7 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
 def drawn_with(config: RunConfig) -> dict[str, Any] | None:
     """Return what decides each case of the synthetic cohort; None for a folder of cases."""
     names = ("seed", "matrix", "spacing_z", "cysts")
-    return {name: getattr(config.cohort, name) for name in names} if config.synthetic else None
+    return {name: getattr(config.cohort, name) for name in names} if config.drawn else None
 
 
 def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:

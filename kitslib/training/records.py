@@ -149,7 +149,7 @@ def export_models(config: RunConfig, *, kidney: Run, tumor: Run) -> Path:
             with replacing(folder / name / file) as part:
                 shutil.copyfile(run.folder / file, part)
     made = {"command": config.command, **provenance(config), "settings": _shared(config)}
-    made["data"] = "synthetic cohort" if config.synthetic else "--data DIR"
+    made["data"] = "synthetic cohort" if config.drawn else "--data DIR"
     made["settings"].pop("data")
     write_json(folder / "made.json", made)
     return folder

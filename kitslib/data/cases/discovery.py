@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kitslib.config import SYNTHETIC_MARKER
 from kitslib.data.cases.errors import CaseError
 
 Source = Literal["kits19", "kits23", "synthetic", "plain"]
-SYNTHETIC_MARKER = "synthetic.json"
 _TABLES = ("kits.json", "kits23.json", "kits21.json")
 _KITS_ID = re.compile(r"case_\d{5}")
 _KITS21_LABELS = "aggregated_MAJ_seg"
