@@ -254,7 +254,12 @@ def test_memory_of_child_processes_is_watched() -> None:
 def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:
     def runs(cyst_fp: float, dice: float) -> list[list[dict]]:
         cases = [
-            {"case": str(i), "cyst_fp_ml": cyst_fp * (1 + i % 3), "fp_ml": 9.0, "dice": dice}
+            {
+                "case": str(i),
+                "cyst_fp_all_ml": cyst_fp * (1 + i % 3),
+                "fp_ml": 9.0,
+                "dice_all_components": dice,
+            }
             for i in range(8)
         ]
         return [cases, cases]
