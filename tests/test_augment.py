@@ -354,11 +354,11 @@ def test_threads_give_the_bits_that_one_gives() -> None:
     assert all(torch.equal(a, b) for one in done[1:] for a, b in zip(done[0], one, strict=True))
 
 
-# The two kinds of device
+# The two implementations: `on_cpu` by NumPy and OpenCV, `on_gpu` by torch
 
 
-def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """What a GPU's operations make of a batch, on the CPU."""
+def by_torch(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """What `on_gpu` makes of a batch, on the device that it lies on."""
     done = torch.empty_like(images), torch.empty_like(labels)
     steps = _steps(drawn, *images.shape[2:])
     for sample in zip(images, labels, *done, steps, strict=True):
@@ -371,20 +371,30 @@ def as_on_a_gpu(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Te
 )
 @pytest.mark.parametrize("mirror", ["sagittal", "central"])
 @pytest.mark.parametrize("slices", [1, 2, 3, 5, 8])
-def test_both_kinds_of_device_do_the_same(name: str, mirror: str, slices: int) -> None:
+def test_both_implementations_do_the_same(name: str, mirror: str, slices: int) -> None:
     noise = torch.rand(4, slices, 6, 8, generator=torch.Generator().manual_seed(3))
     images = F.interpolate(noise, (48, 64), mode="bilinear") * 4 - 2
     images[..., :12] = -2  # as behind a kidney mask
     labels = (images[:, :1] > 0.5).to(torch.uint8)
     settings = replace(EVERYTHING, intensity=0, noise=0) if name == "all" else only(name)
     drawn = draw(replace(settings, mirror=mirror), seeds=each(4, 6))
-    on_the_cpu, on_the_gpu = apply(images, labels, drawn), as_on_a_gpu(images, labels, drawn)
+    on_the_cpu, on_the_gpu = apply(images, labels, drawn), by_torch(images, labels, drawn)
     near = 5e-3 if name in ("equalise", "all") else 1e-3  # of a range of 4
     torch.testing.assert_close(on_the_cpu[0], on_the_gpu[0], atol=near, rtol=0)
     assert (
         on_the_cpu[1] != on_the_gpu[1]
     ).float().mean() < 1e-3  # places in the middle between two pixels
     assert not torch.equal(on_the_cpu[0], images)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_does_what_the_cpu_does_by_the_same_implementation() -> None:
+    images, labels = batch(4, 5, 48, 64)
+    drawn = draw(replace(EVERYTHING, intensity=0, noise=0), seeds=each(4, 6))
+    found = by_torch(images.cuda(), labels.cuda(), drawn)
+    expected = by_torch(images, labels, drawn)
+    torch.testing.assert_close(found[0].cpu(), expected[0], atol=5e-3, rtol=0)
+    assert (found[1].cpu() != expected[1]).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize(
