@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-from IPython.display import display
+from IPython.display import HTML, display
 
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
@@ -22,12 +22,6 @@ EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.comp
     "reference": "against", "difference": "difference in Dice", "interval": "95 % interval",
     "p": "p", "p_holm": "p, Holm", "smallest": "smallest effect shown", "n": "n",
     "seeds": "seeds", "warning": "warning",
-}  # fmt: skip
-LEDGER = {  # those of `evaluation.ledger`, with `row` (number and part) and `interval` (words)
-    "row": "#", "claim": "claim", "verdict": "verdict", "verdict_unadjusted": "before correction",
-    "value": "our number", "unit": "unit", "interval": "95 % interval", "n": "n", "seeds": "seeds",
-    "p_adjusted": "p, Holm", "within_002": "within ±0.02", "needed": "would decide",
-    "smallest_effect": "smallest effect shown", "warning": "warning", "reason": "how it was judged",
 }  # fmt: skip
 PAPER = {  # those of `evaluation.paper_evidence`
     "sd": "SD of the differences, Dice", "p_false_13": "claim 13: chance that it is no gain",
@@ -45,7 +39,8 @@ def show(
 
     `columns` maps a column to the name that is shown, in the order shown; without it all columns
     keep their names. `digits` counts decimals, for all columns or by column (3 for the others).
-    `index` is the column (by its own name) that becomes the index. Raises KeyError for a column
+    `index` is the column (by its own name) that becomes the index; row numbers are not shown.
+    Raises KeyError for a column
     that the frame does not have.
     """
     if most is not None and len(frame) > most:
@@ -59,7 +54,8 @@ def show(
         if name != index:
             shown[title] = _cells(frame[name], decimals.get(name, 3))
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
-        display(shown)
+        numbered = isinstance(shown.index, pd.RangeIndex) and shown.index.name is None
+        display(HTML(shown.to_html(index=False)) if numbered else shown)
 
 
 def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,20 @@ class ReportError(ValueError):
     """A notebook cannot become a page."""
 
 
-def to_html(notebook: Path) -> str:
+def to_html(
+    notebook: Path, record: Mapping[str, Any] | None = None, links: Mapping[str, str] | None = None
+) -> str:
     """An executed notebook, finished or failed, as one offline page with its answer on top.
 
-    Raises ReportError when the notebook cannot be read and RemoteRequestError, naming it, when an
-    output would load something from outside the page.
+    `record` is what the page's last table says of where its numbers are kept: `record` (its name),
+    `run`, `seed`, `code`, `cases`; `links` maps the name of an arm to its page: rows of tables that
+    are named so lead there. Raises ReportError when the notebook cannot be read and
+    RemoteRequestError, naming it, when an output would load something from outside the page.
     """
     nb = _read(notebook)
     provenance, answer = _lift_outputs(nb)
     title = _lift_title(nb) or titled(notebook.stem)
-    context = _page_context(nb, provenance, answer, title)
+    context = _page_context(nb, provenance | _kept(record), answer, title)
     for index, cell in enumerate(nb.cells):
         cell.metadata["study"] = _cell_note(cell, index)
     exporter = _Exporter(
@@ -51,7 +56,7 @@ def to_html(notebook: Path) -> str:
         filters={"latex2math": _latex_output},
     )  # fmt: skip
     body, _ = exporter.from_notebook_node(nb, resources={"study": context})
-    text = _finish(body)
+    text = _finish(body, links or {})
     require_offline(text, notebook.name)
     return text
 
@@ -124,6 +129,19 @@ def _page_context(
         "failure": _failure(nb), "answer": _answer(answer),
         "unrun": sum(cell.get("execution_count") is None for cell in code),
     }  # fmt: skip
+
+
+def _kept(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a page's numbers are kept, as rows of its last table."""
+    if not record:
+        return {}
+    kept = {"record": f"work/records/{record['record']}.json", "code key": record.get("code")}
+    if record.get("run"):
+        kept["run folder"] = f"work/runs/{record['run']}, seed {record['seed']}"
+    cases = [row["case"] for row in record.get("rows", []) if "case" in row]
+    if cases:
+        kept["cases scored"] = f"{len(cases)}: {', '.join(cases)}"
+    return kept
 
 
 def _failure(nb: NotebookNode) -> dict[str, str] | None:
@@ -211,7 +229,7 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def _finish(html: str) -> str:
+def _finish(html: str, links: Mapping[str, str]) -> str:
     """Headings in order and in a table of contents, tables that scroll alone, few tab stops."""
     soup = BeautifulSoup(html, "html.parser")
     _order_headings(soup)
@@ -228,6 +246,9 @@ def _finish(html: str) -> str:
     for table in soup.select("table.dataframe"):
         _name_index_in_one_row(table)
         _align_words(table)
+    for cell in soup.select("table.dataframe tbody th"):
+        if name := links.get(cell.get_text(strip=True)):
+            cell.string.wrap(soup.new_tag("a", href=name))
     return str(soup)
 
 
