@@ -12,6 +12,41 @@ import subprocess
 import time
 from pathlib import Path
 
+# what is wrong with a page as it is shown, in words
+FAULTS = r"""(() => {
+  const found = [], root = document.documentElement, name = (n) => n.outerHTML.slice(0, 90);
+  if (root.scrollWidth > root.clientWidth) found.push(`wider than the window: ${root.scrollWidth}`);
+  for (const image of document.images) {
+    if (!image.complete || !image.naturalWidth) found.push(`no picture: ${name(image)}`);
+    if (!image.hasAttribute("alt")) found.push(`no words for ${name(image)}`);
+    const least = parseFloat(image.style.minWidth) || 0;
+    if (image.getBoundingClientRect().width < least - 1) found.push(`small text: ${name(image)}`);
+  }
+  for (const box of document.querySelectorAll("body *")) {
+    const style = getComputedStyle(box), hides = /auto|scroll/.test(style.overflowX);
+    const wide = box.scrollWidth > box.clientWidth + 1 && box.clientWidth;
+    if (hides && wide && !box.classList.contains("wider")) found.push(`cut off: ${name(box)}`);
+    if (style.overflowX === "hidden" && wide && box.matches("table, main, section"))
+      found.push(`hidden: ${name(box)}`);
+  }
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    const apart = node.closest("script, style, math, .sr-only");
+    if (!walker.currentNode.textContent.trim() || apart) continue;
+    const size = parseFloat(getComputedStyle(node).fontSize);
+    if (size < 11) found.push(`text of ${size} px: ${name(node)}`);
+  }
+  let last = 0;
+  for (const heading of document.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+    const level = +heading.tagName[1];
+    if (level > last + 1) found.push(`a level is left out: ${name(heading)}`);
+    last = level;
+  }
+  if (document.querySelectorAll("h1").length !== 1) found.push("not one h1");
+  return found;
+})()"""
+
 
 class Browser:
     """Headless Chromium over its debugging pipe, one tab."""
@@ -40,6 +75,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
 
     def _message(self) -> dict:
         end = time.monotonic() + 30
@@ -79,7 +115,9 @@ class Browser:
             self.events.append(self._message())
 
     def script(self, expression: str):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -105,3 +143,31 @@ class Browser:
             options["clip"] = clip
         data = self.call("Page.captureScreenshot", **options)["data"]
         file.write_bytes(base64.b64decode(data))
+
+    def faults(self, page: Path, width: int, scheme: str = "light") -> list[str]:
+        """Open a page; say what it asks for, logs, cuts off, writes too small or leaves unnamed."""
+        self.open(page, width, scheme=scheme)
+        found = []
+        for event in self.events:
+            method = event.get("method")
+            if method == "Network.requestWillBeSent":
+                url = event["params"]["request"]["url"]
+                if not url.startswith("data:") and url != page.as_uri():
+                    found.append(f"asks for {url}")
+            elif method in (
+                "Log.entryAdded",
+                "Runtime.exceptionThrown",
+                "Runtime.consoleAPICalled",
+            ):
+                found.append(f"logs {json.dumps(event['params'])[:200]}")
+        self.script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        self.script("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+        return found + self.script(FAULTS)
+
+    def axe(self, script: str) -> list[str]:
+        """Name the serious and critical findings of axe-core, whose source is `script`."""
+        self.script(f"{script}; null")
+        rules = "{resultTypes: ['violations'], rules: {region: {enabled: false}}}"
+        answer = self.script(f"axe.run(document, {rules}).then((r) => r.violations)")
+        serious = [one for one in answer if one["impact"] in ("serious", "critical")]
+        return [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in serious]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from IPython.display import HTML, display
 
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
+SENTENCE = 24  # letters from which a cell is a sentence
 GROUPS = {  # of ARM_GROUPS
     "cumulative": "The paper's order: each mechanism added to all before it",
     "left_out": "Each mechanism left out of the whole",
@@ -35,7 +37,8 @@ def show(
 ) -> None:  # fmt: skip
     """Display a table once: numbers rounded, whole numbers without decimals, missing values as –.
 
-    With `most` the first so many rows, and how many there are.
+    With `most` the first so many rows, and how many there are. A column that says the same in
+    every row becomes a line below.
 
     `columns` maps a column to the name that is shown, in the order shown; without it all columns
     keep their names. `digits` counts decimals, for all columns or by column (3 for the others).
@@ -55,7 +58,11 @@ def show(
             shown[title] = _cells(frame[name], decimals.get(name, 3))
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
         numbered = isinstance(shown.index, pd.RangeIndex) and shown.index.name is None
+        same = _said_once(shown)
+        shown = shown.drop(columns=list(same))
         display(HTML(shown.to_html(index=False)) if numbered else shown)
+    for title, words in same.items():
+        display(HTML(f"<p>{escape(title)}, in every row: {escape(words)}</p>"))
 
 
 def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
@@ -66,6 +73,13 @@ def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
 def mean_text(value: float, ci: tuple[float, float], n: int) -> str:
     """A mean with its interval and number of cases as one cell: "0.18 [0.01, 0.48] n = 8"."""
     return f"{value:.2f} [{ci[0]:.2f}, {ci[1]:.2f}] n = {n}" if n else "no case"
+
+
+def _said_once(shown: pd.DataFrame) -> dict[str, str]:
+    """Columns that say one and the same sentence in each of several rows."""
+    same = [name for name in shown if len(shown) > 1 and shown[name].nunique() == 1]
+    said = {name: shown[name].iloc[0] for name in same}
+    return {name: words for name, words in said.items() if len(words) > SENTENCE}
 
 
 def _cells(column: pd.Series, digits: int) -> list[str]:

@@ -202,7 +202,8 @@ def close_up(view: CaseView) -> Figure:
 
     `view` is a square of `case_view`, with both label maps.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="none")
+    fig = Figure(figsize=(9, 3), layout="none")  # a notebook does not show it by itself
+    axes = fig.subplots(1, 3)
     fig.subplots_adjust(0, 0, 1, 1, 0, 0)
     for ax, labels in zip(axes, (None, view.truth, view.prediction), strict=True):
         overlay_panel(ax, view.image, labels, spacing=view.spacing, plane=None)

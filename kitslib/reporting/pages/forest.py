@@ -61,7 +61,8 @@ def signed(value: float) -> str:
 def effect_words(row: Mapping[str, Any]) -> str:
     """What was measured of one mechanism, as a sentence without its end."""
     if row["value"] is None:
-        return f"not measured in this study ({row['reason'].removeprefix('not measured: ')})"
+        lacking = row["reason"].removeprefix("not measured: ").removesuffix("; ")
+        return f"nothing, as this study has no {lacking}"
     words = f"{signed(row['value'])} in tumour Dice, 95 % interval {interval(row['ci']) or '–'}"
     return f"{words}, {counts(row)}: {row['verdict']}"
 

@@ -21,6 +21,7 @@ from kitslib.reporting.pages.outputs import ANSWER_MIME, PROVENANCE_MIME, number
 from kitslib.reporting.pages.words import duration, moment, setting, titled
 
 CHIPS = 14
+MANY = 8  # columns, from which a table is set closer
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _NO_WIDGET = "<p class='reason'>A live control, shown in JupyterLab only.</p>"
 _VISIBLE_TAGS = {"parameters", "injected-parameters"}
@@ -210,7 +211,7 @@ def _math(latex: str, display: str) -> str:
         formula = latex_to_mathml(latex.strip(), display=display)
     except Exception:
         return f"<code>{escape(latex.strip())}</code>"
-    return f'<span class="formula">{formula}</span>' if display == "block" else formula
+    return f'<span class="{"formula" if display == "block" else "in-line"}">{formula}</span>'
 
 
 def _latex_output(latex: str) -> str:
@@ -246,6 +247,8 @@ def _finish(html: str, links: Mapping[str, str]) -> str:
     for table in soup.select("table.dataframe"):
         _name_index_in_one_row(table)
         _align_words(table)
+        if len(table.tr.find_all("th")) >= MANY:
+            table["class"] = [*table["class"], "many"]
     for cell in soup.select("table.dataframe tbody th"):
         if name := links.get(cell.get_text(strip=True)):
             cell.string.wrap(soup.new_tag("a", href=name))

@@ -22,7 +22,7 @@
 })();
 // what is wider than its box fades at the edge that hides more; only such a box is a tab stop
 (() => {
-  const boxes = document.querySelectorAll(".scroll, pre, .formula");
+  const boxes = document.querySelectorAll(".scroll, pre, .formula, .in-line");
   const look = (box) => {
     const more = box.scrollWidth - box.clientWidth;
     box.classList.toggle("more-left", more > 1 && box.scrollLeft > 1);
@@ -31,7 +31,7 @@
     if (more > 1) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   };
-  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => look(entry.target.closest(".scroll, pre, .formula"))));
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => look(entry.target.closest(".scroll, pre, .formula, .in-line"))));
   for (const box of boxes) {
     sizes.observe(box);
     if (box.firstElementChild) sizes.observe(box.firstElementChild);
