@@ -7,8 +7,6 @@ import copy
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +16,6 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from browser import Browser
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -36,11 +33,13 @@ from kitslib.reporting import (
     PROVENANCE_MIME,
     Page,
     RemoteRequestError,
+    Source,
     answer_output,
     figures,
     index_html,
     provenance_output,
     remote_requests,
+    rerun_html,
 )
 from kitslib.reporting.pages.page import ReportError, to_html
 
@@ -522,6 +521,9 @@ PAGES = [
     Page(title="01 Data", href="01_data.html", about="The cohort."),
     Page(title="02 Kidney", href="02_kidney.html", about="The first stage."),
 ]
+FOLDED = Page(
+    title="03", href="", about="Arms.", arms=(Page(title="full", href="a.html", about="all six"),)
+)
 
 
 def index_soup(**changes) -> BeautifulSoup:
@@ -830,43 +832,62 @@ def test_a_studys_summary_says_its_seeds_and_its_cohort(tmp_path, synthetic):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Browser]:
-    if shutil.which("chromium") is None:
-        pytest.skip("the browser tests need Chromium (apt-get install chromium)")
-    running = Browser(tmp_path_factory.mktemp("chromium"))
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
 def pages(folder, page, failed_page) -> dict[str, Path]:
-    index = folder / "index.html"
-    index.write_text(index_html(SUMMARY, PAGES), encoding="utf-8")
-    return {"page": page, "failed": failed_page, "index": index}
+    index, rerun = folder / "index.html", folder / "rerun.html"
+    effects = [
+        {"label": "SE", "name": "se", "measure": "se minus baseline", "value": 0.02, "n": 6,
+         "ci": [-0.01, 0.05], "band": 0.05, "seeds": 2, "smallest_effect": 0.04, "place": "9",
+         "verdict": "undecided", "reason": ""},
+    ]  # fmt: skip
+    effects.append({**effects[0], "label": "HDC", "name": "hdc", "value": None})
+    real = [{"case": "ircad01", "dice": 0.7}]
+    summary, chapters = {**SUMMARY, "effects": effects, "real": real}, [*PAGES, FOLDED]
+    source = Source(title="04", href="04.html#x", records=["03_tumor-full-s0"])
+    made = index_html(summary, chapters, sources={"9": source}, rerun="rerun.html")
+    index.write_text(made, encoding="utf-8")
+    citation = {"title": "A title", "authors": "Someone", "year": "2026", "version": "1"}
+    citation |= {"license": "MIT", "commit": "1a2b3c4", "url": ""}
+    kept = {"name": "03_tumor-full-s0", "href": "", "run": "tumor-full-s0-c50639c0", "seed": 0}
+    kept |= {"cases": [f"case_{i:05}" for i in range(200)], "data": "e35f", "commit": "1a2b3c4"}
+    facts = {"Lock": "constraints.txt, SHA-256 e35f9a2833039e17"}
+    made = rerun_html(
+        command="./run_all.sh --profile demo", facts=facts, citation=citation, synthetic=True,
+        records=[kept | {"ended": "2026-11-26"}],
+    )  # fmt: skip
+    rerun.write_text(made, encoding="utf-8")
+    return {"page": page, "failed": failed_page, "index": index, "rerun": rerun}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("name", ["page", "failed", "index"])
+@pytest.mark.parametrize("name", ["page", "failed", "index", "rerun"])
 def test_pages_fit_the_window_and_ask_for_nothing(browser, pages, name, width, scheme):
-    browser.open(pages[name], width, scheme=scheme)
-    asked = [
-        e["params"]["request"]["url"]
-        for e in browser.events
-        if e.get("method") == "Network.requestWillBeSent"
-    ]
-    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
-    noise = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-    assert [event for event in browser.events if event.get("method") in noise] == []
-    assert (
-        browser.script(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        <= 0
-    )
-    assert browser.script(
-        "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
-    )
+    assert browser.faults(pages[name], width, scheme) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["page", "failed", "index", "rerun"])
+def test_axe_has_no_serious_finding(browser, axe, pages, name, scheme):
+    browser.faults(pages[name], 400, scheme)
+    assert browser.axe(axe) == []
+
+
+BAD = """<h1>One</h1><h3 style="color:#ddd">Two</h3><img src="data:," width="9"><button></button>
+<div class="scroll" style="overflow-x:auto;width:99px"><table><tr><td>{0}</td></tr></table></div>
+<p style="width:900px">wide</p><p style="font-size:8px">small</p>
+<img alt="" src="{1}" style="width:20px;min-width:20px;max-width:9px;transform:scale(.5)">
+<script>console.log("noise")</script>"""
+
+
+def test_what_is_wrong_with_a_page_is_found(browser, axe, tmp_path):
+    page, wide = tmp_path / "bad.html", "x" * 200
+    page.write_text(BAD.format(wide, "data:image/gif;base64,R0lGODlhAQABAAAAACw="), "utf-8")
+    found = " ".join(browser.faults(page, 400))
+    for words in ("logs", "wider than the window", "no picture", "no words for", "cut off",
+                  "text of 8 px", "a level is left out", "small text"):  # fmt: skip
+        assert words in found, words
+    serious = " ".join(browser.axe(axe))
+    assert "color-contrast" in serious and "button-name" in serious
 
 
 CONTRAST = """(() => {
