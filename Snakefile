@@ -265,7 +265,7 @@ rule page:
 rule index:  # fills in the pages what each mechanism is worth
     input: [stage(name) for name in STAGES], expand(str(PAGES / "{page}.html"), page=PAGED)
     output: PAGES / "index.html", PAGES / "summary.json", PAGES / "rerun.html"
-    params: identity=code_key("reporting", "commands/report.py", "commands/followed.py")
+    params: identity=code_key("reporting", *map("commands/{}.py".format, ("report", "followed", "cards")))
     shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"
 
 

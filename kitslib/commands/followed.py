@@ -22,9 +22,13 @@ MECHANISM = {  # as the index page names them
     "attention": "Attention gates", "hdc": "Hybrid dilated convolution",
     "focal_dice": "Focal + weighted Dice loss", "oversample": "Oversampling of hard cases",
 }  # fmt: skip
-CHAPTERS = {
-    "01_data": "01 Data", "02_kidney": "02 Kidneys", "04_ablations": "04 Ablations",
-    "05_evaluation": "05 Verdict",
+NOTEBOOKS = {  # title and question of each, as the index page shows them
+    "01_data": ("01 Data",
+        "Is the data sound, and what does it cost to move it onto the networks' grids?"),
+    "02_kidney": ("02 Kidneys", "Does the 3D ResUNet find the kidneys, and in a real CT too?"),
+    "03_tumor": ("03 Tumours", "What does this arm find inside the kidneys?"),
+    "04_ablations": ("04 Ablations", "What is each mechanism worth?"),
+    "05_evaluation": ("05 Verdict", "What does the cascade score, and which claims hold?"),
 }  # fmt: skip
 # the heading under which a claim's comparison stands; all others are of tumour arms
 IN_THEM = "01_data.html#What-is-in-them"
@@ -94,7 +98,7 @@ def sources(found: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str
 
 def source(href: str, names: Sequence[str]) -> reporting.Source:
     """Return the source at a chapter's heading."""
-    title = CHAPTERS[href.partition(".")[0]]
+    title, _ = NOTEBOOKS[href.partition(".")[0]]
     return reporting.Source(title=title, href=href, records=tuple(names))
 
 
@@ -115,13 +119,7 @@ def behind(claim: Record, href: str, records: Mapping[str, Record]) -> list[str]
 
 def rerun_page(folder: Path, found: Mapping[str, Any], records: Mapping[str, Record]) -> str:
     """Return the page "How to cite and re-run this" of a study's folder, as HTML."""
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    last = records["05_evaluation"]
-    year = time.strftime("%Y", time.gmtime(last["ended"]))
-    authors = " and ".join(author["name"] for author in citation["authors"])
-    about = {key: citation[key] for key in ("title", "version", "license")}
-    about |= {"authors": authors, "year": year, "commit": found["commit"]}
-    about["url"] = citation.get("repository-code", "")
+    last, about = records["05_evaluation"], citation(found, records["05_evaluation"])
     lock = hashlib.sha256((ROOT / "constraints.txt").read_bytes()).hexdigest()[:16]
     code = sorted({record["code"] for record in records.values() if "code" in record})
     facts = {
@@ -135,6 +133,15 @@ def rerun_page(folder: Path, found: Mapping[str, Any], records: Mapping[str, Rec
         command=command(last), facts=facts, citation=about, synthetic=found["synthetic"],
         records=[kept(folder, name, record) for name, record in records.items()],
     )  # fmt: skip
+
+
+def citation(found: Mapping[str, Any], last: Record) -> dict[str, str]:
+    """Return how the study is cited: the project's CITATION.cff, its year and commit."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    about = {name: cited[name] for name in ("title", "version", "license")}
+    about["authors"] = " and ".join(author["name"] for author in cited["authors"])
+    about["year"] = time.strftime("%Y", time.gmtime(last["ended"]))
+    return about | {"commit": found["commit"], "url": cited.get("repository-code", "")}
 
 
 def command(last: Record) -> str:

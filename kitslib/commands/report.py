@@ -9,19 +9,12 @@ from pathlib import Path
 
 # what a command does not use of them is not loaded
 from kitslib import evaluation, reporting, training
-from kitslib.commands import followed
+from kitslib.commands import cards, followed
 from kitslib.commands.compare import compare, load
+from kitslib.commands.followed import NOTEBOOKS
 from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 
-NOTEBOOKS = {  # title and question of each, as the index page shows them
-    "01_data": ("01 Data",
-        "Is the data sound, and what does it cost to move it onto the networks' grids?"),
-    "02_kidney": ("02 Kidneys", "Does the 3D ResUNet find the kidneys, and in a real CT too?"),
-    "03_tumor": ("03 Tumours", "What does this arm find inside the kidneys?"),
-    "04_ablations": ("04 Ablations", "What is each mechanism worth?"),
-    "05_evaluation": ("05 Verdict", "What does the cascade score, and which claims hold?"),
-}  # fmt: skip
 RECORD = re.compile(r"([^-]+)(?:-(.+?))??(?:-s(\d+))?")  # 03_tumor-full-s1: notebook, arm, seed
 
 
@@ -94,10 +87,11 @@ def index(folder: Path) -> Path:
     synthetic, given = "Synthetic CT, rendered for this study", "The cases of the folder given"
     words = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
     words += f"{found['cascade']['n']} of them seen by neither network."
+    listed = pages(folder / "work" / "records", list(found["tumor"]))
+    listed += cards.write_cards(folder, found, records, words)
     picture = folder / "picture.jpg"
     html = reporting.index_html(
-        found, pages(folder / "work" / "records", list(found["tumor"])), data=words,
-        picture=picture if picture.is_file() else None,
+        found, listed, data=words, picture=picture if picture.is_file() else None,
         sources=followed.sources(found, records), rerun=followed.RERUN,
     )  # fmt: skip
     write_text(folder / followed.RERUN, followed.rerun_page(folder, found, records))

@@ -62,7 +62,7 @@ def show(
         shown = shown.drop(columns=list(same))
         display(HTML(shown.to_html(index=False)) if numbered else shown)
     for title, words in same.items():
-        display(HTML(f"<p>{escape(title)}, in every row: {escape(words)}</p>"))
+        display(HTML(f"<p>{escape(title.capitalize())}, in every row: {escape(words)}</p>"))
 
 
 def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:

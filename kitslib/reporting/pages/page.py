@@ -155,10 +155,15 @@ def _failure(nb: NotebookNode) -> dict[str, str] | None:
     return None
 
 
+def to_markup(markdown: str) -> str:
+    """Markdown as HTML, formulas drawn, HTML in it shown as it is written."""
+    return MarkdownWithMath(renderer=_Renderer(escape=True)).render(markdown)
+
+
 def _answer(answer: dict[str, Any]) -> dict[str, Any] | None:
     if not answer:
         return None
-    html = MarkdownWithMath(renderer=_Renderer(escape=True)).render(answer["answer"])
+    html = to_markup(answer["answer"])
     numbers = [number_box(item) for item in answer["numbers"]]
     return {"question": answer["question"], "html": html, "numbers": numbers}
 
