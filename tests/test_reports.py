@@ -331,6 +331,26 @@ def test_tables_name_their_index_in_one_row_and_words_read_from_the_left(folder)
     assert classes == [["words"], [], ["words", "long"], ["words", "whole"], ["words", "whole"]]
 
 
+def test_rows_without_a_name_have_no_first_column(folder):
+    frame = pd.DataFrame({"Dice": [0.5], "n": [2]}, index=[""])
+    page = convert(folder, short(code("table", html_output(frame.to_html()))), "nameless")
+    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one(".dataframe")
+    cells = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+    assert cells == [["Dice", "n"], ["0.5", "2"]]
+
+
+def test_rows_named_as_an_arm_lead_to_its_page(folder):
+    frame = pd.DataFrame({"Dice": [0.5, 0.6]}, index=pd.Index(["full", "other"], name="arm"))
+    source = folder / "linked.ipynb"
+    nbformat.write(short(code("table", html_output(frame.to_html()))), source)
+    record = {"record": "04_ablations", "code": "ab12", "rows": [{"case": "case_00001"}]}
+    page = BeautifulSoup(to_html(source, record, {"full": "full.html"}), "html.parser")
+    links = [(link["href"], link.text) for link in page.select(".dataframe a")]
+    assert links == [("full.html", "full")]
+    kept = page.select_one(".provenance").text
+    assert "work/records/04_ablations.json" in kept and "1: case_00001" in kept and "ab12" in kept
+
+
 def test_a_table_with_cells_over_several_rows_keeps_them(folder):
     index = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")], names=[None, None])
     frame = pd.DataFrame({"cases": [1, 2], "numbers": ["00001", "00002-00005"]}, index=index)

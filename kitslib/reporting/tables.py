@@ -57,10 +57,11 @@ def show(
         if name != index:
             shown[title] = _cells(frame[name], decimals.get(name, 3))
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
-        numbered = isinstance(shown.index, pd.RangeIndex) and shown.index.name is None
+        if isinstance(shown.index, pd.RangeIndex) and shown.index.name is None:
+            shown.index = [""] * len(shown)
         same = _said_once(shown)
         shown = shown.drop(columns=list(same))
-        display(HTML(shown.to_html(index=False)) if numbered else shown)
+        display(shown)
     for title, words in same.items():
         display(HTML(f"<p>{escape(title.capitalize())}, in every row: {escape(words)}</p>"))
 

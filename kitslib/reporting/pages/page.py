@@ -251,6 +251,7 @@ def _finish(html: str, links: Mapping[str, str]) -> str:
         style.decompose()
     for table in soup.select("table.dataframe"):
         _name_index_in_one_row(table)
+        _drop_blank_index(table)
         _align_words(table)
         if len(table.tr.find_all("th")) >= MANY:
             table["class"] = [*table["class"], "many"]
@@ -272,6 +273,14 @@ def _name_index_in_one_row(table: Tag) -> None:
     for cell, name in zip(upper, named, strict=False):
         cell.string = name.get_text()
     rows[1].decompose()
+
+
+def _drop_blank_index(table: Tag) -> None:
+    """Leave out the first column where it says nothing, as that of rows without a name."""
+    first = [row.find(["th", "td"]) for row in table.find_all("tr")]
+    if first and not any(cell is None or cell.get_text(strip=True) for cell in first):
+        for cell in first:
+            cell.decompose()
 
 
 def _align_words(table: Tag) -> None:
