@@ -40,8 +40,8 @@ def test_without_columns_all_are_shown(shown):
     show(FRAME)
     (table,) = shown
     assert list(table) == list(FRAME)
-    assert table.loc[0].tolist() == ["baseline", "0.612", "12", "0, 1", "1,234,567", "x" * 80]
-    assert table.loc[1].tolist() == ["full", "−0.500", "–", "0", "89", "–"]
+    assert table.iloc[0].tolist() == ["baseline", "0.612", "12", "0, 1", "1,234,567", "x" * 80]
+    assert table.iloc[1].tolist() == ["full", "−0.500", "–", "0", "89", "–"]
 
 
 def test_long_words_are_shown_in_full(capsys):

@@ -58,7 +58,8 @@ def write_cards(
 
 def page(folder: Path, name: str, text: str, found: Mapping[str, Any]) -> reporting.Page:
     """Write a card as a page; return how the index lists it."""
-    write_text(folder / name, reporting.text_html(text, synthetic=found["synthetic"]))
+    banners = {"synthetic": found["synthetic"], "untrained": found.get("untrained", "")}
+    write_text(folder / name, reporting.text_html(text, **banners))
     title, about = ABOUT[name]
     return reporting.Page(title=title, href=name, about=about)
 

@@ -93,7 +93,7 @@ def _panels(picture: Path | None) -> list[tuple[str, str]]:
 
 def rerun_html(
     *, command: str, facts: Mapping[str, Any], citation: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]], synthetic: bool,
+    records: Sequence[Mapping[str, Any]], synthetic: bool, untrained: str = "",
 ) -> str:  # fmt: skip
     """The page "How to cite and re-run this" as HTML.
 
@@ -101,11 +101,12 @@ def rerun_html(
     title, authors (a string), year, version, license and url. `records` are what the numbers were
     read from: `name`, `href` of its page ("" for none), `run` (folder of the training), `seed`,
     `cases` (ids), `data` (key), `commit` and `ended` (a moment), "" or None for what it has not.
+    `untrained` says, where it is so, that the networks are.
     """
     html = environment().get_template("rerun.html.j2").render(
         css=asset("page.css"), js=asset("page.js"), command=command, citation=plain(citation),
         facts=[(name, setting(value)) for name, value in facts.items() if value],
-        records=plain(records), synthetic=synthetic, number=number,
+        records=plain(records), synthetic=synthetic, untrained=untrained, number=number,
     )  # fmt: skip
     require_offline(html, "rerun.html")
     return html
