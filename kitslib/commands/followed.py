@@ -130,7 +130,8 @@ def rerun_page(folder: Path, found: Mapping[str, Any], records: Mapping[str, Rec
         "Processor time": f"{found.get('processor_s', 0) / 3600:.1f} h",
     }  # fmt: skip
     return reporting.rerun_html(
-        command=command(last), facts=facts, citation=about, synthetic=found["synthetic"], untrained=found.get("untrained", ""),
+        command=command(last), facts=facts, citation=about, synthetic=found["synthetic"],
+        untrained=found.get("untrained", ""),
         records=[kept(folder, name, record) for name, record in records.items()],
     )  # fmt: skip
 
