@@ -257,15 +257,15 @@ rule page:
     output: str(PAGES / "{page}.html")
     params:
         notebook=str(WORK / "notebooks" / "{page}.ipynb"),
-        identity=code_key("reporting"),
+        identity=code_key("reporting", "commands/report.py"),
     priority: 20  # a stage's page is there as soon as the stage has ended
     shell: "python -m kitslib report {params.notebook:q} {output:q} > /dev/null"
 
 
-rule index:
-    input: [stage(name) for name in STAGES]
-    output: PAGES / "index.html", PAGES / "summary.json"
-    params: identity=code_key("reporting", "commands/report.py")
+rule index:  # fills in the pages what each mechanism is worth
+    input: [stage(name) for name in STAGES], expand(str(PAGES / "{page}.html"), page=PAGED)
+    output: PAGES / "index.html", PAGES / "summary.json", PAGES / "rerun.html"
+    params: identity=code_key("reporting", *map("commands/{}.py".format, ("report", "followed", "cards")))
     shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from browser import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,3 +33,22 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder / name
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Headless Chromium; the test is skipped where it is missing."""
+    if shutil.which("chromium") is None:
+        pytest.skip("the browser tests need Chromium (apt-get install chromium)")
+    running = Browser(tmp_path_factory.mktemp("chromium"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, which finds what some readers cannot use; skipped without it."""
+    folder = Path(os.environ.get("KITS_AXE", ROOT / ".ci" / "node_modules" / "axe-core"))
+    if not (folder / "axe.min.js").is_file():
+        pytest.skip("axe-core not found (npm install --prefix .ci axe-core, or set KITS_AXE)")
+    return (folder / "axe.min.js").read_text(encoding="utf-8")

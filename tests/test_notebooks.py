@@ -12,9 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import papermill
 import pytest
+from browser import Browser
+from bs4 import BeautifulSoup
 from conftest import once
 
 from kitslib.config import ARMS, PROFILES, configure
@@ -192,7 +195,8 @@ def test_the_study_ends_after_a_kill_with_a_page_per_stage(study: Path) -> None:
     for name in names:
         first.add(f"{name}-s0")
         second.add(f"{name}-s1")  # has a record and no page
-    assert {page.stem for page in study.glob("*.html")} == {"index"} | alone | first
+    made = {"index", "rerun", "model_card", "data_card"}
+    assert {page.stem for page in study.glob("*.html")} == made | alone | first
     records = (study / "work" / "records").glob("*.json")
     assert {path.stem for path in records} == alone | first | second
 
@@ -232,6 +236,64 @@ def test_pages_are_offline_and_say_that_the_data_is_synthetic(study: Path) -> No
         assert "UNTRAINED NETWORKS" in text, page.name
         assert not re.search(r"(src|href)=[\"']?(https?:)?//", text), page.name
         assert page.stat().st_size < 5_000_000, page.name
+
+
+def test_every_link_between_the_pages_leads_to_something(study: Path) -> None:
+    pages, missing = {}, []
+    for page in study.glob("*.html"):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        targets = {tag["id"] for tag in soup.select("[id]")}
+        pages[page.name] = targets, [link["href"] for link in soup.select("a[href]")]
+    for name, (_, links) in pages.items():
+        for link in links:
+            file, _, anchor = link.partition("#")
+            if "://" in file:
+                continue
+            targets = pages.get(file or name, (None, []))[0]
+            if targets is None or (anchor and unquote(anchor) not in targets):
+                missing.append(f"{name}: {link}")
+    assert not missing
+
+
+def test_every_number_of_the_index_leads_to_its_chapter_and_record(study: Path) -> None:
+    index = BeautifulSoup((study / "index.html").read_text(encoding="utf-8"), "html.parser")
+    boxes, rows = index.select(".headline .number"), index.select("table.ledger tbody tr")
+    assert len(boxes) == 4 and len(rows) == 22
+    for place in (*boxes, *rows):
+        records = [link for link in place.select("a") if link["href"].startswith("rerun.html#")]
+        assert place.select("a[href*='.html#']"), place.text
+        assert records or "not measured here" in place.text, place.text
+    text = (study / "03_tumor-full-s0.html").read_text(encoding="utf-8")
+    assert text.count("Measured here:") == 6 and "work/records/03_tumor-full-s0.json" in text
+
+
+def test_every_page_can_be_read_at_both_widths(study: Path, browser: Browser) -> None:
+    found = {}
+    for page in sorted(study.glob("*.html")):
+        for width, scheme in ((1280, "light"), (400, "dark")):
+            if faults := browser.faults(page, width, scheme):
+                found[page.name, width] = faults
+    assert not found
+
+
+def test_axe_finds_nothing_serious_on_any_page(study: Path, browser: Browser, axe: str) -> None:
+    found = {}
+    for page in sorted(study.glob("*.html")):
+        browser.faults(page, 1280)
+        if serious := browser.axe(axe):
+            found[page.name] = serious
+    assert not found
+
+
+def test_the_first_screen_holds_numbers_picture_and_verdicts(study: Path, browser: Browser) -> None:
+    browser.open(study / "index.html", 1280)
+    for part in (".headline", ".three", ".strip"):
+        bottom = browser.script(f"document.querySelector('{part}').getBoundingClientRect().bottom")
+        assert bottom <= 800, part
+    sizes = "[...document.querySelectorAll('.three img')].map((i) => [i.width, i.height])"
+    squares = browser.script(sizes)
+    assert len(squares) == 3 and squares.count(squares[0]) == 3
+    assert squares[0][0] == squares[0][1]
 
 
 def test_a_second_call_does_nothing_in_a_few_seconds(study: Path) -> None:

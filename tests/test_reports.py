@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import io
 import json
-import os
 import re
-import select
-import shlex
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +19,7 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 matplotlib.use("Agg")
 
@@ -38,11 +33,13 @@ from kitslib.reporting import (
     PROVENANCE_MIME,
     Page,
     RemoteRequestError,
+    Source,
     answer_output,
     figures,
     index_html,
     provenance_output,
     remote_requests,
+    rerun_html,
 )
 from kitslib.reporting.pages.page import ReportError, to_html
 
@@ -334,6 +331,26 @@ def test_tables_name_their_index_in_one_row_and_words_read_from_the_left(folder)
     assert classes == [["words"], [], ["words", "long"], ["words", "whole"], ["words", "whole"]]
 
 
+def test_rows_without_a_name_have_no_first_column(folder):
+    frame = pd.DataFrame({"Dice": [0.5], "n": [2]}, index=[""])
+    page = convert(folder, short(code("table", html_output(frame.to_html()))), "nameless")
+    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one(".dataframe")
+    cells = [[cell.text for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+    assert cells == [["Dice", "n"], ["0.5", "2"]]
+
+
+def test_rows_named_as_an_arm_lead_to_its_page(folder):
+    frame = pd.DataFrame({"Dice": [0.5, 0.6]}, index=pd.Index(["full", "other"], name="arm"))
+    source = folder / "linked.ipynb"
+    nbformat.write(short(code("table", html_output(frame.to_html()))), source)
+    record = {"record": "04_ablations", "code": "ab12", "rows": [{"case": "case_00001"}]}
+    page = BeautifulSoup(to_html(source, record, {"full": "full.html"}), "html.parser")
+    links = [(link["href"], link.text) for link in page.select(".dataframe a")]
+    assert links == [("full.html", "full")]
+    kept = page.select_one(".provenance").text
+    assert "work/records/04_ablations.json" in kept and "1: case_00001" in kept and "ab12" in kept
+
+
 def test_a_table_with_cells_over_several_rows_keeps_them(folder):
     index = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")], names=[None, None])
     frame = pd.DataFrame({"cases": [1, 2], "numbers": ["00001", "00002-00005"]}, index=index)
@@ -524,6 +541,9 @@ PAGES = [
     Page(title="01 Data", href="01_data.html", about="The cohort."),
     Page(title="02 Kidney", href="02_kidney.html", about="The first stage."),
 ]
+FOLDED = Page(
+    title="03", href="", about="Arms.", arms=(Page(title="full", href="a.html", about="all six"),)
+)
 
 
 def index_soup(**changes) -> BeautifulSoup:
@@ -538,52 +558,87 @@ def rows(table) -> list[list[str]]:
     ]
 
 
-def test_the_index_shows_what_the_summary_says():
-    page = index_soup()
-    values = [box.text for box in page.select(".headline .value")]
-    assert values == ["0.912", "0.610", "0.730"]
-    assert "95 % interval 0.880 to 0.940 · n = 6" in page.select_one(".headline .kidney").text
-    assert page.select_one(".headline .kidney .about").text == "held-out cases, the worst 0.851"
+def words(element) -> str:
+    return re.sub(r"\s+", " ", element.get_text(" ")).strip()
+
+
+def test_the_first_screen_has_four_numbers_with_their_interval():
+    page = index_soup(real=[{"case": "a", "dice": 0.7}, {"case": "b", "dice": 0.8}])
+    boxes = page.select(".first .headline .number")
+    values = [(box.dt.text, box.select_one(".value").text) for box in boxes]
+    assert values == [
+        ("Kidney, Dice", "0.912"), ("Tumour, Dice", "0.610"),
+        ("Both in a row, KiTS19 composite", "0.730"), ("Kidney in real CT, Dice", "0.750"),
+    ]  # fmt: skip
+    spread = [words(box.select_one(".spread")) for box in boxes]
+    assert spread == [
+        "95 % interval 0.880 to 0.940, n = 6", "95 % interval 0.550 to 0.680, n = 6",
+        "95 % interval 0.600 to 0.820, n = 6", "n = 2",
+    ]  # fmt: skip
+    about = [words(box.select_one(".about")) for box in boxes]
+    assert about == [
+        "on unseen scans; the worst 0.851", "arm “full”, inside the true kidneys",
+        "kidney and tumour 0.910, tumour 0.550",
+        "too few patients for an interval; 0.700 to 0.800",
+    ]  # fmt: skip
     assert "Abacus 9000, 2 cores" in page.select_one(".facts").text
-    assert "95 % interval 0.600 to 0.820 · n = 6" in page.select(".headline > *")[-1].text
-    assert (
-        "SYNTHETIC DATA" in page.text
-        and "24 synthetic cases." in page.text
-        and "21 min 52 s" in page.text
+    assert "SYNTHETIC DATA" in page.text and "21 min 52 s" in page.text
+
+
+def test_real_ct_of_enough_patients_has_its_interval():
+    page = index_soup(real=[{"case": "a", "dice": 0.7}], real_ci=[0.65, 0.75])
+    box = page.select(".headline .number")[3]
+    assert words(box.select_one(".spread")) == "95 % interval 0.650 to 0.750, n = 1"
+    assert "too few" not in box.text
+
+
+def test_the_strip_shows_every_claim_and_leads_to_its_row():
+    page = index_soup()
+    strip = page.select(".first .strip li")
+    assert [words(item) for item in strip] == [
+        "6 ○ : VNet beats UNet and DeepLab: not testable here",
+        "9 ? : SE helps <to some extent>: undecided", "13 ✗ : Cysts: contradicted",
+        "14 = : The largest component: practically equal", "3 ? : Slices: undecided",
+    ]  # fmt: skip
+    assert [item["class"] for item in strip][2:4] == [["contradicted"], ["practically-equal"]]
+    for link in page.select(".first .strip li:not(:last-child) a"):
+        assert page.find(id=link["href"][1:]).find_parent("tr"), link["href"]
+    assert [words(item) for item in page.select(".tally li")] == [
+        "1 ✗ contradicted", "1 = practically equal", "2 ? undecided", "1 ○ not testable here",
+    ]  # fmt: skip
+
+
+def test_a_row_of_the_ledger_has_number_unit_measure_and_what_it_rests_on():
+    ledger = index_soup().select_one("table.ledger")
+    assert [row.select_one(".place").text for row in ledger.select("tbody tr")] == [
+        "9", "6a", "13b", "14a",
+    ]  # fmt: skip
+    open_one, untested, against, _ = ledger.select("tbody tr")
+    assert words(open_one.select_one(".measured")) == (
+        "0.020 Dice 95 % interval −0.010 to 0.050 tumour Dice, se minus baseline"
     )
-    arms, ledger = page.select("table")
-    assert rows(arms)[0][:2] + rows(arms)[0][3:] == [
-        "baseline", "0.420", "0.300 to 0.500", "0.400", "0.280 to 0.490", "6", "2",
-        "–a (no test case with a known cyst)", "1,234,567", "3 min 20 s",
-    ]  # fmt: skip
-    assert rows(ledger)[0][3:] == [
-        "tumour Dice, se minus baseline", "0.020", "−0.010 to 0.050", "6", "2", "0.043", "0.210",
-    ]  # fmt: skip
-    assert rows(ledger)[2][4:] == [
-        "−0.400 ml", "−0.700 to −0.100", "6", "6", "0.500 ml", "< 0.001"
-    ]  # fmt: skip
-    assert [cells[0] for cells in rows(ledger)] == ["9", "6a", "13b", "14a"]
-    assert [item.text for item in page.select(".tally li")] == [
-        "1 ✗ contradicted",
-        "1 = practically equal",
-        "2 ? undecided",
-        "1 ○ not testable here",
-    ]
-    assert [link["href"] for link in page.select(".pages a")] == ["01_data.html", "02_kidney.html"]
-    assert [words.text for words in page.select(".pages p")] == ["The cohort.", "The first stage."]
+    assert words(open_one.select_one(".rests")) == (
+        "n = 6, 2 seeds smallest effect it could have shown: 0.043 Dice only 6 cases: <rough>"
+    )
+    assert "p = 0.210 after Holm's correction" in open_one.details.text
+    assert "within ±0.05 Dice" in open_one.details.text
+    assert words(against.select_one(".measured")).startswith("−0.400 ml 95 % interval −0.700")
+    assert "p = < 0.001" not in against.text and "p < 0.001" in against.text
+    assert words(untested.select_one(".measured")).startswith("not measured here")
+    cells = ledger.select("tbody td")
+    assert all(cell["data-label"] for cell in cells), "a card on a phone needs the column's name"
 
 
 def test_what_qualifies_a_verdict_stands_with_it():
     ledger = index_soup().select_one("table.ledger")
     open_one, untested, against, equal = ledger.select("tbody tr")
-    assert open_one.select_one(".claim .warning").text == "only 6 cases: <rough>"
-    assert [words.text for words in open_one.select(".verdict .beside")] == [
+    assert open_one.select_one(".warning").text == "only 6 cases: <rough>"
+    assert [one.text for one in open_one.select(".verdict .beside")] == [
         "before correction: reproduced", "would decide: 9 seeds × 6 cases",
     ]  # fmt: skip
-    assert against.select_one(".badge.contradicted") and not against.select(".beside, .warning")
+    assert against.select_one(".badge.contradicted") and not against.select(".warning")
     assert equal.select_one(".badge.practically-equal")
     assert equal.select_one(".beside").text == "within ±0.02 too"
-    assert rows(ledger)[1][4:] == ["–a (not measured here)"] * 6
     assert untested.select_one(".badge.not-testable-here")
 
 
@@ -656,10 +711,10 @@ def test_the_index_follows_the_numbers():
     assert "“baseline” has the highest mean Dice, 0.610, and “full” the lowest, 0.420" in other
     assert "The interval of “baseline” overlaps with that of 1 of 1 other arms." in other
     assert "SYNTHETIC" not in other and "computer-generated" not in other
-    assert (
-        "On the real CT ircad01 the kidney network scores 0.700."
-        in index_soup(real=[{"case": "ircad01", "dice": 0.7}]).text
-    )
+    real = index_soup(real=[{"case": "ircad01", "dice": 0.7}])
+    assert [words(row) for row in real.select("table.small tbody tr")] == ["ircad01 0.700"]
+    assert "trained on synthetic CT alone" in real.text
+    assert "No real CT with labels was given" in index_soup(real=[]).text
 
 
 def test_the_index_lists_what_is_not_as_in_the_paper():
@@ -668,13 +723,15 @@ def test_the_index_lists_what_is_not_as_in_the_paper():
         {"setting": "tumor_grid.spacing_xy", "paper": None, "here": 0.8},
     ]
     page = index_soup(deviations=found)
-    assert "2 settings are not those of the profile “paper”" in page.details.summary.text
+    folded = page.select_one("table.deviations").find_parent("details")
+    assert "2 settings are not those of the profile “paper”" in folded.summary.text
     assert rows(page.select_one("table.deviations")) == [
         ["kidney.epochs", "500", "20"],
         ["tumor_grid.spacing_xy", "none", "0.8"],
     ]
     same = index_soup(deviations=[])
-    assert "Every setting is that of the profile “paper”" in same.text and not same.details
+    assert "Every setting is that of the profile “paper”" in same.text
+    assert not same.select("table.deviations")
 
 
 @pytest.mark.parametrize(
@@ -687,7 +744,8 @@ def test_the_index_lists_what_is_not_as_in_the_paper():
 )
 def test_an_interval_shows_on_which_side_of_zero_it_ends(ci, shown):
     claim = row(9, "", "SE helps", "reproduced", 0.1, list(ci))
-    assert rows(index_soup(claims=[claim]).select_one("table.ledger"))[0][5] == shown
+    cell = index_soup(claims=[claim]).select_one("table.ledger .spread")
+    assert words(cell) == f"95 % interval {shown}"
 
 
 def test_missing_numbers_are_dashes_with_their_reason():
@@ -702,8 +760,9 @@ def test_missing_numbers_are_dashes_with_their_reason():
     )
     boxes = [box.text.split() for box in page.select(".headline .value")]
     assert boxes[0] == ["–", "no", "test", "case", "was", "scored"]
-    assert boxes[1] == ["–", "the", "cascade", "was", "not", "scored"]
-    assert "No stage has been scored yet" in page.text and page.select("table") == []
+    assert boxes[2] == ["–", "the", "cascade", "was", "not", "scored"]
+    assert boxes[3] == ["–", "not", "scored", "yet"]
+    assert page.select("table") == [] and page.select(".strip, .forest") == []
 
 
 @pytest.mark.parametrize(
@@ -725,20 +784,29 @@ def test_a_wrong_summary_is_refused(summary, pages, message):
         index_html(summary, pages)
 
 
-def test_the_picture_is_inside_the_page_and_has_words(tmp_path):
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(b"\xff\xd8\xff")
-    made = index_html(SUMMARY, PAGES, picture=picture)
-    figure = BeautifulSoup(made, "html.parser").figure
-    assert figure.img["src"] == "data:image/jpeg;base64,/9j/" and figure.img["alt"] and figure.text
+def test_the_picture_is_three_equal_squares_with_its_sentence(tmp_path):
+    picture, said = tmp_path / "picture.jpg", {"case": "one", "says": "One: <Dice> 0.62."}
+    Image.new("RGB", (90, 30), "red").save(picture)
+    made = index_html({**SUMMARY, "picture": said}, PAGES, picture=picture)
+    panels = BeautifulSoup(made, "html.parser").select(".panels figure")
+    assert [words(panel.figcaption) for panel in panels] == [
+        "The scan", "The truth", "What was found",
+    ]  # fmt: skip
+    for panel in panels:
+        kind, content = panel.img["src"].split(",")
+        square = Image.open(io.BytesIO(base64.b64decode(content)))
+        assert kind == "data:image/jpeg;base64" and square.size == (30, 30) and panel.img["alt"]
+    assert "One: &lt;Dice&gt; 0.62." in made
+    old = BeautifulSoup(index_html(SUMMARY, PAGES, picture=picture), "html.parser")
+    assert not old.select(".panels"), "a picture of older code has other panels"
 
 
 # a study's folder
 
 
 def write_record(folder: Path, name: str, **values) -> None:
-    config = {"seeds": [3, 4], "cohort": {"seed": 19}}
-    times = {"began": 0.0, "ended": 60.0, "processor_s": 100.0, "config": config}
+    config = {"profile": "demo", "seeds": [3, 4], "cohort": {"seed": 19}, "data": None}
+    times = {"began": 0.0, "ended": 60.0, "processor_s": 100.0, "config": config, "record": name}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(times | values), encoding="utf-8")
 
@@ -749,15 +817,22 @@ RECORDS = (
 )  # fmt: skip
 
 
-def test_pages_are_listed_by_notebook_and_arm_and_only_of_an_arms_first_seed(tmp_path):
+def test_chapters_have_the_pages_of_their_arms_first_seed_folded_in(tmp_path):
     for name in RECORDS:
         write_record(tmp_path, name)
     found = list_pages(tmp_path, ["baseline", "full"])
-    assert [page.title for page in found] == [
-        "02 Kidneys", "02 Kidneys: no_residual, seed 3", "02 Kidneys: standard, seed 3",
-        "03 Tumours: baseline, seed 3", "03 Tumours: full, seed 3", "05 Verdict",
+    assert [(page.title, page.href) for page in found] == [
+        ("02 Kidneys", "02_kidney.html"), ("03 Tumours", ""), ("05 Verdict", "05_evaluation.html"),
     ]  # fmt: skip
-    assert found[1].href == "02_kidney-no_residual-s3.html"
+    assert [[arm.title for arm in page.arms] for page in found] == [
+        ["02 Kidneys: no_residual, seed 3", "02 Kidneys: standard, seed 3"],
+        ["03 Tumours: baseline, seed 3", "03 Tumours: full, seed 3"], [],
+    ]  # fmt: skip
+    assert found[0].arms[0].href == "02_kidney-no_residual-s3.html"
+    html = BeautifulSoup(index_html(SUMMARY, found), "html.parser")
+    assert len(html.select(".pages > li")) == 3
+    folded = html.select(".pages details a")
+    assert [link["href"] for link in folded][-1] == "03_tumor-full-s3.html"
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -776,128 +851,63 @@ def test_a_studys_summary_says_its_seeds_and_its_cohort(tmp_path, synthetic):
 # in the browser
 
 
-class Browser:
-    """Headless Chromium over its debugging pipe, one tab."""
-
-    def __init__(self, profile: Path) -> None:
-        to_read, self._write = os.pipe()
-        self._read, to_write = os.pipe()
-        command = [
-            shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu",
-            "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--remote-debugging-pipe",
-            "about:blank",
-        ]  # fmt: skip
-        shell = f"exec {shlex.join(command)} 3<&{to_read} 4>&{to_write}"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(
-            ["bash", "-c", shell], pass_fds=(to_read, to_write), **quiet
-        )
-        os.close(to_read)
-        os.close(to_write)
-        self._rest, self._count, self._session = b"", 0, None
-        self.events: list[dict] = []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        tab = next(target["targetId"] for target in targets if target["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
-
-    def _message(self) -> dict:
-        end = time.monotonic() + 30
-        while b"\0" not in self._rest:
-            if not select.select([self._read], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError("Chromium did not answer within 30 s")
-            self._rest += os.read(self._read, 1 << 20)
-        message, self._rest = self._rest.split(b"\0", 1)
-        return json.loads(message)
-
-    def call(self, method: str, **params) -> dict:
-        self._count += 1
-        wanted, message = self._count, {"id": self._count, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._message()
-            if answer.get("id") == wanted:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def open(self, page: Path, width: int, *, scheme: str = "light", media: str = "") -> None:
-        self.events = []
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        self.call("Page.navigate", url=page.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._message())
-
-    def script(self, expression: str):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def press(self, key: str) -> None:
-        number = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number
-            )
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-        os.close(self._read)
-        os.close(self._write)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Browser]:
-    if shutil.which("chromium") is None:
-        pytest.skip("the browser tests need Chromium (apt-get install chromium)")
-    running = Browser(tmp_path_factory.mktemp("chromium"))
-    yield running
-    running.close()
-
-
 @pytest.fixture(scope="module")
 def pages(folder, page, failed_page) -> dict[str, Path]:
-    index = folder / "index.html"
-    index.write_text(index_html(SUMMARY, PAGES), encoding="utf-8")
-    return {"page": page, "failed": failed_page, "index": index}
+    index, rerun = folder / "index.html", folder / "rerun.html"
+    effects = [
+        {"label": "SE", "name": "se", "measure": "se minus baseline", "value": 0.02, "n": 6,
+         "ci": [-0.01, 0.05], "band": 0.05, "seeds": 2, "smallest_effect": 0.04, "place": "9",
+         "verdict": "undecided", "reason": ""},
+    ]  # fmt: skip
+    effects.append({**effects[0], "label": "HDC", "name": "hdc", "value": None})
+    real = [{"case": "ircad01", "dice": 0.7}]
+    summary, chapters = {**SUMMARY, "effects": effects, "real": real}, [*PAGES, FOLDED]
+    source = Source(title="04", href="04.html#x", records=["03_tumor-full-s0"])
+    made = index_html(summary, chapters, sources={"9": source}, rerun="rerun.html")
+    index.write_text(made, encoding="utf-8")
+    citation = {"title": "A title", "authors": "Someone", "year": "2026", "version": "1"}
+    citation |= {"license": "MIT", "commit": "1a2b3c4", "url": ""}
+    kept = {"name": "03_tumor-full-s0", "href": "", "run": "tumor-full-s0-c50639c0", "seed": 0}
+    kept |= {"cases": [f"case_{i:05}" for i in range(200)], "data": "e35f", "commit": "1a2b3c4"}
+    facts = {"Lock": "constraints.txt, SHA-256 e35f9a2833039e17"}
+    made = rerun_html(
+        command="./run_all.sh --profile demo", facts=facts, citation=citation, synthetic=True,
+        records=[kept | {"ended": "2026-11-26"}],
+    )  # fmt: skip
+    rerun.write_text(made, encoding="utf-8")
+    return {"page": page, "failed": failed_page, "index": index, "rerun": rerun}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("name", ["page", "failed", "index"])
+@pytest.mark.parametrize("name", ["page", "failed", "index", "rerun"])
 def test_pages_fit_the_window_and_ask_for_nothing(browser, pages, name, width, scheme):
-    browser.open(pages[name], width, scheme=scheme)
-    asked = [
-        e["params"]["request"]["url"]
-        for e in browser.events
-        if e.get("method") == "Network.requestWillBeSent"
-    ]
-    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
-    noise = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-    assert [event for event in browser.events if event.get("method") in noise] == []
-    assert (
-        browser.script(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        <= 0
-    )
-    assert browser.script(
-        "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
-    )
+    assert browser.faults(pages[name], width, scheme) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["page", "failed", "index", "rerun"])
+def test_axe_has_no_serious_finding(browser, axe, pages, name, scheme):
+    browser.faults(pages[name], 400, scheme)
+    assert browser.axe(axe) == []
+
+
+BAD = """<h1>One</h1><h3 style="color:#ddd">Two</h3><img src="data:," width="9"><button></button>
+<div class="scroll" style="overflow-x:auto;width:99px"><table><tr><td>{0}</td></tr></table></div>
+<p style="width:900px">wide</p><p style="font-size:8px">small</p>
+<img alt="" src="{1}" style="width:20px;min-width:20px;max-width:9px;transform:scale(.5)">
+<script>console.log("noise")</script>"""
+
+
+def test_what_is_wrong_with_a_page_is_found(browser, axe, tmp_path):
+    page, wide = tmp_path / "bad.html", "x" * 200
+    page.write_text(BAD.format(wide, "data:image/gif;base64,R0lGODlhAQABAAAAACw="), "utf-8")
+    found = " ".join(browser.faults(page, 400))
+    for words in ("logs", "wider than the window", "no picture", "no words for", "cut off",
+                  "text of 8 px", "a level is left out", "small text"):  # fmt: skip
+        assert words in found, words
+    serious = " ".join(browser.axe(axe))
+    assert "color-contrast" in serious and "button-name" in serious
 
 
 CONTRAST = """(() => {

@@ -40,8 +40,8 @@ def test_without_columns_all_are_shown(shown):
     show(FRAME)
     (table,) = shown
     assert list(table) == list(FRAME)
-    assert table.loc[0].tolist() == ["baseline", "0.612", "12", "0, 1", "1,234,567", "x" * 80]
-    assert table.loc[1].tolist() == ["full", "−0.500", "–", "0", "89", "–"]
+    assert table.iloc[0].tolist() == ["baseline", "0.612", "12", "0, 1", "1,234,567", "x" * 80]
+    assert table.iloc[1].tolist() == ["full", "−0.500", "–", "0", "89", "–"]
 
 
 def test_long_words_are_shown_in_full(capsys):
@@ -75,3 +75,18 @@ def test_intervals_and_means_as_words():
     assert tables.intervals([0.1, np.nan], [0.25, 0.3]) == ["0.100 to 0.250", "–"]
     assert tables.mean_text(0.182, (0.01, 0.479), 8) == "0.18 [0.01, 0.48] n = 8"
     assert tables.mean_text(np.nan, (np.nan, np.nan), 0) == "no case"
+
+
+def test_row_numbers_are_not_shown(shown):
+    show(FRAME)
+    assert list(shown[0].index) == [""] * len(FRAME)
+
+
+def test_a_column_that_says_one_thing_is_a_line_below(shown):
+    said = "one seed: the interval leaves out how much training varies"
+    frame = pd.DataFrame({"arm": ["a", "b"], "n": [16, 16], "warning": [said, said]})
+    show(frame, index="arm")
+    table, line = shown
+    assert list(table) == ["n"] and line.data == f"<p>Warning, in every row: {said}</p>"
+    show(frame.head(1), index="arm")
+    assert list(shown[2]) == ["n", "warning"], "one row says it itself"

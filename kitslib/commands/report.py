@@ -7,19 +7,14 @@ import re
 import sys
 from pathlib import Path
 
-from kitslib import reporting, training  # what a command does not use of them is not loaded
+# what a command does not use of them is not loaded
+from kitslib import evaluation, reporting, training
+from kitslib.commands import cards, followed
 from kitslib.commands.compare import compare, load
-from kitslib.config import ROOT, deviations, read_json, write_json, write_text
+from kitslib.commands.followed import NOTEBOOKS
+from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 
-NOTEBOOKS = {  # title and question of each, as the index page shows them
-    "01_data": ("01 Data",
-        "Is the data sound, and what does it cost to move it onto the networks' grids?"),
-    "02_kidney": ("02 Kidneys", "Does the 3D ResUNet find the kidneys, and in a real CT too?"),
-    "03_tumor": ("03 Tumours", "What does this arm find inside the kidneys?"),
-    "04_ablations": ("04 Ablations", "What is each mechanism worth?"),
-    "05_evaluation": ("05 Verdict", "What does the cascade score, and which claims hold?"),
-}  # fmt: skip
 RECORD = re.compile(r"([^-]+)(?:-(.+?))??(?:-s(\d+))?")  # 03_tumor-full-s1: notebook, arm, seed
 
 
@@ -50,49 +45,91 @@ def run(args: argparse.Namespace) -> int:
             write_text(args.out, text)
         return int(contradicting)
     elif args.notebook and args.html:
-        print(write_text(args.html, reporting.to_html(args.notebook)))
+        print(write_text(args.html, page_html(args.notebook)))
     else:
         words = "report needs NOTEBOOK and HTML, --index DIR, --readme FILE or --compare A B"
         raise CaseError(words)
     return 0
 
 
+def page_html(notebook: Path) -> str:
+    """Return a notebook's page, with its record and the arms' pages where they lie beside it."""
+    records = notebook.parent.parent / "records"
+    file = records / f"{notebook.stem}.json"
+    record = read_json(file) if file.is_file() else None
+    links = {}
+    told = record and notebook.stem.startswith(("04", "05"))  # their rows are arms
+    for page in pages(records, []) if told else []:
+        links |= {RECORD.fullmatch(Path(arm.href).stem)[2]: arm.href for arm in page.arms}
+    return reporting.to_html(notebook, record, links)
+
+
 def index(folder: Path) -> Path:
-    """Write summary.json and the index page of a study's folder; return the page."""
-    found, records = training.summary(folder), folder / "work" / "records"
-    config = read_json(next(records.glob("*.json")))["config"]
+    """Write summary.json, the index page and the one on re-running it; return the index page.
+
+    The chapters' places for what a mechanism is worth are filled.
+    """
+    found, records = training.summary(folder), followed.read_records(folder)
+    config = records["05_evaluation"]["config"]
     found |= {"deviations": deviations(config), "seeds": config["seeds"]}
     if found["synthetic"]:
         found["cohort_seed"] = config["cohort"]["seed"]
+    real = [row["dice"] for row in found.get("real") or []]
+    if len(real) >= evaluation.MIN_CASES:
+        found["real_ci"] = evaluation.estimate(real).ci
+    compared = records.get("04_ablations", {}).get("effects", [])
+    found["effects"] = followed.effects(found["claims"], compared)
     write_json(folder / "summary.json", found)
+    for page in folder.glob("0*.html"):
+        text = page.read_text(encoding="utf-8")
+        if (filled := reporting.with_effects(text, found["effects"])) != text:
+            write_text(page, filled)
     synthetic, given = "Synthetic CT, rendered for this study", "The cases of the folder given"
-    data = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
-    data += f"{found['cascade']['n']} of them seen by neither network."
+    words = f"{synthetic if found['synthetic'] else given}: {found['cases']} cases, "
+    words += f"{found['cascade']['n']} of them seen by neither network."
+    listed = pages(folder / "work" / "records", list(found["tumor"]))
+    listed += cards.write_cards(folder, found, records, words)
     picture = folder / "picture.jpg"
-    there = pages(records, list(found["tumor"]))
-    picture = picture if picture.is_file() else None
-    html = reporting.index_html(found, there, data=data, picture=picture)
+    html = reporting.index_html(
+        found, listed, data=words, picture=picture if picture.is_file() else None,
+        sources=followed.sources(found, records), rerun=followed.RERUN,
+    )  # fmt: skip
+    write_text(folder / followed.RERUN, followed.rerun_page(folder, found, records))
     return write_text(folder / "index.html", html)
 
 
 def pages(folder: Path, arms: list[str]) -> list[reporting.Page]:
-    """Return the pages of a folder of records: by notebook, arm in the order of `arms`, seed.
+    """Return the chapters of a folder of records, their arms in the order of `arms` folded in.
 
     An arm has one page, of the study's first seed; its other seeds have records alone.
     """
-    found = {}
+    found: dict[str, dict[tuple, reporting.Page]] = {}
     for file in folder.glob("*.json"):
         notebook, arm, seed = RECORD.fullmatch(file.stem).groups(default="")
-        place = notebook, arms.index(arm) if arm in arms else -1, arm, seed
-        if arm and seed and int(seed) != read_json(file)["config"]["seeds"][0]:
+        chapter = found.setdefault(notebook, {})
+        if arm and int(seed) != read_json(file)["config"]["seeds"][0]:
             continue
-        found[place] = page_of(file.stem)
-    return [found[place] for place in sorted(found)]
+        chapter[arms.index(arm) if arm in arms else -1, arm] = page_of(file.stem)
+    chapters = []
+    for notebook, listed in sorted(found.items()):
+        own = listed.pop((-1, ""), None)
+        title, about = NOTEBOOKS[notebook]
+        folded = tuple(listed[place] for place in sorted(listed))
+        href = own.href if own else ""
+        chapters.append(reporting.Page(title=title, href=href, about=about, arms=folded))
+    return chapters
 
 
 def page_of(name: str) -> reporting.Page:
     """Return how the index lists the page of a record."""
     notebook, arm, seed = RECORD.fullmatch(name).groups(default="")
     title, about = NOTEBOOKS[notebook]
-    title += (f": {arm}" if arm else "") + (f", seed {seed}" if seed else "")
+    if arm:
+        title, about = f"{title}: {arm}, seed {seed}", described(notebook, arm)
     return reporting.Page(title=title, href=f"{name}.html", about=about)
+
+
+def described(notebook: str, arm: str) -> str:
+    """Return what an arm is; "" for one that this code does not know."""
+    known = KIDNEY_ARMS if notebook == "02_kidney" else ARMS
+    return known[arm].description if arm in known else ""

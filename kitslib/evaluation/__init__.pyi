@@ -4,6 +4,7 @@ from .arm_tables import case_groups as case_groups
 from .arm_tables import compare_arms as compare_arms
 from .arm_tables import kidney_means as kidney_means
 from .arm_tables import kidney_summary as kidney_summary
+from .arm_tables import mechanism_places as mechanism_places
 from .arm_tables import variance_shares as variance_shares
 from .arm_tables import without_effect as without_effect
 from .cascade import KidneyStage as KidneyStage

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from kitslib.config import ARMS, KIDNEY_ARMS
 from kitslib.evaluation.claims.evidence import LEAST_CYST_ML, PRIMARY, Rows, arm_scores
+from kitslib.evaluation.claims.ledger import parts
 from kitslib.evaluation.claims.rules import SMALL_TUMOR_ML
 from kitslib.evaluation.metrics.tables import plain
 from kitslib.evaluation.statistics import NAN, estimate, holm, paired_difference
@@ -129,6 +130,15 @@ def without_effect(effects: pd.DataFrame) -> str:
             f"[{one['lo']:+.3f}, {one['hi']:+.3f}], n = {one['n']}, seeds = {one['seeds']}: {end}."
         )
     return "\n".join(lines) or f"All {len(effects)} comparisons have an interval above zero."
+
+
+def mechanism_places() -> dict[str, str]:
+    """Return, for each mechanism of the paper, the row of the ledger that says what it is worth."""
+    places = {}
+    for number, letter, part in parts():
+        if mechanism := getattr(part.rule, "keywords", {}).get("mechanism"):
+            places[mechanism] = f"{number}{letter}"
+    return places
 
 
 def kidney_summary(record: Mapping[str, Any]) -> dict[str, Any]:

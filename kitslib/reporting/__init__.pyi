@@ -4,8 +4,12 @@ from .figures.panels import three_planes as three_planes
 from .figures.style import PALETTE as PALETTE
 from .figures.style import FigureError as FigureError
 from .figures.style import use_style as use_style
+from .pages.forest import with_effects as with_effects
 from .pages.index import Page as Page
 from .pages.index import index_html as index_html
+from .pages.index import rerun_html as rerun_html
+from .pages.ledger import Source as Source
+from .pages.ledger import ledger_output as ledger_output
 from .pages.offline import RemoteRequestError as RemoteRequestError
 from .pages.offline import remote_requests as remote_requests
 from .pages.outputs import ANSWER_MIME as ANSWER_MIME
@@ -15,6 +19,8 @@ from .pages.outputs import provenance_output as provenance_output
 from .pages.page import to_html as to_html
 from .pages.readme import results_markdown as results_markdown
 from .pages.readme import with_results as with_results
+from .pages.text import filled as filled
+from .pages.text import text_html as text_html
 from .pages.words import interval as interval
 from .pages.words import markdown_table as markdown_table
 from .pages.words import number as number

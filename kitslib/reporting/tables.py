@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import pandas as pd
-from IPython.display import display
+from IPython.display import HTML, display
 
 from kitslib.reporting.pages.words import interval, number, plain, setting
 
+SENTENCE = 24  # letters from which a cell is a sentence
 GROUPS = {  # of ARM_GROUPS
     "cumulative": "The paper's order: each mechanism added to all before it",
     "left_out": "Each mechanism left out of the whole",
@@ -23,12 +25,6 @@ EFFECTS = {  # what a table of comparisons calls the columns of `evaluation.comp
     "p": "p", "p_holm": "p, Holm", "smallest": "smallest effect shown", "n": "n",
     "seeds": "seeds", "warning": "warning",
 }  # fmt: skip
-LEDGER = {  # those of `evaluation.ledger`, with `row` (number and part) and `interval` (words)
-    "row": "#", "claim": "claim", "verdict": "verdict", "verdict_unadjusted": "before correction",
-    "value": "our number", "unit": "unit", "interval": "95 % interval", "n": "n", "seeds": "seeds",
-    "p_adjusted": "p, Holm", "within_002": "within ±0.02", "needed": "would decide",
-    "smallest_effect": "smallest effect shown", "warning": "warning", "reason": "how it was judged",
-}  # fmt: skip
 PAPER = {  # those of `evaluation.paper_evidence`
     "sd": "SD of the differences, Dice", "p_false_13": "claim 13: chance that it is no gain",
     "least": "other claims: gain needed, Dice",
@@ -41,11 +37,13 @@ def show(
 ) -> None:  # fmt: skip
     """Display a table once: numbers rounded, whole numbers without decimals, missing values as –.
 
-    With `most` the first so many rows, and how many there are.
+    With `most` the first so many rows, and how many there are. A column that says the same in
+    every row becomes a line below.
 
     `columns` maps a column to the name that is shown, in the order shown; without it all columns
     keep their names. `digits` counts decimals, for all columns or by column (3 for the others).
-    `index` is the column (by its own name) that becomes the index. Raises KeyError for a column
+    `index` is the column (by its own name) that becomes the index; row numbers are not shown.
+    Raises KeyError for a column
     that the frame does not have.
     """
     if most is not None and len(frame) > most:
@@ -59,7 +57,13 @@ def show(
         if name != index:
             shown[title] = _cells(frame[name], decimals.get(name, 3))
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
+        if isinstance(shown.index, pd.RangeIndex) and shown.index.name is None:
+            shown.index = [""] * len(shown)
+        same = _said_once(shown)
+        shown = shown.drop(columns=list(same))
         display(shown)
+    for title, words in same.items():
+        display(HTML(f"<p>{escape(title.capitalize())}, in every row: {escape(words)}</p>"))
 
 
 def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
@@ -70,6 +74,13 @@ def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
 def mean_text(value: float, ci: tuple[float, float], n: int) -> str:
     """A mean with its interval and number of cases as one cell: "0.18 [0.01, 0.48] n = 8"."""
     return f"{value:.2f} [{ci[0]:.2f}, {ci[1]:.2f}] n = {n}" if n else "no case"
+
+
+def _said_once(shown: pd.DataFrame) -> dict[str, str]:
+    """Columns that say one and the same sentence in each of several rows."""
+    same = [name for name in shown if len(shown) > 1 and shown[name].nunique() == 1]
+    said = {name: shown[name].iloc[0] for name in same}
+    return {name: words for name, words in said.items() if len(words) > SENTENCE}
 
 
 def _cells(column: pd.Series, digits: int) -> list[str]:

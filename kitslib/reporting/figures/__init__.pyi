@@ -19,6 +19,7 @@ from .panels import CaseView as CaseView
 from .panels import Plane as Plane
 from .panels import case_grid as case_grid
 from .panels import case_view as case_view
+from .panels import close_up as close_up
 from .panels import focus_voxel as focus_voxel
 from .panels import overlay_panel as overlay_panel
 from .panels import plane_slice as plane_slice

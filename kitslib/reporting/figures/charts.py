@@ -186,7 +186,7 @@ def _name_dots(ax: Axes, xs: Sequence[float], ys: Sequence[float], names: Sequen
     places.sort(key=lambda place: abs(place[1]))
     dots = ax.transData.transform(np.column_stack([xs, ys]))
     taken = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in dots]
-    style = {"textcoords": "offset points", "va": "center", "fontsize": 7.5}
+    style = {"textcoords": "offset points", "va": "center", "fontsize": 8.5}
     for x, y, name in sorted(zip(xs, ys, names, strict=True), key=lambda one: -one[1]):
         words = ax.annotate(name, (x, y), places[0], **style)
         for place in places:
@@ -238,7 +238,7 @@ def difficulty_over_time(table: Any) -> Axes:
     ax.set_yticks(range(0, len(grid), step), grid.index[::step])
     ax.set_xticks(range(len(grid.columns)), grid.columns)
     ax.set_xlabel("epoch")
-    ax.tick_params(axis="y", labelsize=7.5)
+    ax.tick_params(axis="y", labelsize=8.5)
     ax.grid(False)
     ax.figure.colorbar(picture, ax=ax, label="difficulty", fraction=0.04, pad=0.02)
     return ax

@@ -74,7 +74,7 @@ def cohort_comparison(
         _cumulative(ax, [case[key] for case in cases], reference[key], label, names)
         if column == 0:
             ax.set_ylabel("share of cases up to")
-            ax.legend(loc="lower right", handlelength=1.0, fontsize=8)
+            ax.legend(loc="lower right", handlelength=1.0, fontsize=8.5)
     if hu:
         _tissues(fig.add_subplot(grid[1, :]), hu, scans, names[0])
     return fig

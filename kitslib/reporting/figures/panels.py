@@ -49,12 +49,12 @@ def check_shape(name: str, array: np.ndarray | None, image: np.ndarray) -> None:
 def overlay_panel(
     ax: Axes, image: np.ndarray, truth: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
-    *, spacing: Sequence[float], plane: Plane = "axial", title: str = "",
+    *, spacing: Sequence[float], plane: Plane | None = "axial", title: str = "",
 ) -> Axes:  # fmt: skip
     """Draw one CT slice (rows, columns) in HU, truth filled and prediction outlined.
 
-    `spacing` is millimetres per row and per column; `plane` sets the orientation marks.
-    Raises FigureError when a label slice has another shape than the image.
+    `spacing` is millimetres per row and per column; `plane` sets the orientation marks, None leaves
+    them and the scale out. Raises FigureError when a label slice has another shape than the image.
     """
     check_shape("truth", truth, image)
     check_shape("prediction", prediction, image)
@@ -72,7 +72,8 @@ def overlay_panel(
     ax.set(xticks=[], yticks=[], facecolor="black", title=title)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    _marks(ax, image.shape, spacing, MARKS[plane])
+    if plane:
+        _marks(ax, image.shape, spacing, MARKS[plane])
     return ax
 
 
@@ -115,7 +116,7 @@ def _marks(ax: Axes, shape: Sequence[int], spacing: Sequence[float], marks: str)
     right, bottom = 0.96 * shape[1], 0.95 * shape[0]
     left = right - length / spacing[1]
     ax.plot([left, right], [bottom, bottom], color="white", linewidth=2, solid_capstyle="butt")
-    style = {"color": "white", "fontsize": 7.5, "ha": "center", "va": "bottom"}
+    style = {"color": "white", "fontsize": 8.5, "ha": "center", "va": "bottom"}
     ax.text((left + right) / 2, bottom, f"{length // 10} cm", **style)
 
 
@@ -171,23 +172,43 @@ class CaseView:
 def case_view(
     title: str, imaging: np.ndarray, truth: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
-    *, spacing: Sequence[float],
+    *, spacing: Sequence[float], side_mm: float = 0.0,
 ) -> CaseView:  # fmt: skip
     """The axial slice of a case with most tumour, else most kidney, cut to its labels and 25 mm.
 
-    The volumes are not kept alive by it.
+    With `side_mm` cut to a square of that side about the tumour, else the kidney. The volumes are
+    not kept alive by it.
     """
-    z = focus_voxel(prediction if truth is None else truth, imaging.shape)[0]
+    z, *middle = focus_voxel(prediction if truth is None else truth, imaging.shape)
     parts = [None if part is None else part[z].copy() for part in (imaging, truth, prediction)]
     where = np.argwhere(sum(part > 0 for part in parts[1:] if part is not None))
     step = (float(spacing[1]), float(spacing[2]))
-    if len(where):
+    if side_mm:
+        size = np.minimum(np.rint(np.divide(side_mm, step)).astype(int), imaging.shape[1:])
+        low = np.clip(np.array(middle) - size // 2, 0, imaging.shape[1:] - size)
+        box = tuple(map(slice, low, low + size))
+        parts = [None if part is None else part[box] for part in parts]
+    elif len(where):
         margin = np.rint(np.divide(MARGIN_MM, step)).astype(int)
         low, high = np.maximum(where.min(axis=0) - margin, 0), where.max(axis=0) + margin + 1
         box = slice(low[0], high[0]), slice(low[1], high[1])
         parts = [None if part is None else part[box] for part in parts]
     image, truth, prediction = parts
     return CaseView(title=title, image=image, truth=truth, prediction=prediction, spacing=step)
+
+
+def close_up(view: CaseView) -> Figure:
+    """Three equal squares without words: the scan, the truth in it, what was found in it.
+
+    `view` is a square of `case_view`, with both label maps.
+    """
+    fig = Figure(figsize=(9, 3), layout="none")  # a notebook does not show it by itself
+    axes = fig.subplots(1, 3)
+    fig.subplots_adjust(0, 0, 1, 1, 0, 0)
+    for ax, labels in zip(axes, (None, view.truth, view.prediction), strict=True):
+        overlay_panel(ax, view.image, labels, spacing=view.spacing, plane=None)
+        ax.set_aspect("auto")
+    return fig
 
 
 def case_grid(views: Sequence[CaseView], *, columns: int = 3) -> Figure:

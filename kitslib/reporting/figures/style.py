@@ -11,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 PALETTE = {
@@ -23,6 +24,7 @@ CYCLE = ("#1280CC", "#D9480F", "#009E73", "#9C36A8", "#B08400", "#3B4252", "#C24
 DPI = 150
 CSS_DPI = 96
 WIDTH = 8.8  # inches: a figure that fills a page's column
+LEGIBLE = 11  # CSS pixels: the smallest text of a figure as it is shown
 
 
 class FigureError(ValueError):
@@ -48,7 +50,8 @@ def figure_html(
 ) -> str:
     """A figure as an HTML <figure> with its picture inside, its caption and its alternative text.
 
-    JPEG suits CT panels, PNG suits line art. Raises FigureError when caption or alt is empty.
+    JPEG suits CT panels, PNG suits line art. Where the window is narrow it shrinks no further than
+    its smallest text can be read, and scrolls. Raises FigureError when caption or alt is empty.
     """
     for name, text in (("caption", caption), ("alt", alt)):
         if not text.strip():
@@ -64,10 +67,18 @@ def figure_html(
     width, height = (round(side * CSS_DPI / DPI) for side in picture.size)
     source = f"data:image/{format};base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
     image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(alt)}"'
+    least = round(width * LEGIBLE / smallest_text(fig)) if smallest_text(fig) else 0
+    image += f' style="max-width:100%;min-width:{least}px;height:auto">'
     return (
-        f'<figure class="kits-figure">{image} style="max-width:100%;height:auto">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure class="kits-figure"><div class="scroll figure" style="overflow-x:auto">{image}'
+        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def smallest_text(fig: Figure) -> float:
+    """Return the height of a figure's smallest text in CSS pixels at its natural size; 0: none."""
+    texts = [text for text in fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    return min((text.get_fontsize() for text in texts), default=0.0) * CSS_DPI / 72
 
 
 def show(fig: Figure, caption: str, alt: str, format: Literal["jpeg", "png"] = "jpeg") -> None:

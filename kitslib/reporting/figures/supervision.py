@@ -61,7 +61,7 @@ def supervision_terms(history: Sequence[Mapping[str, Any]], p: Sequence[float]) 
         style = {"color": color, "marker": "o", "markersize": 3}
         left.plot(losses.index, losses[scale], label=f"L{number} ({scale})", **style)
     left.set(xlabel="epoch", title="loss of each map on one held-out slab")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8.5)
     right.step(np.arange(1, len(p) + 1), p, where="mid", color=CYCLE[0])
     right.set(xlabel="epoch", title="weight p of the three coarse maps", ylim=(0, 1.1 * max(p)))
     for ax in (left, right):

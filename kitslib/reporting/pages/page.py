@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kitslib.reporting.pages.outputs import ANSWER_MIME, PROVENANCE_MIME, number
 from kitslib.reporting.pages.words import duration, moment, setting, titled
 
 CHIPS = 14
+MANY = 8  # columns, from which a table is set closer
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _NO_WIDGET = "<p class='reason'>A live control, shown in JupyterLab only.</p>"
 _VISIBLE_TAGS = {"parameters", "injected-parameters"}
@@ -33,16 +35,20 @@ class ReportError(ValueError):
     """A notebook cannot become a page."""
 
 
-def to_html(notebook: Path) -> str:
+def to_html(
+    notebook: Path, record: Mapping[str, Any] | None = None, links: Mapping[str, str] | None = None
+) -> str:
     """An executed notebook, finished or failed, as one offline page with its answer on top.
 
-    Raises ReportError when the notebook cannot be read and RemoteRequestError, naming it, when an
-    output would load something from outside the page.
+    `record` is what the page's last table says of where its numbers are kept: `record` (its name),
+    `run`, `seed`, `code`, `cases`; `links` maps the name of an arm to its page: rows of tables that
+    are named so lead there. Raises ReportError when the notebook cannot be read and
+    RemoteRequestError, naming it, when an output would load something from outside the page.
     """
     nb = _read(notebook)
     provenance, answer = _lift_outputs(nb)
     title = _lift_title(nb) or titled(notebook.stem)
-    context = _page_context(nb, provenance, answer, title)
+    context = _page_context(nb, provenance | _kept(record), answer, title)
     for index, cell in enumerate(nb.cells):
         cell.metadata["study"] = _cell_note(cell, index)
     exporter = _Exporter(
@@ -51,7 +57,7 @@ def to_html(notebook: Path) -> str:
         filters={"latex2math": _latex_output},
     )  # fmt: skip
     body, _ = exporter.from_notebook_node(nb, resources={"study": context})
-    text = _finish(body)
+    text = _finish(body, links or {})
     require_offline(text, notebook.name)
     return text
 
@@ -126,6 +132,19 @@ def _page_context(
     }  # fmt: skip
 
 
+def _kept(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a page's numbers are kept, as rows of its last table."""
+    if not record:
+        return {}
+    kept = {"record": f"work/records/{record['record']}.json", "code key": record.get("code")}
+    if record.get("run"):
+        kept["run folder"] = f"work/runs/{record['run']}, seed {record['seed']}"
+    cases = [row["case"] for row in record.get("rows", []) if "case" in row]
+    if cases:
+        kept["cases scored"] = f"{len(cases)}: {', '.join(cases)}"
+    return kept
+
+
 def _failure(nb: NotebookNode) -> dict[str, str] | None:
     """The first error among the outputs, and where its cell stands."""
     for index, cell in enumerate(nb.cells):
@@ -136,10 +155,15 @@ def _failure(nb: NotebookNode) -> dict[str, str] | None:
     return None
 
 
+def to_markup(markdown: str) -> str:
+    """Markdown as HTML, formulas drawn, HTML in it shown as it is written."""
+    return MarkdownWithMath(renderer=_Renderer(escape=True)).render(markdown)
+
+
 def _answer(answer: dict[str, Any]) -> dict[str, Any] | None:
     if not answer:
         return None
-    html = MarkdownWithMath(renderer=_Renderer(escape=True)).render(answer["answer"])
+    html = to_markup(answer["answer"])
     numbers = [number_box(item) for item in answer["numbers"]]
     return {"question": answer["question"], "html": html, "numbers": numbers}
 
@@ -192,7 +216,7 @@ def _math(latex: str, display: str) -> str:
         formula = latex_to_mathml(latex.strip(), display=display)
     except Exception:
         return f"<code>{escape(latex.strip())}</code>"
-    return f'<span class="formula">{formula}</span>' if display == "block" else formula
+    return f'<span class="{"formula" if display == "block" else "in-line"}">{formula}</span>'
 
 
 def _latex_output(latex: str) -> str:
@@ -211,7 +235,7 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def _finish(html: str) -> str:
+def _finish(html: str, links: Mapping[str, str]) -> str:
     """Headings in order and in a table of contents, tables that scroll alone, few tab stops."""
     soup = BeautifulSoup(html, "html.parser")
     _order_headings(soup)
@@ -227,7 +251,13 @@ def _finish(html: str) -> str:
         style.decompose()
     for table in soup.select("table.dataframe"):
         _name_index_in_one_row(table)
+        _drop_blank_index(table)
         _align_words(table)
+        if len(table.tr.find_all("th")) >= MANY:
+            table["class"] = [*table["class"], "many"]
+    for cell in soup.select("table.dataframe tbody th"):
+        if name := links.get(cell.get_text(strip=True)):
+            cell.string.wrap(soup.new_tag("a", href=name))
     return str(soup)
 
 
@@ -243,6 +273,14 @@ def _name_index_in_one_row(table: Tag) -> None:
     for cell, name in zip(upper, named, strict=False):
         cell.string = name.get_text()
     rows[1].decompose()
+
+
+def _drop_blank_index(table: Tag) -> None:
+    """Leave out the first column where it says nothing, as that of rows without a name."""
+    first = [row.find(["th", "td"]) for row in table.find_all("tr")]
+    if first and not any(cell is None or cell.get_text(strip=True) for cell in first):
+        for cell in first:
+            cell.decompose()
 
 
 def _align_words(table: Tag) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kitslib.reporting.pages.index import BAND, beside, checked, ledger_cells, rules, tally
+from kitslib.reporting.pages.summary import BAND, beside, checked, ledger_cells, rules, tally
 from kitslib.reporting.pages.words import duration, interval, markdown_table, number
 
 BEGIN = "<!-- results: made by `python -m kitslib report --readme` -->"
