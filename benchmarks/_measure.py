@@ -62,6 +62,20 @@ def timed(job: Callable[[], Any], clock: str = "wall") -> Callable[[], float]:
     return measure
 
 
+def wrap(owner: Any, name: str, part: str, seconds: dict[str, float]) -> None:
+    """Make a function of a module or class add what each call of it takes to `seconds[part]`."""
+    inner = getattr(owner, name)
+
+    def outer(*given: Any, **named: Any) -> Any:
+        start = now("wall")
+        try:
+            return inner(*given, **named)
+        finally:
+            seconds[part] = seconds.get(part, 0.0) + now("wall") - start
+
+    setattr(owner, name, outer)
+
+
 def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Timing]:
     """Run the jobs in turns, each starting with another job; the first turn is not counted.
 
