@@ -126,11 +126,7 @@ def conditions(threads: int, repeats: int, *packages: str, clock: str = "wall") 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
-    version = importlib.metadata.version
-    versions = [
-        f"{name} {version(name) if installed(name) else 'not installed'}"
-        for name in ("torch", *packages)
-    ]
+    versions = [f"{name} {_version(name)}" for name in ("torch", *packages)]
     processor = [*names, platform.processor() or platform.machine()][0]
     return {
         "processor": f"{processor}, {os.cpu_count()} cores",
@@ -259,6 +255,14 @@ def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argpars
 def command(name: str, arguments: Sequence[str]) -> str:
     """What wrote a report, as it was typed."""
     return " ".join(["python -m benchmarks", name, *arguments])
+
+
+def _version(module: str) -> str:
+    """The version of the package that a module comes from."""
+    if not installed(module):
+        return "not installed"
+    names = importlib.metadata.packages_distributions()[module]
+    return importlib.metadata.version(names[0])
 
 
 def _written(cell: Cell) -> str:

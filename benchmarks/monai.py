@@ -23,6 +23,7 @@ from benchmarks._measure import INSTALL, Table, installed, parser
 PATCH, BATCH, FILTERS = (48, 96, 96), 2, 16
 RATE, KEEP_S = 2e-3, 120  # at the start; seconds between checkpoints
 HU = (-160.0, 240.0)
+QUESTION = "What would MONAI's SegResNet have scored on the same cases, in the same time?"
 
 
 def transforms(spacing: Sequence[float], *, labels: bool) -> list[Any]:
@@ -30,12 +31,11 @@ def transforms(spacing: Sequence[float], *, labels: bool) -> list[Any]:
     from monai import transforms as mt
 
     keys, modes = ["image", "label"][: 1 + labels], ("bilinear", "nearest")[: 1 + labels]
-    low, high = HU
     return [
-        mt.LoadImaged(keys, ensure_channel_first=True, image_only=True),
+        mt.LoadImaged(keys, ensure_channel_first=True),
         mt.Orientationd(keys, axcodes="IPL"),  # slices, rows, columns
         mt.Spacingd(keys, pixdim=spacing, mode=modes),
-        mt.ScaleIntensityRanged(["image"], low, high, 0.0, 1.0, clip=True),
+        mt.ScaleIntensityRanged(["image"], *HU, 0.0, 1.0, clip=True),
     ]
 
 
@@ -63,15 +63,15 @@ def train(job: Mapping[str, Any]) -> None:
     kept = data.PersistentDataset(job["cases"], mt.Compose(steps), cache_dir=job["cache"])
     model, loss = network().to(where), losses.DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-5)
-    done, count = 0.0, 0
+    done = count = 0
     if part.is_file():
         state = torch.load(part, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done, count = state["done"], state["count"]
-    loader = data.DataLoader(kept, batch_size=1, shuffle=True, collate_fn=data.list_data_collate)
-    began = time.perf_counter() - done
-    saved = began + done
+    workers = {"num_workers": job["threads"] - 1, "persistent_workers": job["threads"] > 1}
+    loader = data.DataLoader(kept, shuffle=True, collate_fn=data.list_data_collate, **workers)
+    began, saved = time.perf_counter() - done, time.perf_counter()
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         share = min(done / job["seconds"], 1.0)
         optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * share)) / 2
@@ -82,8 +82,7 @@ def train(job: Mapping[str, Any]) -> None:
         value.backward()
         optimizer.step()
         now, count = time.perf_counter(), count + 1
-        done = now - began
-        if now - saved > KEEP_S or done >= job["seconds"]:
+        if (done := now - began) >= job["seconds"] or now - saved > KEEP_S:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state | {"done": done, "count": count}, part)
             saved = now
@@ -98,8 +97,8 @@ def predict(job: Mapping[str, Any]) -> None:
     import nibabel as nib
     import numpy as np
     import torch
-    from monai import inferers
     from monai import transforms as mt
+    from monai.inferers import sliding_window_inference as slide
 
     torch.set_num_threads(job["threads"])
     where, model = _beside.device(), network()
@@ -112,8 +111,7 @@ def predict(job: Mapping[str, Any]) -> None:
             continue
         scan = prepare({"image": source})
         with torch.inference_mode(), torch.autocast(where, torch.bfloat16):
-            images = scan["image"][None].to(where)
-            found = inferers.sliding_window_inference(images, PATCH, 2, model, overlap=0.5)
+            found = slide(scan["image"][None].to(where), PATCH, 2, model, overlap=0.5)
         scan["pred"] = found[0].float().cpu().softmax(0)
         labels = back(scan)["pred"].argmax(0).numpy().astype(np.uint8)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -142,11 +140,10 @@ def main(arguments: Sequence[str]) -> int:
             words = _beside.child("benchmarks.monai", stage, job | more)
             costs.append(_beside.cost(system, stage, task.measured(f"{name}-{stage}", words)))
         peers[system] = (hours, task.scored(f"{name}-scores", folder))
-    tables = _beside.score_tables(task.ours, peers)
-    tables.append(Table(title="What it took", note="", rows=[*costs, *task.own_cost()]))
+    took = Table(title="What it took", note="", rows=[*costs, *task.own_cost()])
+    tables = [*_beside.score_tables(task.ours, peers), took]
     bounds = [_beside.ahead(task.ours, name, rows) for name, (_, rows) in peers.items()]
-    question = "What would MONAI's SegResNet have scored on the same cases, in the same time?"
-    _beside.publish("monai", question, task, arguments, args.out, tables, bounds, "monai")
+    _beside.publish("monai", QUESTION, task, arguments, args.out, tables, bounds, "monai")
     return 0
 
 
