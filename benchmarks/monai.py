@@ -51,12 +51,12 @@ def train(job: Mapping[str, Any]) -> None:
     import torch
     from monai import data, losses
     from monai import transforms as mt
+    from monai.utils import set_determinism
 
-    mt.set_determinism(seed=0)
+    set_determinism(seed=0)
     torch.set_num_threads(job["threads"])
     both, where, part = ["image", "label"], _beside.device(), Path(job["to"] + ".part")
-    steps = transforms(job["spacing"], labels=True)
-    steps.append(mt.SpatialPadd(both, PATCH))
+    steps = [*transforms(job["spacing"], labels=True), mt.SpatialPadd(both, PATCH)]
     steps.append(mt.RandCropByPosNegLabeld(both, "label", PATCH, pos=2, neg=1, num_samples=BATCH))
     steps.append(mt.RandFlipd(both, prob=0.5, spatial_axis=2))
     steps.append(mt.RandShiftIntensityd(["image"], 0.1, prob=0.5))
