@@ -2,17 +2,21 @@
 
 Each contender is a command of its own with the same threads, from its start to its last file; what
 its parts take is noted on the way. nnU-Net predicts with networks that `benchmarks nnunet` trained,
-with and without mirroring, in one process. The scans are real CT and one rendered, 600 slices.
+with and without mirroring, in one process. The scans are real CT and one rendered, 600 slices. Ours
+inflates them with isal; what zlib would take for it stands beside it.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,21 +31,32 @@ from benchmarks._measure import (
     command,
     conditions,
     installed,
+    interleave,
     judged,
     parser,
     spread,
+    timed,
     wrap,
 )
 from benchmarks._study import Call, Watch
-from kitslib.config import ROOT, read_json, write_json
-from kitslib.data import canonical_affine, open_volume, read_labels, write_imaging
+from kitslib.config import ROOT, KidneyGrid, read_json, write_json
+from kitslib.data import (
+    CaseFiles,
+    canonical_affine,
+    check_case,
+    kidney_input,
+    open_volume,
+    read_imaging,
+    read_labels,
+    write_imaging,
+)
 from kitslib.evaluation import dice
 from kitslib.phantom import render_case, render_label_map
 from kitslib.training import real_ct_folder
 
 LIMITS = {130: (10.0, 1.5), 600: (30.0, 2.5)}  # slices of 512²: seconds and GB of ours at most
 QUICKER = 5.0  # than nnU-Net's predictor
-OURS = "ours"
+OURS, WITH_ZLIB = "ours", "ours, zlib"
 OTHERS = [  # measured by others, not here
     {
         "system": "TotalSegmentator, 3 mm, 1 network",
@@ -100,11 +115,47 @@ def networks(work: Path) -> dict[str, Path]:
     return {name: folder for name, (_, folder) in sorted(found.items())}
 
 
+def inflate(by: str) -> None:
+    """Make this process inflate scans by `zlib` or by `isal`."""
+    from isal import igzip
+
+    from kitslib.data.cases import nifti
+
+    nifti.igzip = SimpleNamespace(IGzipFile={"zlib": gzip.GzipFile, "isal": igzip.IGzipFile}[by])
+
+
+def reading(scan: Scan, repeats: int, clock: str) -> list[dict[str, Cell]]:
+    """A row each of reading, checking and resampling a scan, inflated by zlib and by isal."""
+
+    def resampled() -> None:
+        volume, geometry = read_imaging(scan.imaging)
+        kidney_input(volume, geometry.spacing, KidneyGrid())
+
+    case = CaseFiles(case_id=scan.name, imaging=scan.imaging, segmentation=scan.labels)
+    work: dict[str, Callable] = {"read": partial(read_imaging, scan.imaging)}
+    work |= {"check": partial(check_case, case), "read, onto the kidney grid": resampled}
+    found = []
+    for what, job in work.items():
+
+        def inflated(by: str, job: Callable = job) -> float:
+            inflate(by)
+            return timed(job, clock)()
+
+        jobs = {by: partial(inflated, by) for by in ("zlib", "isal")}
+        timings = interleave(jobs, repeats)
+        row: dict[str, Cell] = {"scan": scan.name, "what": what}
+        row |= {f"{by}, s": spread(timing, 1) for by, timing in timings.items()}
+        row["quicker, times"] = timings["zlib"].median / timings["isal"].median
+        found.append(row)
+    return found
+
+
 def predict_ours(job: Mapping[str, Any]) -> None:
     """`kitslib predict` as it is typed, with the seconds of its parts to `to`."""
     from kitslib.commands import main, predict
     from kitslib.evaluation import KidneyStage
 
+    inflate(job["by"])
     parts: dict[str, float] = {}
     wrap(predict.Models, "load", "networks read", parts)
     wrap(predict, "read_scan", "scan read", parts)
@@ -123,10 +174,12 @@ def contenders(
     scan: Scan, out: Path, threads: int, models: str, peers: Mapping[str, Path]
 ) -> dict[str, tuple[list[str], Path]]:
     """By name the command that segments a scan, and the label map that it writes."""
-    job = {"scan": str(scan.imaging), "models": models, "threads": threads}
-    labels = out / "ours.nii.gz"
-    job |= {"out": str(labels), "to": str(out / f"{OURS}.json")}
-    found = {OURS: (_beside.child("benchmarks.predict", "ours", job), labels)}
+    found = {}
+    for name, by in ((OURS, "isal"), (WITH_ZLIB, "zlib")):
+        labels = out / f"{by}.nii.gz"
+        job = {"scan": str(scan.imaging), "models": models, "threads": threads, "by": by}
+        job |= {"out": str(labels), "to": str(out / f"{name}.json")}
+        found[name] = (_beside.child("benchmarks.predict", "ours", job), labels)
     for plans, folder in peers.items():
         for mirroring in (False, True):
             name = f"nnU-Net {plans}, {'with' if mirroring else 'without'} mirroring"
@@ -189,7 +242,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(judged(f"{name}, memory", row["GB"], memory, "GB", at="most"))
     for row in rows:
         mine = ours[row["scan"]]
-        if row["contender"] != OURS:
+        if row["contender"] not in (OURS, WITH_ZLIB):
             what = f"{row['scan']}, quicker than {row['contender']}"
             if "dice" in row:
                 what += f" (Dice {mine['dice']:.3f}, there {row['dice']:.3f})"
@@ -217,7 +270,7 @@ def main(arguments: Sequence[str]) -> int:
         scans = [Scan(file.name.split(".")[0], file.absolute()) for file in args.scans]
     if args.slices:
         scans.append(rendered(work / "predict", args.slices, args.matrix))
-    rows, parts = [], []
+    rows, parts, read = [], [], []
     for number, scan in enumerate(scans):
         out = work / "predict" / str(number)
         out.mkdir(parents=True, exist_ok=True)
@@ -228,6 +281,7 @@ def main(arguments: Sequence[str]) -> int:
             row, some = measure(scan, name, words, labels, repeats)
             rows.append(row)
             parts += some
+        read += reading(scan, args.repeats, args.clock)
     judgements, note = bounds(rows), "From the start of the command to its last file."
     if not peers:
         lacking = f"not installed: {INSTALL}"
@@ -244,6 +298,7 @@ def main(arguments: Sequence[str]) -> int:
         tables=[
             Table(title="Scans", note=note, rows=table_rows(rows)),
             Table(title="Parts", note="Of the last measurement, by the clock.", rows=parts),
+            Table(title="Reading", note=f"By {args.clock} time, in turns.", rows=read),
             Table(title="Measured by others", note="On other machines.", rows=OTHERS),
         ],
         bounds=judgements,

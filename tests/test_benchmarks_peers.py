@@ -183,9 +183,9 @@ def test_nnunet_trains_predicts_and_is_scored(tmp_path: Path) -> None:
     scan = next((tmp_path / "study").rglob("imaging.nii.gz"))
     options = ["--scans", str(scan), "--slices", "0", "--repeats", "1", "--threads", "1"]
     assert predict.main([*options, "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 0
-    scans, parts, _ = read_json(tmp_path / "predict.json")["tables"]
+    scans, parts, *_ = read_json(tmp_path / "predict.json")["tables"]
     assert [row["contender"] for row in scans["rows"]] == [
-        "ours", "nnU-Net 0.1GB, without mirroring", "nnU-Net 0.1GB, with mirroring",
+        "ours", "ours, zlib", "nnU-Net 0.1GB, without mirroring", "nnU-Net 0.1GB, with mirroring",
     ]  # fmt: skip
     assert {"network", "kidneys"} < {row["part"] for row in parts["rows"]}
 
@@ -204,11 +204,17 @@ def test_ours_predicts_and_says_where_the_time_goes(alone: None, tmp_path: Path)
     words = ["--scans", "--slices", "24", "--matrix", "64", "--repeats", "1", "--threads", "1"]
     assert predict.main([*words, "--work", str(tmp_path), "--out", str(tmp_path)]) == 0
     found = read_json(tmp_path / "predict.json")
-    (scan,) = found["tables"][0]["rows"]
-    parts = {row["part"]: row["s"] for row in found["tables"][1]["rows"]}
+    scan, before = found["tables"][0]["rows"]
+    mine = [row for row in found["tables"][1]["rows"] if row["contender"] == "ours"]
+    parts = {row["part"]: row["s"] for row in mine}
     assert {"scan read", "kidneys", "tumour", "labels written", "networks read"} < set(parts)
     assert sum(parts.values()) == pytest.approx(float(scan["s"].split()[0]), rel=0.01)
     assert scan["memory, GB"] > 0.1 and "rendered, 24 slices, 2" in scan["scan"]
+    assert before["contender"] == "ours, zlib" and before["ours is quicker, times"] > 0
+    labels = [tmp_path / "predict" / "0" / f"{by}.nii.gz" for by in ("isal", "zlib")]
+    assert labels[0].read_bytes() == labels[1].read_bytes()
+    reading = found["tables"][2]["rows"]
+    assert [row["what"] for row in reading][:2] == ["read", "check"]
     assert found["bounds"][-1].startswith("nnU-Net's predictor: not installed")
 
 
