@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks._beside import device
 from benchmarks._measure import wrap
 from kitslib.config import read_json, write_json
+from kitslib.data import CaseError, read_labels
 
 DATASET = "Dataset001_KiTS"
 FOLD = "all"  # all cases train, as in our study; nnU-Net has no held-out fold then
@@ -100,9 +101,14 @@ def train(job: Mapping[str, Any]) -> None:
 
 
 def predict(job: Mapping[str, Any]) -> None:
-    """Label maps of scans by nnU-Net's predictor; those that are there already are kept."""
+    """Label maps of scans by nnU-Net's predictor; whole ones that are there already are kept."""
     predictor = _predictor(job)
     sources, targets = zip(*job["scans"], strict=True)
+    for file in filter(Path.is_file, (Path(f"{target}.nii.gz") for target in targets)):
+        try:
+            read_labels(file)
+        except CaseError:  # cut off when an earlier call was interrupted
+            file.unlink()
     predictor.predict_from_files(
         [[source] for source in sources], list(targets), overwrite=False,
         num_processes_preprocessing=1, num_processes_segmentation_export=1,

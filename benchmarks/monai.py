@@ -93,7 +93,7 @@ def train(job: Mapping[str, Any]) -> None:
 
 
 def predict(job: Mapping[str, Any]) -> None:
-    """Label maps of scans, in their own grids; those that are there already are kept."""
+    """Label maps of scans, in their own grids."""
     import nibabel as nib
     import numpy as np
     import torch
@@ -107,8 +107,6 @@ def predict(job: Mapping[str, Any]) -> None:
     prepare = mt.Compose(transforms(job["spacing"], labels=False))
     back = mt.Invertd("pred", prepare, orig_keys="image", nearest_interp=False)
     for source, target in job["scans"]:
-        if Path(target).is_file():
-            continue
         scan = prepare({"image": source})
         with torch.inference_mode(), torch.autocast(where, torch.bfloat16):
             found = slide(scan["image"][None].to(where), PATCH, 2, model, overlap=0.5)
