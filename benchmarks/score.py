@@ -36,7 +36,7 @@ from kitslib.config import ROOT
 from kitslib.data import find_cases, read_labels, require_same_grid
 from kitslib.evaluation import KITS23_CLASSES, score_case, surface_distances
 
-MASKS = ("kidney_and_masses", "tumor")
+MASKS = {"kidney_and_masses": "kidney and masses", "tumor": "tumour"}
 SURFACE, HD95 = "surface Dice", "HD95, mm"
 SAME = 1e-6  # from the scorer whose definition ours follows
 Spacing = tuple[float, float, float]
@@ -152,7 +152,7 @@ def deviations(rows: list[dict[str, Any]]) -> list[dict[str, Cell]]:
         for name in dict.fromkeys(row["scorer"] for row in rows):
             some = [row for row in rows if (row["scorer"], row["mask"]) == (name, mask)]
             own = [mine[row["case"], mask] for row in some]
-            row: dict[str, Cell] = {"mask": mask.replace("_", " "), "scorer": name}
+            row: dict[str, Cell] = {"mask": MASKS[mask], "scorer": name}
             for score in (SURFACE, HD95):
                 if score in some[0]:
                     values = np.array([each[score] for each in some])
@@ -187,7 +187,7 @@ def case_rows(rows: list[dict[str, Any]]) -> list[dict[str, Cell]]:
     found: dict[tuple[str, str], dict[str, Cell]] = {}
     for row in rows:
         at = found.setdefault((row["case"], row["mask"]), {"case": row["case"]})
-        at["mask"] = row["mask"].replace("_", " ")
+        at["mask"] = MASKS[row["mask"]]
         for score in (SURFACE, HD95):
             if score in row:
                 at[f"{score}: {row['scorer']}"] = row[score]

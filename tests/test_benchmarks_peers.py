@@ -14,7 +14,7 @@ from benchmarks._measure import Report, Timing, installed, wrap
 from benchmarks._study import StudyError
 from kitslib.commands.peers import peer_rows
 from kitslib.config import PROFILES, read_json
-from kitslib.data import canonical_affine, write_labels
+from kitslib.data import canonical_affine, read_imaging, write_imaging, write_labels
 from kitslib.phantom import render_case
 
 needs_nnunet = pytest.mark.skipif(not installed("nnunetv2"), reason="nnunetv2 is not installed")
@@ -129,15 +129,16 @@ def test_the_index_gets_the_rows_of_its_own_study(tmp_path: Path) -> None:
     Report(
         name="nnunet", question="?", command="c", conditions=facts, tables=tables, bounds=[]
     ).publish(tmp_path)
-    (row,) = peer_rows({"profile": "demo", "commit": "abc"}, tmp_path)
+    summary = {"profile": "demo", "cascade": {"composite": 0.8}}
+    (row,) = peer_rows(summary, tmp_path)
     assert (row["system"], row["hours"], row["n"], row["current"]) == ("peer", 0.4, 3, True)
     assert row["composite"] == pytest.approx(0.7) and row["composite_gap"] == pytest.approx(0.1)
     low, high = row["composite_ci"]
     assert low < 0.7 < high and row["composite_gap_ci"] == pytest.approx([0.1, 0.1])
-    (row,) = peer_rows({"profile": "demo", "commit": "def"}, tmp_path)
-    assert row["current"] is False
-    assert peer_rows({"profile": "study", "commit": "abc"}, tmp_path) == []
-    assert peer_rows({"profile": "demo", "commit": "abc"}, tmp_path / "none") == []
+    (row,) = peer_rows(summary | {"cascade": {"composite": 0.81}}, tmp_path)
+    assert row["current"] is False and row["study"] == "demo, commit abc"
+    assert peer_rows(summary | {"profile": "study"}, tmp_path) == []
+    assert peer_rows(summary, tmp_path / "none") == []
 
 
 # The jobs
@@ -161,7 +162,8 @@ def test_a_budget_is_needed_where_no_study_is_finished(
 
 
 def small(work: Path, folder: Path) -> list[str]:
-    words = ["--profile", "smoke", "--study", str(folder / "study"), "--hours", "0.001"]
+    words = ["--profile", "smoke", "--set", "cohort.matrix=48", "--hours", "0.001"]
+    words += ["--study", str(folder / "study")]
     return [*words, "--threads", "1", "--work", str(work), "--out", str(folder)]
 
 
@@ -186,7 +188,9 @@ def test_nnunet_trains_predicts_and_is_scored(tmp_path: Path) -> None:
     assert read_json(tmp_path / "nnunet.json")["tables"] == found["tables"]
     networks = predict.networks(tmp_path / "work")
     assert list(networks) == ["0.1GB"] and (networks["0.1GB"] / "plans.json").is_file()
-    scan = next((tmp_path / "study").rglob("imaging.nii.gz"))
+    volume, _ = read_imaging(next((tmp_path / "study").rglob("imaging.nii.gz")))
+    scan = tmp_path / "scan.nii.gz"
+    write_imaging(scan, volume[:16, :24, :24].copy(), canonical_affine((5.0, 8.8, 8.8)))
     options = ["--scans", str(scan), "--slices", "0", "--repeats", "1", "--threads", "1"]
     assert predict.main([*options, "--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 0
     scans, parts, *_ = read_json(tmp_path / "predict.json")["tables"]
