@@ -142,9 +142,14 @@ def options(reader: argparse.ArgumentParser) -> None:
     add("--work", type=Path, default=ROOT / "reports" / "peers", help="folder (%(default)s)")
 
 
+def end_with_stages() -> None:
+    """Make a SIGTERM end this process as an exception does, so that what it started ends too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def task(reader: argparse.ArgumentParser, args: argparse.Namespace) -> Task:
     """Find the study's cases, our rows where it is finished, and the budgets."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stage ends with this call
+    end_with_stages()
     config = configure(
         profile=args.profile, data=args.data and str(Path(args.data).absolute()),
         out=args.study and str(Path(args.study).absolute()), options=parse_settings(args.set),

@@ -200,8 +200,11 @@ def measure(
         labels.unlink(missing_ok=True)
         watch, call = Watch(), Call(words, log)
         watch.start()
-        used = call.usage()
-        watch.over.set()
+        try:
+            used = call.usage()
+        finally:
+            watch.over.set()
+            call.kill()
         seconds.append(used.wall_s)
         busy.append(used.processor_s)
         peak = max(peak, watch.peak, used.peak_mb / 1e3)
@@ -262,6 +265,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--work", type=Path, default=work, help="of benchmarks nnunet (%(default)s)")
     add("--mirrored", type=int, default=1, help="measurements of nnU-Net mirrored (%(default)s)")
     args = reader.parse_args(arguments)
+    _beside.end_with_stages()
     work, peers = args.work.absolute(), {}
     if installed("nnunetv2"):
         peers = networks(work)
