@@ -259,13 +259,6 @@ def publish(
     ).publish(out)  # fmt: skip
 
 
-def device() -> str:
-    """The GPU where there is one, else the CPU."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def link(source: Path, target: Path) -> None:
     """Make `target` a link to a file; one that is there already is kept."""
     target.parent.mkdir(parents=True, exist_ok=True)

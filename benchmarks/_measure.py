@@ -62,6 +62,11 @@ def timed(job: Callable[[], Any], clock: str = "wall") -> Callable[[], float]:
     return measure
 
 
+def device() -> str:
+    """The GPU where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def wrap(owner: Any, name: str, part: str, seconds: dict[str, float]) -> None:
     """Make a function of a module or class add what each call of it takes to `seconds[part]`."""
     inner = getattr(owner, name)

@@ -15,10 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks._beside import device
-from benchmarks._measure import wrap
+from benchmarks._measure import device, wrap
 from kitslib.config import read_json, write_json
-from kitslib.data import CaseError, read_labels
 
 DATASET = "Dataset001_KiTS"
 FOLD = "all"  # all cases train, as in our study; nnU-Net has no held-out fold then
@@ -102,6 +100,8 @@ def train(job: Mapping[str, Any]) -> None:
 
 def predict(job: Mapping[str, Any]) -> None:
     """Label maps of scans by nnU-Net's predictor; whole ones that are there already are kept."""
+    from kitslib.data import CaseError, read_labels
+
     predictor = _predictor(job)
     sources, targets = zip(*job["scans"], strict=True)
     for file in filter(Path.is_file, (Path(f"{target}.nii.gz") for target in targets)):

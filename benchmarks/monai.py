@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _beside
-from benchmarks._measure import INSTALL, Table, installed, parser
+from benchmarks._measure import INSTALL, Table, device, installed, parser
 
 PATCH, BATCH, FILTERS = (48, 96, 96), 2, 16
 RATE, KEEP_S = 2e-3, 120  # at the start; seconds between checkpoints
@@ -55,7 +55,7 @@ def train(job: Mapping[str, Any]) -> None:
 
     set_determinism(seed=0)
     torch.set_num_threads(job["threads"])
-    both, where, part = ["image", "label"], _beside.device(), Path(job["to"] + ".part")
+    both, where, part = ["image", "label"], device(), Path(job["to"] + ".part")
     steps = [*transforms(job["spacing"], labels=True), mt.SpatialPadd(both, PATCH)]
     steps.append(mt.RandCropByPosNegLabeld(both, "label", PATCH, pos=2, neg=1, num_samples=BATCH))
     steps.append(mt.RandFlipd(both, prob=0.5, spatial_axis=2))
@@ -101,7 +101,7 @@ def predict(job: Mapping[str, Any]) -> None:
     from monai.inferers import sliding_window_inference as slide
 
     torch.set_num_threads(job["threads"])
-    where, model = _beside.device(), network()
+    where, model = device(), network()
     model.load_state_dict(torch.load(job["model"], weights_only=True, map_location="cpu")["model"])
     model.to(where).eval()
     prepare = mt.Compose(transforms(job["spacing"], labels=False))

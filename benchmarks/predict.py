@@ -8,15 +8,11 @@ inflates them with isal; what zlib would take for it stands beside it.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,10 +32,10 @@ from benchmarks._measure import (
     parser,
     spread,
     timed,
-    wrap,
 )
+from benchmarks._ours import inflate
 from benchmarks._study import Call, Watch
-from kitslib.config import ROOT, KidneyGrid, read_json, write_json
+from kitslib.config import ROOT, KidneyGrid, read_json
 from kitslib.data import (
     CaseFiles,
     canonical_affine,
@@ -115,15 +111,6 @@ def networks(work: Path) -> dict[str, Path]:
     return {name: folder for name, (_, folder) in sorted(found.items())}
 
 
-def inflate(by: str) -> None:
-    """Make this process inflate scans by `zlib` or by `isal`."""
-    from isal import igzip
-
-    from kitslib.data.cases import nifti
-
-    nifti.igzip = SimpleNamespace(IGzipFile={"zlib": gzip.GzipFile, "isal": igzip.IGzipFile}[by])
-
-
 def reading(scan: Scan, repeats: int, clock: str) -> list[dict[str, Cell]]:
     """A row each of reading, checking and resampling a scan, inflated by zlib and by isal."""
 
@@ -150,26 +137,6 @@ def reading(scan: Scan, repeats: int, clock: str) -> list[dict[str, Cell]]:
     return found
 
 
-def predict_ours(job: Mapping[str, Any]) -> None:
-    """`kitslib predict` as it is typed, with the seconds of its parts to `to`."""
-    from kitslib.commands import main, predict
-    from kitslib.evaluation import KidneyStage
-
-    inflate(job["by"])
-    parts: dict[str, float] = {}
-    wrap(predict.Models, "load", "networks read", parts)
-    wrap(predict, "read_scan", "scan read", parts)
-    wrap(KidneyStage, "mask", "kidneys", parts)
-    wrap(predict, "segment", "tumour", parts)
-    wrap(predict, "write_preview", "preview", parts)
-    wrap(predict, "write_labels", "labels written", parts)
-    words = ["predict", job["scan"], "-o", job["out"], "--force", "--device", _beside.device()]
-    words += ["--threads", str(job["threads"])] + ["--models", job["models"]] * bool(job["models"])
-    if main(words):
-        raise SystemExit(1)
-    write_json(Path(job["to"]), parts)
-
-
 def contenders(
     scan: Scan, out: Path, threads: int, models: str, peers: Mapping[str, Path]
 ) -> dict[str, tuple[list[str], Path]]:
@@ -179,7 +146,7 @@ def contenders(
         labels = out / f"{by}.nii.gz"
         job = {"scan": str(scan.imaging), "models": models, "threads": threads, "by": by}
         job |= {"out": str(labels), "to": str(out / f"{name}.json")}
-        found[name] = (_beside.child("benchmarks.predict", "ours", job), labels)
+        found[name] = (_beside.child("benchmarks._ours", "predict", job), labels)
     for plans, folder in peers.items():
         for mirroring in (False, True):
             name = f"nnU-Net {plans}, {'with' if mirroring else 'without'} mirroring"
@@ -308,7 +275,3 @@ def main(arguments: Sequence[str]) -> int:
         bounds=judgements,
     ).publish(args.out)
     return 0
-
-
-if __name__ == "__main__":
-    predict_ours(json.loads(sys.argv[2]))
