@@ -68,7 +68,8 @@ def calibrate(job: Mapping[str, Any]) -> None:
     """Write seconds of an iteration and of a validation iteration, without the first of each."""
     trainer, seconds = _trainer(job), {"step": [], "validation": []}
     trainer.num_epochs, trainer.disable_checkpointing = 1, True
-    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = job["counted"], 3
+    trainer.num_iterations_per_epoch = job["counted"]
+    trainer.num_val_iterations_per_epoch = job["counted"] // 2 + 1
     ended = {}
 
     def noted(inner: Callable, kind: str) -> Callable:
