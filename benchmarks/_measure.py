@@ -62,6 +62,25 @@ def timed(job: Callable[[], Any], clock: str = "wall") -> Callable[[], float]:
     return measure
 
 
+def device() -> str:
+    """The GPU where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wrap(owner: Any, name: str, part: str, seconds: dict[str, float]) -> None:
+    """Make a function of a module or class add what each call of it takes to `seconds[part]`."""
+    inner = getattr(owner, name)
+
+    def outer(*given: Any, **named: Any) -> Any:
+        start = now("wall")
+        try:
+            return inner(*given, **named)
+        finally:
+            seconds[part] = seconds.get(part, 0.0) + now("wall") - start
+
+    setattr(owner, name, outer)
+
+
 def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Timing]:
     """Run the jobs in turns, each starting with another job; the first turn is not counted.
 
@@ -112,11 +131,7 @@ def conditions(threads: int, repeats: int, *packages: str, clock: str = "wall") 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
-    version = importlib.metadata.version
-    versions = [
-        f"{name} {version(name) if installed(name) else 'not installed'}"
-        for name in ("torch", *packages)
-    ]
+    versions = [f"{name} {_version(name)}" for name in ("torch", *packages)]
     processor = [*names, platform.processor() or platform.machine()][0]
     return {
         "processor": f"{processor}, {os.cpu_count()} cores",
@@ -245,6 +260,14 @@ def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argpars
 def command(name: str, arguments: Sequence[str]) -> str:
     """What wrote a report, as it was typed."""
     return " ".join(["python -m benchmarks", name, *arguments])
+
+
+def _version(module: str) -> str:
+    """The version of the package that a module comes from."""
+    if not installed(module):
+        return "not installed"
+    names = importlib.metadata.packages_distributions()[module]
+    return importlib.metadata.version(names[0])
 
 
 def _written(cell: Cell) -> str:

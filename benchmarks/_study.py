@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +33,41 @@ class Usage:
     peak_mb: float
 
 
-class Call:
-    """A command at work with all processes that it starts; what they print is added to `log`."""
+class Watch(threading.Thread):
+    """Notes the most memory (GB) and processor time (s) of all processes below.
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    Pages that several processes share count once, where the system tells (PSS).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.busy, self.over = 0.0, 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.3):
+            total, busy = 0, 0.0
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    used = child.memory_full_info()
+                    total += getattr(used, "pss", used.rss)
+                    busy += sum(child.cpu_times()[:2])
+                except psutil.Error:  # has ended
+                    continue
+            self.peak, self.busy = max(self.peak, total / 1e9), max(self.busy, busy)
+
+
+class Call:
+    """A command at work with all processes that it starts; what they print is added to `log`.
+
+    `environment` is added to this process's.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.mark, self.log, self.began = uuid.uuid4().hex, log, time.perf_counter()
-        environment = {**os.environ, MARK: self.mark}
+        environment = {**os.environ, **(environment or {}), MARK: self.mark}
         if sys.prefix != sys.base_prefix:
             environment["VIRTUAL_ENV"] = sys.prefix
         with log.open("a", encoding="utf-8") as out:
@@ -81,10 +110,14 @@ class Call:
         self.process.wait()
         return doing
 
+    def age(self) -> float:
+        """Return the seconds since its start."""
+        return time.perf_counter() - self.began
+
     def usage(self) -> Usage:
         """Wait for the end and return what the call took; raises StudyError where it failed."""
         _, status, used = os.wait4(self.process.pid, 0)
-        wall = time.perf_counter() - self.began
+        wall = self.age()
         self.process.returncode = os.waitstatus_to_exitcode(status)
         if self.process.returncode:
             words = " ".join(map(str, self.process.args))

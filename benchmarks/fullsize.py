@@ -10,7 +10,6 @@ whole on a GPU.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from heapq import nlargest
@@ -20,9 +19,9 @@ from typing import Any
 
 import pandas as pd
 import papermill
-import psutil
 
 from benchmarks._measure import Report, Table, command, conditions, parser, peak_gb, process
+from benchmarks._study import Watch
 from kitslib.commands import main as kitslib
 from kitslib.config import (
     ROOT,
@@ -66,25 +65,6 @@ STAGES = {  # notebook and parameters by record
 MEMORY_GB, DISK_GB = 64, 300  # of the machine that the profiles are meant for
 JOBS = 8  # cases prepared at a time there
 CARD, HOURS = "A5000", {"day": 24}  # the slower of the GPUs of 24 GB; the time that a profile has
-
-
-class Watch(threading.Thread):
-    """Notes the largest resident size (GB) and processor time (s) of all processes below."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak, self.busy, self.over = 0.0, 0.0, threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.2):
-            total, busy = 0, 0.0
-            for child in psutil.Process().children(recursive=True):
-                try:
-                    total += child.memory_info().rss
-                    busy += sum(child.cpu_times()[:2])
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak, self.busy = max(self.peak, total / 1e9), max(self.busy, busy)
 
 
 def prepared(item: CaseFiles, grid: KidneyGrid | TumorGrid, cache: Path) -> dict[str, float]:

@@ -5,7 +5,8 @@ that parameters and multiply-adds are too. Ours runs through `kitslib.training.f
 with its deep supervision, in a process that `kitslib.training.start` set up as a notebook does; a
 peer's step is forward, MONAI's Dice loss, backward and Adam, in float32 and under bfloat16
 autocast, in a plain process. Beside them one optimiser step of the network at the paper's size, in
-a process of its own, and what 500 epochs of it would take.
+a process of its own, and what 500 epochs of it would take; and both networks of the demo with its
+batches, losses and optimisers, beside DynUNets of as many multiply-adds.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ from benchmarks._measure import (
     timed,
 )
 from kitslib.networks import ResUNet3D, count_parameters, multiply_adds
-from kitslib.training import deep_supervision_loss, fit, soft_dice_loss, start, supervision_weight
+from kitslib.training import (
+    OptimizerName,
+    deep_supervision_loss,
+    fit,
+    soft_dice_loss,
+    start,
+    supervision_weight,
+)
 
 BATCH = 2
 PAPER_SLAB = (64, 256, 256)
@@ -107,16 +115,22 @@ class Unwritten:
 
 
 def data(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Random images (B, 1, D, H, W) float32 and labels of that shape, about a tenth of them 1."""
+    """Random images (B, C, ...) float32 and labels (B, 1, ...), about a tenth of them 1."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(shape, generator=generator)
-    return images, (images > 0.9).float()
+    return images, (images[:, :1] > 0.9).float()
+
+
+def supervised(out: Any, target: Tensor, epoch: int) -> Tensor:
+    """The kidney network's loss as the paper has it: Dice of four maps."""
+    return deep_supervision_loss(out, target, soft_dice_loss, supervision_weight(epoch))
 
 
 def our_seconds(
-    network: nn.Module, shape: tuple[int, ...], *, warm: int, steps: int, clock: str
-) -> float:
-    """Seconds of one of our steps: `fit` with deep supervision, Adam and clipping, in bfloat16."""
+    network: nn.Module, shape: tuple[int, ...], *, warm: int, steps: int, clock: str,
+    loss: Callable[[Any, Tensor, int], Tensor] = supervised, optimizer: OptimizerName = "adam",
+) -> float:  # fmt: skip
+    """Seconds of one of our steps: `fit` with a loss, an optimiser and clipping, in bfloat16."""
     sampler, run = Slabs(shape, warm=warm, steps=steps, clock=clock), Unwritten(clock)
     fit(
         network,
@@ -126,10 +140,8 @@ def our_seconds(
         epochs=1,
         seed=0,
         prepare=lambda batch: (batch.images, batch.labels),
-        loss=lambda out, target, epoch: deep_supervision_loss(
-            out, target, soft_dice_loss, supervision_weight(epoch)
-        ),
-        optimizer="adam",
+        loss=loss,
+        optimizer=optimizer,
         schedule="constant",
         lr=1e-4,
         clip=1.0,
@@ -346,12 +358,10 @@ def main(arguments: list[str]) -> int:
         default=(32, 64, 64),
         help="slices, rows, columns (%(default)s)",
     )
-    reader.add_argument(
-        "--full-step",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="the paper's size too",
-    )
+    for name, words in (("full-step", "the paper's size too"), ("demo", "the demo's shapes too")):
+        reader.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, default=True, help=words
+        )
     options = reader.parse_args(arguments)
     facts = conditions(options.threads, options.repeats, "monai", clock=options.clock)
     shape = (BATCH, 1, *options.crop)
@@ -368,6 +378,10 @@ def main(arguments: list[str]) -> int:
         )
         tables.append(Table(title="A step at the paper's size", note=note, rows=[row]))
         judgements.append(full_step_bound(row))
+    if options.demo:
+        from benchmarks import _demo_shapes  # it uses what stands here
+
+        tables += _demo_shapes.tables(options.threads, options.clock, options.repeats)
     Report(
         name="training",
         question="How many samples a second does a training take in, beside peers of equal cost?",

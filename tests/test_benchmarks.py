@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import augmentation, fullsize, oversampling, training, windows
+from benchmarks import _demo_shapes, augmentation, fullsize, oversampling, training, windows
 from benchmarks._measure import (
     Report,
     Table,
@@ -32,8 +33,8 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers",
-    "oversampling", "preprocessing", "stages", "training", "windows",
+    "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers", "monai",
+    "nnunet", "oversampling", "predict", "preprocessing", "score", "stages", "training", "windows",
 )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def test_every_job_explains_itself(name: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (augmentation, training, windows):
+    for job in (_demo_shapes, augmentation, training, windows):
         monkeypatch.setattr(job, "installed", lambda module: False)
 
 
@@ -187,14 +188,27 @@ def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = {"ours, bfloat16": lambda: ResUNet3D(widths=(2, 2, 2, 2, 2))}
     monkeypatch.setattr(training, "OURS", small)
     monkeypatch.setattr(training, "process", Here)
-    options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--out", str(tmp_path)]
-    assert training.main(options) == 0
+    options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--no-demo"]
+    assert training.main([*options, "--out", str(tmp_path)]) == 0
     table = contents(tmp_path, "training")["tables"][0]
     assert (
         table["rows"][0]["parameters, million"] == count_parameters(small["ours, bfloat16"]()) / 1e6
     )
     assert table["rows"][0]["samples/s"] > 0
     assert len(contents(tmp_path, "training")["bounds"]) == 4
+
+
+def test_the_demo_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = _demo_shapes.DEMO
+    kidney = replace(demo.kidney, widths=(2, 2, 2, 2, 2), slab=16, patch=16)
+    tumor = replace(demo.tumor, widths=(2, 2, 2, 2), batch=2, patch=(16, 16))
+    monkeypatch.setattr(_demo_shapes, "DEMO", replace(demo, kidney=kidney, tumor=tumor))
+    monkeypatch.setattr(_demo_shapes, "process", Here)
+    for table in _demo_shapes.tables(1, "wall", 1):
+        mine, peer = table.rows
+        assert mine["samples/s"] > 0 and peer["remark"].startswith("not installed")
+    assert _demo_shapes.shape_of("kidney") == (1, 1, 16, 16, 16)
+    assert _demo_shapes.shape_of("tumour") == (2, 5, 16, 16)
 
 
 def test_the_paper_size_step_is_left_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Reading a NIfTI file once, in slabs, and writing one: equal input, equal bytes."""
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 
 from kitslib.config import replacing
 from kitslib.data.cases.errors import CaseError, short_name
@@ -43,7 +43,7 @@ class VolumeStream:
             raw = self.source.read(size)
             if len(raw) < size:
                 raise EOFError(f"{len(raw)} of {size} bytes of a slab")
-            self.crc = zlib.crc32(raw, self.crc)
+            self.crc = isal_zlib.crc32(raw, self.crc)
             values = np.frombuffer(raw, self.dtype).reshape((first, second, -1), order="F")
             if self.scaling != (1.0, 0.0):
                 values = values * self.scaling[0] + self.scaling[1]
@@ -70,12 +70,12 @@ def open_volume(path: Path) -> Iterator[VolumeStream]:
             text = f"{name}: expected a NIfTI file, got 0 bytes; {_REDOWNLOAD}"
             raise CaseError(text, code="empty_file")
         try:
-            with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as source:
+            with igzip.IGzipFile(fileobj=raw) if packed else nullcontext(raw) as source:
                 yield _parse(path, name, source, packed=packed)
         except EOFError as error:
             text = f"{name}: the file ends before the voxels do ({error}); {_REDOWNLOAD}"
             raise CaseError(text, code="truncated") from error
-        except (zlib.error, gzip.BadGzipFile) as error:
+        except (isal_zlib.error, gzip.BadGzipFile) as error:
             text = f"{name}: the gzip stream is damaged ({error}); {_REDOWNLOAD}"
             raise CaseError(text, code="corrupt") from error
 
