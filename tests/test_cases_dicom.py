@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
 
 from kitslib.data import CaseError, read_imaging, write_imaging
-from kitslib.data.cases.dicom import choose_series, find_series, holds_dicom, read_folder
+from kitslib.data.cases.dicom import choose_series, find_series, holds_dicom, read_dicom
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SPACING = (2.5, 0.8, 0.7)
@@ -82,9 +82,9 @@ def test_equal_to_the_nifti_of_the_same_scan(tmp_path: Path, turn: float, backwa
     slices = datasets(volume, affine(turn))
     folder = save(tmp_path / "series", slices[::-1] if backwards else slices)
     expected, geometry = read_imaging(tmp_path / "scan.nii.gz")
-    found, place, note = read_folder(folder)
+    found, place, note = read_dicom(folder)
     np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.int16 and found.flags.c_contiguous and note == ""
+    assert found.dtype == np.int16 and found.flags.c_contiguous and note == []
     assert place.canonical_shape == geometry.canonical_shape and place.spacing == pytest.approx(
         geometry.spacing, rel=1e-5
     )
@@ -93,7 +93,7 @@ def test_equal_to_the_nifti_of_the_same_scan(tmp_path: Path, turn: float, backwa
 
 def test_a_label_map_in_its_geometry_lies_on_the_slices(tmp_path: Path) -> None:
     folder = save(tmp_path / "series", datasets(scan(), affine()))
-    volume, geometry, _ = read_folder(folder)
+    volume, geometry, _ = read_dicom(folder)
     write_imaging(tmp_path / "copy.nii.gz", volume, geometry)
     again, place = read_imaging(tmp_path / "copy.nii.gz")
     np.testing.assert_array_equal(again, volume)
@@ -109,7 +109,7 @@ def test_values_are_hounsfield_units(tmp_path: Path) -> None:
         item.RescaleSlope, item.RescaleIntercept = "0.5", "-1000"
         item.PixelPaddingValue = 7
         item.PixelData = np.full((10, 12), [*range(11), 65535], np.uint16).tobytes()
-    volume, _, _ = read_folder(save(tmp_path / "series", slices))
+    volume, _, _ = read_dicom(save(tmp_path / "series", slices))
     assert volume[0, 0].tolist() == [
         -1000,
         -1000,
@@ -141,8 +141,9 @@ def test_the_largest_axial_series_is_taken_and_said_so(tmp_path: Path) -> None:
     save(folder / "c", coronal), save(folder / "d", scout)
     (folder / "notes.txt").write_text("no DICOM")
     assert [series.number for series in find_series(folder)] == [3, 1, 2]
-    chosen, note = choose_series(folder)
+    chosen, notes = choose_series(folder)
     assert chosen.number == 1 and len(chosen.slices) == 7
+    (note,) = notes
     assert "series 1 with 7 axial slices" in note and "3 (9, not axial)" in note and "2 (4)" in note
 
 
@@ -150,7 +151,9 @@ def test_a_copy_of_a_file_counts_once(tmp_path: Path) -> None:
     slices = datasets(scan(), affine())
     folder = save(tmp_path / "series", slices)
     save(folder / "again", slices)
-    assert len(choose_series(folder)[0].slices) == 7
+    found, _, notes = read_dicom(folder)
+    np.testing.assert_array_equal(found, scan())
+    assert notes == ["7 slices are there twice, to the pixel, and count once"]
 
 
 def without(slices: list[Dataset]) -> list[Dataset]:
@@ -163,7 +166,8 @@ def moved(slices: list[Dataset]) -> list[Dataset]:
 
 
 def twice(slices: list[Dataset]) -> list[Dataset]:
-    return slices + datasets(scan(), affine())[:1]
+    (other,) = datasets(scan()[:1] + np.int16(1), affine())  # as of another phase
+    return [*slices, other]
 
 
 def tilted(slices: list[Dataset]) -> list[Dataset]:
@@ -217,14 +221,14 @@ def test_what_is_no_even_stack_is_refused_by_name(
 ) -> None:
     folder = save(tmp_path / "series", change(datasets(scan(), affine())))
     with pytest.raises(CaseError, match=words) as error:
-        read_folder(folder)
+        read_dicom(folder)
     assert error.value.code == code
 
 
 def test_slice_distances_rounded_by_the_scanner_are_even(tmp_path: Path) -> None:
     slices = datasets(scan(), affine())
     slices[3].ImagePositionPatient[2] += 0.04 * SPACING[0]
-    assert read_folder(save(tmp_path / "series", slices))[1].spacing[0] == pytest.approx(
+    assert read_dicom(save(tmp_path / "series", slices))[1].spacing[0] == pytest.approx(
         SPACING[0], abs=1e-5
     )
 
@@ -236,13 +240,13 @@ def test_compressed_pixels_are_read_where_they_can_be_and_else_refused(tmp_path:
         image = pydicom.dcmread(path)
         image.compress(RLELossless, generate_instance_uid=False)
         image.save_as(path)
-    np.testing.assert_array_equal(read_folder(folder)[0], volume)
+    np.testing.assert_array_equal(read_dicom(folder)[0], volume)
     slices = datasets(volume, affine())
     for item in slices:
         item.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
         item["PixelData"].VR = "OB"
     with pytest.raises(CaseError, match="JPEG Lossless") as error:
-        read_folder(save(tmp_path / "jpeg", slices, JPEGLosslessSV1))
+        read_dicom(save(tmp_path / "jpeg", slices, JPEGLosslessSV1))
     assert error.value.code == "compressed"
 
 
@@ -259,7 +263,7 @@ def test_folders_that_hold_no_single_ct_are_refused(tmp_path: Path) -> None:
         (
             "multi",
             [_as(datasets(scan(1), affine())[0], "1.2.840.10008.5.1.4.1.1.2.1", "CT")],
-            "enhanced",
+            "few_slices",
         ),
     ):
         for number, item in enumerate(slices):
@@ -267,7 +271,7 @@ def test_folders_that_hold_no_single_ct_are_refused(tmp_path: Path) -> None:
         folder = save(tmp_path / name, slices)
         assert holds_dicom(folder)
         with pytest.raises(CaseError) as error:
-            read_folder(folder)
+            read_dicom(folder)
         assert error.value.code == code
 
 

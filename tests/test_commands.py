@@ -11,7 +11,7 @@ import pytest
 from kitslib.commands import COMMANDS, main
 from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
-from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
+from kitslib.data import canonical_affine, read_labels, write_imaging, write_labels
 
 AFFINE = canonical_affine((5.0, 1.0, 1.0))
 
@@ -156,8 +156,8 @@ def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
     scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
     assert list(scans) == ["00007", "00008", "abdomen"]
     assert list(empty) == [tmp_path / "empty"]
-    with pytest.raises(CaseError, match="both be called abdomen"):
-        find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
+    scan = tmp_path / "flat" / "abdomen.nii"
+    assert find_scans([tmp_path / "flat", scan]) == ({"abdomen": scan}, {}), "once"
 
 
 def test_files_that_a_killed_write_left_are_no_scans_and_no_label_maps(tmp_path: Path) -> None:
