@@ -140,10 +140,11 @@ def test_the_largest_axial_series_is_taken_and_said_so(tmp_path: Path) -> None:
         save(folder / name, slices)
     save(folder / "c", coronal), save(folder / "d", scout)
     (folder / "notes.txt").write_text("no DICOM")
-    assert [series.number for series in find_series(folder)] == [3, 1, 2]
+    assert [series.number for series in find_series(folder)[0]] == [3, 1, 2]
     chosen, notes = choose_series(folder)
     assert chosen.number == 1 and len(chosen.slices) == 7
-    (note,) = notes
+    scouts, note = notes
+    assert scouts == "left aside: 1 of kind localiser"
     assert "series 1 with 7 axial slices" in note and "3 (9, not axial)" in note and "2 (4)" in note
 
 

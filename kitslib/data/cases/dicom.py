@@ -61,11 +61,11 @@ def holds_dicom(folder: Path) -> bool:
     return any(map(is_dicom, files_below(folder)))
 
 
-def find_series(folder: Path) -> list[Series]:
+def find_series(folder: Path) -> tuple[list[Series], str]:
     """The CT series of a folder and those inside it, from headers alone, the most slices first.
 
-    Localisers are left out. Raises CaseError: `no_ct`, or `corrupt` for a header that is damaged
-    or, in all pictures, without a place.
+    Also what other DICOM files there are, in words. Raises CaseError: `no_ct`, or `corrupt` for a
+    header that is damaged or, in all pictures, without a place.
     """
     found: dict[tuple, Series] = {}
     others: Counter[str] = Counter()
@@ -86,11 +86,11 @@ def find_series(folder: Path) -> list[Series]:
     for series in found.values():
         if not series.slices and not placed:
             raise series.odd[0]
+    what = ", ".join(f"{count} of kind {kind}" for kind, count in others.items())
     if not placed:
-        what = ", ".join(f"{count} of {kind}" for kind, count in others.items())
         text = f"expected the slices of a CT series, got {what or 'no DICOM file'}; "
         raise CaseError(f"{folder}: {text}pass the CT's folder", code="no_ct")
-    return sorted(placed, key=lambda one: (-len(one.slices), one.number, one.uid))
+    return sorted(placed, key=lambda one: (-len(one.slices), one.number, one.uid)), what
 
 
 def choose_series(place: Path) -> tuple[Series, list[str]]:
@@ -99,7 +99,7 @@ def choose_series(place: Path) -> tuple[Series, list[str]]:
     Of a file it is the series that the file belongs to.
     Raises CaseError for several studies (code `studies`) or no axial series (`no_axial`).
     """
-    found, wanted = find_series(place if place.is_dir() else place.parent), None
+    (found, others), wanted = find_series(place if place.is_dir() else place.parent), None
     if not place.is_dir():
         wanted = [one for one in found if any(item.path == place for item in one.slices)]
         if not wanted:
@@ -114,14 +114,17 @@ def choose_series(place: Path) -> tuple[Series, list[str]]:
         names = ", ".join(series.name for series in wanted or found)
         text = f"expected an axial CT series, got {names} in other planes; export the axial one"
         raise CaseError(f"{place}: {text}", code="no_axial")
-    if wanted or len(found) == 1:
+    if wanted:
         return chosen, []
+    notes = [f"left aside: {others}"] if others else []
+    if len(found) == 1:
+        return chosen, notes
     note = f"series {chosen.number} with {len(chosen.slices)} axial slices was taken; left aside: "
     for series in found:
         if series is not chosen:
             plane = "" if series.axial else ", not axial"
             note += f"{series.number} ({len(series.slices)}{plane}), "
-    return chosen, [note.removesuffix(", ")]
+    return chosen, [*notes, note.removesuffix(", ")]
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import pydicom
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels import pixel_array
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kitslib.data.cases.errors import CaseError, short_name
@@ -197,9 +196,9 @@ def _read(path: Path, **options: Any) -> Dataset:
     try:
         with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
             return pydicom.dcmread(path, force=True, **options)
-    except OSError:
-        raise
     except Exception as error:  # a damaged header provokes anything
+        if getattr(error, "errno", None):  # the disk, not the file
+            raise
         text = f"{short_name(path)}: the DICOM header is damaged ({_brief(error)}); export it again"
         raise CaseError(text, code="corrupt") from None
 
@@ -207,19 +206,18 @@ def _read(path: Path, **options: Any) -> Dataset:
 def _stored(name: str, item: Slice, image: Dataset) -> np.ndarray:
     """A slice's values as they are stored, once they are known to be one grey picture."""
     syntax = image.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
-        decoder = None
-        with suppress(NotImplementedError):
-            decoder = get_decoder(syntax)
-        if decoder is None or not decoder.is_available:
-            text = f"the pixels are compressed as {syntax.name}, which cannot be read here; "
-            text += "`pip install python-gdcm` reads most, or decompress the series (dcm2niix)"
-            raise CaseError(f"{name}: {text}", code="compressed")
     colors = text_of(image, "PhotometricInterpretation")
     if _numbers(image, "SamplesPerPixel", 1) not in (None, [1]) or "MONOCHROME" not in colors:
         text = f"expected grey values (MONOCHROME2), got {colors or 'none'}; export the CT itself"
         raise CaseError(f"{name}: {text}", code="not_hu")
-    stored = pixel_array(image, index=item.frame or 0)
+    try:
+        stored = pixel_array(image, index=item.frame or 0)
+    except (NotImplementedError, RuntimeError) as error:  # no decoder, or none for so many bits
+        if not syntax.is_encapsulated:
+            raise
+        text = f"the pixels are compressed as {syntax.name}, which cannot be read here or is "
+        text += "damaged; `pip install pylibjpeg pylibjpeg-libjpeg` reads most, dcm2niix others"
+        raise CaseError(f"{name}: {text}", code="compressed") from error
     if stored.shape != item.shape:
         raise ValueError(f"{stored.shape} pixels, the header says {item.shape}")
     frames = (_numbers(image, "NumberOfFrames", 1) or [1])[0]
@@ -253,7 +251,7 @@ def _slice(path: Path, header: Dataset, frame: int | None) -> Slice | CaseError:
 
 def _one_frame(header: Dataset, frames: Sequence[Dataset]) -> Dataset:
     """A frame's place and scale, its own or shared, as if it were a file of its own."""
-    flat = Dataset({tag: header[tag] for tag in header if tag not in (SHARED, PER_FRAME)})
+    flat = Dataset(dict(header.items()))  # shares the elements, of which those here are replaced
     for group in (*_values(header, SHARED)[:1], *frames):
         for sequence, names in GROUPS.items():
             for item in _values(group, sequence)[:1]:

@@ -157,8 +157,8 @@ def label_findings(facts: LabelFacts) -> Findings:
         yield refusal(label_values_error(name, facts.foreign))
         return
     if "float" in facts.stored_type or facts.rounding:
-        off = f"{facts.rounding:.1g} from whole numbers, rounded" if facts.rounding else "whole"
-        text = f"labels stored as {facts.stored_type}, with their slope {off}"
+        text = f"labels stored as {facts.stored_type} lie up to {facts.rounding:.1g} from whole "
+        text += "numbers, to which they are rounded"
         yield finding("note", name, "float_labels", text)
     if facts.kidney_slices is None:
         text = "no voxel is labelled; remove the file if this is a test case, else fetch it again"
