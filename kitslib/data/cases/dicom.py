@@ -195,8 +195,10 @@ def _unpack(place: Path, folder: Path) -> None:
                 text = f"{place}: {size / 1e9:.1f} GB when unpacked do not fit into {folder.parent}"
                 raise CaseError(f"{text}; set TMPDIR to a larger disk", code="packed")
             packed.extractall(folder)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-        if isinstance(error, CaseError):
+    except CaseError:
+        raise
+    except Exception as error:  # a damaged one provokes anything
+        if getattr(error, "errno", None):  # the disk, not the zip
             raise
         text = f"{place}: the zip cannot be unpacked ({error}); unpack it, or download it again"
         raise CaseError(text, code="packed") from error

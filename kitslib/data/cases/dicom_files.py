@@ -131,7 +131,7 @@ def kind_of(header: Dataset) -> str:
     By class and modality; where an anonymiser emptied or replaced these, by what it holds.
     """
     sop_class, modality = text_of(header, "SOPClassUID"), text_of(header, "Modality").upper()
-    known = UID(sop_class).name != sop_class  # in DICOM's own register
+    known = UID(sop_class, pydicom.config.IGNORE).name != sop_class  # in the standard's register
     image_type = " ".join(map(str, _values(header, "ImageType"))).upper()
     if re.search("LOCALIZER|SCOUT|TOPOGRAM|SURVIEW", image_type):
         return "localiser"
@@ -139,7 +139,7 @@ def kind_of(header: Dataset) -> str:
         return modality if modality not in ("", "CT") else "no image"
     if sop_class in CT_CLASSES or modality == "CT" or not (modality or known):
         return "CT"
-    return modality or UID(sop_class).name
+    return modality or UID(sop_class, pydicom.config.IGNORE).name
 
 
 def slices_of(path: Path, header: Dataset) -> Iterator[Slice | CaseError]:
