@@ -131,21 +131,21 @@ PLAIN: dict[str, Callable[[bytearray, Generator], bytearray]] = {
 
 
 def packed_bytes(path: Path, rng: Generator) -> None:
-    raw = bytearray(gzip.compress(bytes(nifti_bytes())))
+    raw = bytearray(gzip.compress(bytes(nifti_bytes()), mtime=0))
     path.write_bytes(flipped(raw, rng, 10, len(raw), int(rng.integers(1, 5))))
 
 
 def packed_end(path: Path, rng: Generator) -> None:
-    raw = bytearray(gzip.compress(bytes(nifti_bytes())))
+    raw = bytearray(gzip.compress(bytes(nifti_bytes()), mtime=0))
     path.write_bytes(flipped(raw, rng, len(raw) - 8, len(raw)))
 
 
 def packed_short(path: Path, rng: Generator) -> None:
-    path.write_bytes(cut_short(bytearray(gzip.compress(bytes(nifti_bytes()))), rng))
+    path.write_bytes(cut_short(bytearray(gzip.compress(bytes(nifti_bytes()), mtime=0)), rng))
 
 
 def packed_hole(path: Path, rng: Generator) -> None:
-    raw = bytearray(gzip.compress(bytes(nifti_bytes())))
+    raw = bytearray(gzip.compress(bytes(nifti_bytes()), mtime=0))
     at = int(rng.integers(0, len(raw) - 64))
     raw[at : at + 64] = bytes(64)
     path.write_bytes(raw)
@@ -296,7 +296,7 @@ def damaged(seed: int, folder: Path) -> Damaged:
         path, raw = folder / f"{name}.zip", io.BytesIO()
         with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as packed:
             for item in write_series(folder / f".{name}"):
-                packed.write(item, item.name)
+                packed.writestr(zipfile.ZipInfo(item.name), item.read_bytes())
         path.write_bytes(flipped(bytearray(raw.getvalue()), rng, 0, len(raw.getvalue()), 3))
     else:
         path = folder / name

@@ -32,7 +32,7 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers",
+    "augmentation", "choices", "coverage", "damaged", "fullsize", "growth", "kills", "layers",
     "oversampling", "preprocessing", "stages", "training", "windows",
 )  # fmt: skip
 
