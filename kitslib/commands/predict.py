@@ -41,7 +41,7 @@ TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status 1 when a scan could not be segmented; the others are segmented."
-    words = "CT scans: .nii(.gz) files, DICOM series (a folder, .zip or .dcm), folders of them"
+    words = "CT scans: .nii(.gz) files, folders of them, DICOM series (folder, .zip or .dcm), KiTS"
     argument = parser.add_argument
     argument("imaging", type=Path, nargs="+", metavar="IMAGING", help=words)
     argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz")

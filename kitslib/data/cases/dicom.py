@@ -50,6 +50,10 @@ class Series:
         planes = [int(np.abs(item.normal).argmax()) for item in self.slices]
         return 2 * planes.count(2) > len(planes)
 
+    def holds(self, path: Path) -> bool:
+        """Whether a file is of the series."""
+        return any(item.path == path for item in self.slices)
+
     @property
     def name(self) -> str:
         """The series in words, for messages: its folder, number and size."""
@@ -101,7 +105,7 @@ def choose_series(place: Path) -> tuple[Series, list[str]]:
     """
     (found, others), wanted = find_series(place if place.is_dir() else place.parent), None
     if not place.is_dir():
-        wanted = [one for one in found if any(item.path == place for item in one.slices)]
+        wanted = [one for one in found if one.holds(place)]
         if not wanted:
             raise CaseError(f"{place}: expected a slice of a CT series, got none", code="no_ct")
     studies = {series.study for series in wanted or found} - {""}

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kitslib.data.cases.errors import CaseError, short_name
