@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -532,3 +533,36 @@ def test_predict_loads_highdicom_only_when_asked() -> None:
     )
     call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert call.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("how", ["zip", "one slice", "no preamble", "linked"])
+def test_a_series_that_is_given_otherwise_gets_both(tmp_path: Path, how: str) -> None:
+    folder = write_series(tmp_path / "in", "feet first", scattered())
+    sources, place = images(folder), folder
+    if how == "zip":
+        place = tmp_path / "in.zip"
+        with zipfile.ZipFile(place, "w") as packed:
+            for path in folder.iterdir():
+                packed.write(path, path.name)
+    elif how == "one slice":
+        place = max(folder.iterdir())
+    elif how == "no preamble":
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[132:])
+    else:
+        place = tmp_path / "link"
+        place.mkdir()
+        (place / "ct").symlink_to(folder)
+    files, record = exported(place, tmp_path / "out")
+    assert "error" not in record["dicom_seg"], record
+    require_seg(files["dicom_seg"], sources)
+    require_rtstruct(files["rtstruct"], sources)
+
+
+@pytest.mark.parametrize("name", ["SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID"])
+def test_uids_that_an_anonymiser_took_are_a_sentence_and_no_file(tmp_path: Path, name: str) -> None:
+    folder = edited(write_series(tmp_path / "in", "axial", scattered()), **{name: None})
+    files, record = exported(folder, tmp_path / "out")
+    for kind in files:
+        if name != "SOPClassUID" or kind == "dicom_seg":
+            assert name in record[kind]["error"] or "repeated" in record[kind]["error"]
