@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 def complain(path: Path, error: BaseException | str) -> None:
     """Say on standard error why a scan could not be segmented, or an output not be written."""
     passing("")
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).removeprefix(f"{path.parent.name}/{path.name}: ")
     if not (text and isinstance(error, (str, ValueError, OSError, RuntimeError))):
         text = f"{type(error).__name__}: {text}"  # such as a KeyError, which names a key alone
     print(f"kitslib predict: {path}: {text}", file=sys.stderr)
