@@ -33,8 +33,9 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers", "monai",
-    "nnunet", "oversampling", "predict", "preprocessing", "score", "stages", "training", "windows",
+    "augmentation", "choices", "coverage", "damaged", "fullsize", "growth", "kills", "layers",
+    "monai", "nnunet", "oversampling", "predict", "preprocessing", "score", "stages", "training",
+    "windows",
 )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.damaged import SHAPE, write_series
 from kitslib.commands import COMMANDS, main
 from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
-from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
+from kitslib.data import canonical_affine, read_labels, read_scan, write_imaging, write_labels
 
 AFFINE = canonical_affine((5.0, 1.0, 1.0))
 
@@ -156,8 +157,8 @@ def test_scans_are_found_in_files_folders_and_cohorts(tmp_path: Path) -> None:
     scans, empty = find_scans([tmp_path / "kits", tmp_path / "flat", tmp_path / "empty"])
     assert list(scans) == ["00007", "00008", "abdomen"]
     assert list(empty) == [tmp_path / "empty"]
-    with pytest.raises(CaseError, match="both be called abdomen"):
-        find_scans([tmp_path / "flat", tmp_path / "flat" / "abdomen.nii"])
+    scan = tmp_path / "flat" / "abdomen.nii"
+    assert find_scans([tmp_path / "flat", scan]) == ({"abdomen": scan}, {}), "once"
 
 
 def test_files_that_a_killed_write_left_are_no_scans_and_no_label_maps(tmp_path: Path) -> None:
@@ -180,3 +181,10 @@ def test_label_files_are_found_by_case(tmp_path: Path) -> None:
     a_map(tmp_path / "flat" / "prediction_00003.nii.gz")
     assert list(label_files(tmp_path / "flat")) == ["case_00003"]
     assert list(label_files(tmp_path / "case_00003" / "segmentation.nii.gz")) == ["case_00003"]
+
+
+def test_slices_given_one_by_one_are_their_series_once(tmp_path: Path) -> None:
+    paths = write_series(tmp_path / "ct")
+    scans, empty = find_scans([*paths[2:], tmp_path / "ct.zip"])
+    assert scans == {paths[2].name: paths[2], "ct": tmp_path / "ct.zip"} and not empty
+    assert read_scan(paths[2]).imaging.shape == SHAPE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,10 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from kitslib.commands import main, predict
 from kitslib.commands.dicom_out import STRUCTURES, rings, source_slices, write_dicom
-from kitslib.commands.scans import read_scan
 from kitslib.data import CaseError, write_imaging, write_labels
-from kitslib.data.cases.dicom import choose_series
+from kitslib.data.cases.dicom import choose_series, read_dicom
 
-HU = {0: -50, 1: 150, 2: 300}
+HU = {0: -1000, 1: 150, 2: 300}
 STEP, PIXEL = 2.5, (0.8, 0.6)  # between slices, rows and columns
 WEIGHTS = {"kidney": "ab" * 32, "tumor": "cd" * 32}
 PATIENT = {
@@ -108,7 +108,7 @@ def labels_of(imaging: np.ndarray) -> np.ndarray:
 
 def exported(folder: Path, out: Path) -> tuple[dict[str, Path], dict]:
     """Read a series, take its labels from its HU, write both outputs; files and record."""
-    imaging, geometry, _ = read_scan(folder)
+    imaging, geometry, _ = read_dicom(folder)
     files = {kind: out / f"{kind}.dcm" for kind in ("dicom_seg", "rtstruct")}
     return files, write_dicom(files, labels_of(imaging), geometry, folder, WEIGHTS)
 
@@ -212,7 +212,7 @@ def test_every_voxel_is_where_the_scan_has_it(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize("kind", [kind for kind in SERIES if kind != "uneven"])
 def test_the_seg_and_the_nifti_file_agree_in_space(tmp_path: Path, kind: str) -> None:
     folder = write_series(tmp_path / "in", kind, scattered())
-    imaging, geometry, _ = read_scan(folder)
+    imaging, geometry, _ = read_dicom(folder)
     files, _ = exported(folder, tmp_path)
     write_labels(tmp_path / "labels.nii.gz", labels_of(imaging), geometry)
     file = nib.load(tmp_path / "labels.nii.gz")
@@ -328,10 +328,10 @@ def test_a_channel_to_a_hole_runs_through_the_mask_alone() -> None:
 def test_of_two_series_in_one_place_it_is_the_one_that_was_read(tmp_path: Path) -> None:
     for number in (7, 3, 5):
         write_series(tmp_path / "in", "oblique", scattered(), SeriesNumber=number)
-    _, geometry, _ = read_scan(tmp_path / "in")
+    _, geometry, _ = read_dicom(tmp_path / "in")
     slices = source_slices(tmp_path / "in", geometry)
     chosen, _ = choose_series(tmp_path / "in")
-    assert {item.SOPInstanceUID for item in slices} == set(chosen.slices)
+    assert {item.SOPInstanceUID for item in slices} == {item.uid for item in chosen.slices}
     assert slices[0].SeriesNumber == 3
 
 
@@ -400,7 +400,7 @@ def test_what_headers_do_not_allow_is_a_sentence_and_no_file(tmp_path: Path) -> 
 
 def test_no_output_lands_on_a_slice_and_a_changed_folder_is_said(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "in", "axial", scattered())
-    imaging, geometry, _ = read_scan(folder)
+    imaging, geometry, _ = read_dicom(folder)
     first, *others = sorted(folder.iterdir())
     with pytest.raises(CaseError, match="is a slice of the scan"):
         write_dicom({"rtstruct": first}, labels_of(imaging), geometry, folder, WEIGHTS)
@@ -502,7 +502,7 @@ def test_a_nifti_scan_gets_its_label_map_and_one_sentence(
     thresholds: None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder, out = write_series(tmp_path / "ct", "axial", scattered()), tmp_path / "out"
-    imaging, geometry, _ = read_scan(folder)
+    imaging, geometry, _ = read_dicom(folder)
     write_imaging(tmp_path / "born.nii.gz", imaging, geometry)
     words = ("predict", tmp_path / "born.nii.gz", folder, "-o", out, "--dicom-seg", "--rtstruct")
     assert status(*words, "--device", "cpu") == 1
@@ -533,3 +533,36 @@ def test_predict_loads_highdicom_only_when_asked() -> None:
     )
     call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert call.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("how", ["zip", "one slice", "no preamble", "linked"])
+def test_a_series_that_is_given_otherwise_gets_both(tmp_path: Path, how: str) -> None:
+    folder = write_series(tmp_path / "in", "feet first", scattered())
+    sources, place = images(folder), folder
+    if how == "zip":
+        place = tmp_path / "in.zip"
+        with zipfile.ZipFile(place, "w") as packed:
+            for path in folder.iterdir():
+                packed.write(path, path.name)
+    elif how == "one slice":
+        place = max(folder.iterdir())
+    elif how == "no preamble":
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[132:])
+    else:
+        place = tmp_path / "link"
+        place.mkdir()
+        (place / "ct").symlink_to(folder)
+    files, record = exported(place, tmp_path / "out")
+    assert "error" not in record["dicom_seg"], record
+    require_seg(files["dicom_seg"], sources)
+    require_rtstruct(files["rtstruct"], sources)
+
+
+@pytest.mark.parametrize("name", ["SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID"])
+def test_uids_that_an_anonymiser_took_are_a_sentence_and_no_file(tmp_path: Path, name: str) -> None:
+    folder = edited(write_series(tmp_path / "in", "axial", scattered()), **{name: None})
+    files, record = exported(folder, tmp_path / "out")
+    for kind in files:
+        if name != "SOPClassUID" or kind == "dicom_seg":
+            assert name in record[kind]["error"] or "repeated" in record[kind]["error"]

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from contourpy import contour_generator
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import CTImageStorage, RTStructureSetStorage, generate_uid
+from pydicom.uid import RTStructureSetStorage, generate_uid
 
 from kitslib import __version__
 from kitslib.config import replacing
-from kitslib.data import CaseError, Geometry
+from kitslib.data import CaseError, Geometry, is_dicom, open_series, read_header
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's patient axes are left, posterior, head
 NEAR_MM = 0.01  # how far from the volume's place its series may lie
 DESCRIPTION = "kitslib labels: research use, not for clinical use"
 DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # retired, yet the class by which RTSTRUCT names a study
-NAMES = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "ImageType"]
-NAMES += ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
 FRAME = "none in source"  # a Position Reference Indicator
 CHECKED = (  # by highdicom, which refuses a birth date of 00000000 and Japanese names
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
@@ -94,28 +90,29 @@ def write_dicom(
 def source_slices(scan: Path, geometry: Geometry) -> list[Dataset]:
     """Return the headers of the CT slices that a volume was read from, in its order of slices.
 
-    Of several series in one place it is the one of the lowest number, as for `read_folder`. One
-    that an anonymiser left without a frame of reference gets one of its own, the same each time.
-    Raises CaseError where there is no series, or where it has no study.
+    One that an anonymiser left without a frame of reference gets one of its own, the same each
+    time. Raises CaseError where there is no series, or where it has no study or instances.
     """
-    text, found = "no DICOM SEG or RTSTRUCT was written: ", defaultdict(dict)
-    if not scan.is_dir():
+    text = "no DICOM SEG or RTSTRUCT was written: "
+    if scan.is_file() and not zipfile.is_zipfile(scan) and not is_dicom(scan):
         text += "they refer to a DICOM series, and this file is NIfTI; pass the folder of slices "
         raise CaseError(f"{text}that it was made from")
-    for path in sorted(filter(Path.is_file, scan.rglob("*"))):
-        with suppress(InvalidDicomError):
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=NAMES)
-            scout = "LOCALIZER" in (header.get("ImageType") or ())
-            if header.get("SOPClassUID") == CTImageStorage and not scout:
-                series = int(header.get("SeriesNumber") or 0), header.SeriesInstanceUID
-                found[series].setdefault(header.SOPInstanceUID, header)
-    stacks = [sorted(items.values(), key=_along) for _, items in sorted(found.items())]
-    stack = next((slices for slices in stacks if _lies_at(slices, geometry)), None)
-    if stack is None:
-        raise CaseError(f"{text}the folder has changed since the scan was read; start again")
-    slices = [pydicom.dcmread(item.filename, stop_before_pixels=True) for item in stack]
-    if not all(item.get("StudyInstanceUID") for item in slices):
-        raise CaseError(f"{text}the slices have no StudyInstanceUID; export them with it")
+    changed = "the folder has changed since the scan was read; start again"
+    try:
+        with open_series(scan) as (stack, _):
+            slices = [read_header(item.path, None) for item in stack]
+    except CaseError as error:
+        raise CaseError(f"{text}{changed} ({error})") from error
+    if any(item.frame is not None for item in stack):
+        raise CaseError(f"{text}the scan is multi-frame (enhanced) CT, which they cannot name")
+    if not _lies_at(slices, geometry):
+        raise CaseError(text + changed)
+    if len({item.uid for item in stack} - {""}) < len(stack):
+        text += "the slices have no SOPInstanceUID of their own, which an anonymiser took; export "
+        raise CaseError(f"{text}them with it")
+    for name in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if not all(item.get(name) for item in slices):
+            raise CaseError(f"{text}the slices have no {name}; export them with it")
     if not all(item.get("FrameOfReferenceUID") for item in slices):
         own = generate_uid(entropy_srcs=[FRAME, slices[0].SeriesInstanceUID])
         for item in slices:

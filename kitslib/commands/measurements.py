@@ -13,6 +13,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from kitslib.config import replacing, write_text
+from kitslib.data import CaseError
 from kitslib.evaluation import largest_components
 from kitslib.reporting import three_planes, use_style
 from kitslib.transforms import bounding_box
@@ -54,10 +55,20 @@ def longest_diameter_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
 
 
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Write a row into a CSV file, sorted by case; the case's older row is replaced."""
+    """Write a row into a CSV file, sorted by case; the case's older row is replaced.
+
+    Raises CaseError (code `table`) for a file of other columns, which is left as it is.
+    """
     table = pd.DataFrame([row])
     if path.is_file():
-        table = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False), table])
+        try:
+            older = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except ValueError:  # no table at all
+            older = pd.DataFrame()
+        if not {"case", "tumor_ml"} <= set(older):
+            text = f"{path} is no table of predict, so the row of {row['case']} was not added; "
+            raise CaseError(f"{text}move it away", code="table")
+        table = pd.concat([older, table])
     table = table.drop_duplicates("case", keep="last").sort_values("case")
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
@@ -77,7 +88,8 @@ def write_preview(
         tumor = f"tumour (orange) {row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
     if row["kidney_and_masses_ml"]:
         words = f"kidneys (blue) and masses {row['kidney_and_masses_ml']:.0f} ml, {tumor}"
-    figure = three_planes(imaging, labels, spacing=spacing, title=f"{name}: {words}")
+    title = f"{name}: {words}".replace("$", r"\$")  # else it would begin a formula
+    figure = three_planes(imaging, labels, spacing=spacing, title=title)
     plt.close(figure)  # pyplot forgets it; it can still be written
     with replacing(path) as part:
         figure.savefig(part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88})

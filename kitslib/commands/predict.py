@@ -20,9 +20,17 @@ from safetensors import SafetensorError
 from kitslib import __version__
 from kitslib.commands.line import passing, positive
 from kitslib.commands.measurements import add_row, measure, write_preview
-from kitslib.commands.scans import NIFTI, find_scans, output_files, read_scan
+from kitslib.commands.scans import find_scans, is_nifti, output_files
 from kitslib.config import duration_text, replacing, write_json
-from kitslib.data import CaseError, Geometry, kidney_input, tumor_input, write_labels, write_volume
+from kitslib.data import (
+    CaseError,
+    Geometry,
+    kidney_input,
+    read_scan,
+    tumor_input,
+    write_labels,
+    write_volume,
+)
 from kitslib.evaluation import KidneyStage, TumorStage, segment
 from kitslib.networks import build, ready
 from kitslib.training import Run, RunError, commit, device_name, models_folder, start, versions
@@ -33,7 +41,7 @@ TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status 1 when a scan could not be segmented; the others are segmented."
-    words = "CT scans: .nii(.gz) files, folders of them or of a DICOM series each, KiTS folders"
+    words = "CT scans: .nii(.gz) files, folders of them, DICOM series (folder, .zip or .dcm), KiTS"
     argument = parser.add_argument
     argument("imaging", type=Path, nargs="+", metavar="IMAGING", help=words)
     argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz")
@@ -50,7 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment scans; return 1 where one of them could not be."""
     scans, empty = find_scans(args.imaging)
-    if len(scans) > 1 and args.out.name.endswith(NIFTI):
+    if len(scans) > 1 and is_nifti(args.out):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
     outputs = {name: output_files(name, args.out) for name in scans}
     kinds = ["labels", "sidecar", "preview"]
@@ -71,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
         head, files = f"[{done}/{len(scans)}] {name}", outputs[name]
         try:
             row, missing = segment_scan(name, path, files, models, kinds, head)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            add_row(files["table"], row)
+        except Exception as error:  # whatever a scan provokes, the others are done
             complain(path, error)
             failed += 1
             continue
-        add_row(files["table"], row)
         for text in missing:
             complain(path, text)
         failed += len(missing)
@@ -94,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
 def complain(path: Path, error: BaseException | str) -> None:
     """Say on standard error why a scan could not be segmented, or an output not be written."""
     passing("")
-    print(f"kitslib predict: {path}: {error or type(error).__name__}", file=sys.stderr)
+    text = " ".join(str(error).split()).removeprefix(f"{path.parent.name}/{path.name}: ")
+    if not (text and isinstance(error, (str, ValueError, OSError, RuntimeError))):
+        text = f"{type(error).__name__}: {text}"  # such as a KeyError, which names a key alone
+    print(f"kitslib predict: {path}: {text}", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +150,7 @@ def segment_scan(
     """
     began, autocast = time.perf_counter(), models.accelerator.autocast
     passing(f"{head}: reading")
-    imaging, geometry, note = read_scan(path)
+    imaging, geometry, warnings = read_scan(path)
     spacing = geometry.spacing
     passing(f"{head}: kidneys")
     kidney = models.kidney.mask(imaging, spacing, autocast)
@@ -159,7 +170,7 @@ def segment_scan(
     row["seconds"] = round(time.perf_counter() - began, 1)
     software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
     sidecar = {
-        "imaging": str(path), "note": note,
+        "imaging": str(path), "warnings": warnings,
         "shape": geometry.canonical_shape, "spacing_mm": spacing,
         "axes": "".join(geometry.axis_codes), "labels": {"1": "kidney", "2": "tumour"},
         "measurements": row, "models": models.about, "software": software | versions(),
@@ -170,8 +181,8 @@ def segment_scan(
     write_json(files["sidecar"], sidecar)
     write_labels(files["labels"], found.labels, geometry, description=models.description)
     passing("")
-    if note:
-        print(f"{head}: {note}", file=sys.stderr)
+    for text in warnings:
+        print(f"{head}: {text}", file=sys.stderr)
     errors = [about["error"] for about in dicom.values() if "error" in about]
     return row, list(dict.fromkeys(errors))  # one sentence where both have the same
 

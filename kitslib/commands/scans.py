@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
+from kitslib.data import CaseError, find_cases, holds_dicom, series_key
 
-from kitslib.data import CaseError, Geometry, find_cases, holds_dicom, read_folder, read_imaging
-
-NIFTI = (".nii", ".nii.gz")
+SUFFIX = re.compile(r"(\.nii|\.nii\.gz|\.zip|\.dcm)\Z", re.IGNORECASE)
 
 
 def scan_name(path: Path) -> str:
     """Return what a scan's outputs are called after: a KiTS case's number, else file or folder."""
     path = path.absolute()
-    path = path.parent if stem(path) == "imaging" and not path.is_dir() else path
+    path = path.parent if stem(path).lower() == "imaging" and not path.is_dir() else path
     name = path.name if path.is_dir() else stem(path)
     return re.sub(r"\Acase_(\d{5})(_0000)?\Z", r"\1", name)
 
 
-def read_scan(path: Path) -> tuple[np.ndarray, Geometry, str]:
-    """Return HU int16 (D, H, W), geometry, and a sentence on what was left out, or ""."""
-    return read_folder(path) if path.is_dir() else (*read_imaging(path), "")
-
-
 def output_files(name: str, out: Path) -> dict[str, Path]:
     """Return a scan's files by kind: KiTS19's names in the folder `out`, or beside a .nii.gz."""
-    one = out.name.endswith(NIFTI)
+    one = is_nifti(out)
     folder, start = (out.parent, stem(out)) if one else (out, f"prediction_{name}")
     name = start.removeprefix("prediction_")
     return {
@@ -45,19 +39,23 @@ def output_files(name: str, out: Path) -> dict[str, Path]:
 
 
 def find_scans(paths: Sequence[Path]) -> tuple[dict[str, Path], dict[Path, CaseError]]:
-    """Return scans by name, and paths without any with why. Raises CaseError for a name twice."""
-    scans, empty = {}, {}
+    """Return scans by name, and paths that are none, or two of one name, with why."""
+    named, empty, series = defaultdict(dict), {}, {}
     for path in paths:
         try:
-            found = _paths_of(path)
-        except CaseError as error:
-            found, empty[path] = [], error
-        for scan in found:
-            name = scan_name(scan)
-            if name in scans:
-                both = f"{scans[name]} and {scan} would both be called {name}"
-                raise CaseError(f"{both}; predict them into two folders")
-            scans[name] = scan
+            for scan in _paths_of(path):
+                scan = series.setdefault(series_key(scan), scan)  # one slice stands for all
+                named[scan_name(scan)].setdefault(scan.absolute(), scan)
+        except (CaseError, OSError) as error:
+            empty[path] = error
+    scans = {}
+    for name, found in named.items():
+        scans[name], *others = found.values()
+        if others:
+            all_of = " and ".join(map(str, found.values()))
+            text = f"{all_of} would all be called {name}; rename them, or predict into two folders"
+            empty |= dict.fromkeys(found.values(), CaseError(text, code="name_twice"))
+            del scans[name]
     return scans, empty
 
 
@@ -83,10 +81,15 @@ def _paths_of(path: Path) -> list[Path]:
 
 def nifti_files(folder: Path, *, leave_out: tuple[str, ...]) -> list[Path]:
     """Return a folder's NIfTI files, sorted, without hidden ones and those of these beginnings."""
-    files = sorted([*folder.glob("*.nii.gz"), *folder.glob("*.nii")])
+    files = sorted(filter(is_nifti, folder.iterdir()))
     return [file for file in files if not file.name.startswith((".", *leave_out))]
 
 
+def is_nifti(path: Path) -> bool:
+    """Whether a file's name ends as NIfTI files do, in letters of either case."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def stem(path: Path) -> str:
-    """Return a file's name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """Return a file's name without .nii, .nii.gz, .zip or .dcm, in letters of either case."""
+    return SUFFIX.sub("", path.name)

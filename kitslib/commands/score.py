@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     predictions, truths = label_files(args.pred), label_files(args.truth)
     if args.pred.is_file() and args.truth.is_file():
         predictions = dict.fromkeys(truths, args.pred)
+    predictions = {alias(name, truths): file for name, file in predictions.items()}
     names = match_cases(sorted(predictions), sorted(truths), subset=args.subset)
     rows, progress = [], progress_line("scored")
     for done, name in enumerate(names, start=1):
@@ -79,12 +81,24 @@ def label_files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise CaseError(f"{path}: there is no such file or folder")
     if files := nifti_files(path, leave_out=("probability_",)):
-        return {case_id(file): file for file in files}
+        found = {}
+        for file in files:
+            if twin := found.get(case_id(file)):
+                raise CaseError(f"{twin} and {file} are both of {case_id(file)}; remove one")
+            found[case_id(file)] = file
+        return found
     return {case.case_id: case.segmentation for case in find_cases(path) if case.segmentation}
 
 
 def case_id(file: Path) -> str:
     """Return the case that a label map belongs to, by its name or its folder's."""
-    if stem(file) == "segmentation":
+    if stem(file).lower() == "segmentation":
         return file.absolute().parent.name
-    return re.sub(r"\Aprediction_", "case_", stem(file))
+    return re.sub(r"\Aprediction_(?=\d{5}\Z)", "case_", stem(file)).removeprefix("prediction_")
+
+
+def alias(name: str, truths: Container[str]) -> str:
+    """Return the true case that a predicted one is, as KiTS, nnU-Net or `predict` name it."""
+    number, channel = name.removeprefix("case_"), name.removesuffix("_0000")
+    names = (name, number, f"case_{name}", channel, f"case_{channel}", f"{name}_0000")
+    return next((one for one in names if one in truths), name)

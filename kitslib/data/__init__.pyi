@@ -7,7 +7,10 @@ from .cases.defects import Policy as Policy
 from .cases.defects import apply_policy as apply_policy
 from .cases.defects import defect_of as defect_of
 from .cases.dicom import holds_dicom as holds_dicom
-from .cases.dicom import read_folder as read_folder
+from .cases.dicom import open_series as open_series
+from .cases.dicom_files import is_dicom as is_dicom
+from .cases.dicom_files import read_header as read_header
+from .cases.dicom_files import series_key as series_key
 from .cases.discovery import SYNTHETIC_MARKER as SYNTHETIC_MARKER
 from .cases.discovery import CaseFiles as CaseFiles
 from .cases.discovery import find_cases as find_cases
@@ -32,6 +35,8 @@ from .cases.report import format_reports as format_reports
 from .cases.report import reports_to_json as reports_to_json
 from .cases.report import summary as summary
 from .cases.rules import Finding as Finding
+from .cases.scan import Scan as Scan
+from .cases.scan import read_scan as read_scan
 from .cases.splits import Fold as Fold
 from .cases.splits import Split as Split
 from .cases.splits import fold as fold

@@ -9,14 +9,28 @@ from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.transforms import SNAP, Grid, Mapping, Triple, bounding_box, resample
 
 HALF = 127  # of the 255 that a share is counted in
+LONGEST_MM, WIDEST_MM, ASPECT = 3000, 2000, 4  # of a scan: along z, a side, its two sides
 
 
 def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
-    """The first stage's grid for a scan of this shape and spacing."""
-    native = Grid(shape=shape, spacing=spacing)
+    """The first stage's grid for a scan of this shape and spacing; raises as `body_grid`."""
+    native = body_grid(shape, spacing)
     factor = min(native.shape[1:]) / grid.matrix
     coarse = (grid.spacing_z, native.spacing[1] * factor, native.spacing[2] * factor)
     return Mapping(native=native, stage=native.respaced(coarse))
+
+
+def body_grid(shape: tuple[int, int, int], spacing: Triple) -> Grid:
+    """A scan's own grid; raises TransformError for one that no body has, before memory is used.
+
+    Over 3 m long, over 2 m wide, or slices of which one side is over four times the other.
+    """
+    depth, *sides = (n * size for n, size in zip(shape, spacing, strict=True))
+    if depth > LONGEST_MM or max(sides) > WIDEST_MM or max(sides) > ASPECT * min(sides):
+        text = f"expected a scan of at most {LONGEST_MM} mm with slices of at most {WIDEST_MM} mm, "
+        text += f"sides within 1:{ASPECT}, got {shape} voxels of {spacing} mm (z, y, x); "
+        raise transforms.TransformError(f"{text}check the voxel size and which axis is which")
+    return Grid(shape=shape, spacing=spacing)
 
 
 def kidney_input(scan: np.ndarray, spacing: Triple, grid: KidneyGrid) -> tuple[np.ndarray, Mapping]:
@@ -27,7 +41,7 @@ def kidney_input(scan: np.ndarray, spacing: Triple, grid: KidneyGrid) -> tuple[n
 
 def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
     """The second stage's grid around the kidneys of a native mask (values above 0)."""
-    native = Grid(shape=kidney_mask.shape, spacing=spacing)
+    native = body_grid(kidney_mask.shape, spacing)
     pixel = native.spacing[1:] if grid.spacing_xy is None else (grid.spacing_xy, grid.spacing_xy)
     whole = native.respaced((grid.spacing_z, *pixel))
     box = bounding_box(kidney_mask)

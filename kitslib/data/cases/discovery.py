@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ class CaseFiles:
     segmentation_kits23: Path | None = None
     record: dict | None = None
     source: Source = "plain"
+    reasons: tuple[str, ...] = ()  # why a file of it, which seems to be missing, was not taken
+    table_error: str = ""  # why there is no record: kits.json is unreadable
 
     @property
     def paths(self) -> tuple[Path | None, Path | None, Path | None]:
@@ -41,7 +44,8 @@ def find_cases(data: Path) -> list[CaseFiles]:
 
     Sorted by case id, numbers counted as numbers. A folder counts as a case when it holds imaging
     or segmentation (.nii.gz or .nii), or is named as in KiTS.
-    Raises CaseError: `no_cases`, or `records` where kits.json cannot be read.
+    A kits.json that cannot be read hides no case, it stands in `table_error`.
+    Raises CaseError (`no_cases`).
     """
     data = Path(data)
     if not data.is_dir():
@@ -65,7 +69,7 @@ def natural_key(case_id: str) -> list[str | int]:
 
 
 def _cases_in(folder: Path) -> list[CaseFiles]:
-    rows, cases = _read_table(folder), []
+    (rows, table_error), cases = _read_table(folder), []
     drawn = any((place / SYNTHETIC_MARKER).is_file() for place in (folder, folder.parent))
     declared = "kits23" if any((folder / name).is_file() for name in _TABLES[1:]) else None
     for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name)):
@@ -84,6 +88,7 @@ def _cases_in(folder: Path) -> list[CaseFiles]:
         case = CaseFiles(
             case_id=entry.name, imaging=_volume(entry, "imaging"), segmentation=segmentation,
             segmentation_kits23=newer, record=rows.get(entry.name), source=source,
+            reasons=tuple(_reasons(entry)), table_error=table_error,
         )  # fmt: skip
         cases.append(case)
     return cases
@@ -91,7 +96,8 @@ def _cases_in(folder: Path) -> list[CaseFiles]:
 
 def _is_case(folder: Path) -> bool:
     stems = ("imaging", "segmentation", _KITS21_LABELS)
-    return bool(_KITS_ID.fullmatch(folder.name)) or any(_volume(folder, stem) for stem in stems)
+    there = bool(_KITS_ID.fullmatch(folder.name)) or any(_volume(folder, stem) for stem in stems)
+    return there or any(_reasons(folder))
 
 
 def _volume(folder: Path, stem: str) -> Path | None:
@@ -99,15 +105,30 @@ def _volume(folder: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_table(folder: Path) -> dict[str, dict]:
-    """The rows of the first kits.json in the folder or its parent, by case id."""
+def _reasons(folder: Path) -> Iterator[str]:
+    """What stands in for a missing file: a name in other letters, or a link to nothing."""
+    for stem in ("imaging", "segmentation"):
+        if _volume(folder, stem):
+            continue
+        for path in sorted(folder.iterdir()):
+            if path.name.lower() not in (f"{stem}.nii", f"{stem}.nii.gz"):
+                continue
+            if path.name != path.name.lower():
+                yield f"{path.name} is misnamed; rename it to {path.name.lower()}"
+            elif not path.exists():
+                yield f"{path.name} is a link to {path.readlink()}, where there is nothing"
+
+
+def _read_table(folder: Path) -> tuple[dict[str, dict], str]:
+    """The rows of the first kits.json in the folder or its parent, by case id, and why none."""
     paths = [place / name for place in (folder, folder.parent) for name in _TABLES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        return {}
+        return {}, ""
     try:
-        return {row["case_id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError, KeyError) as error:
-        text = f"{path}: expected a JSON list of records with a case_id each, got "
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {row["case_id"]: row for row in rows}, ""
+    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+        text = f"{path} has no records: expected a JSON list with a case_id each, got "
         text += f"{type(error).__name__}: {error}; download it again or remove it"
-        raise CaseError(text, code="records") from error
+        return {}, text

@@ -19,6 +19,7 @@ STEMS = ("imaging", "segmentation")
 BACKGROUND, KIDNEY, TUMOR, CYST = 0, 1, 2, 3
 INT16_MIN, INT16_MAX = -32768, 32767
 _EDGE_BYTES = 1 << 16
+ROUNDING = 1e-3  # labels that a float file or a slope has moved by less are whole numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +39,7 @@ def read_imaging(path: Path) -> tuple[np.ndarray, Geometry]:
     Values are scaled as the header asks, rounded to the nearest integer and clipped to int16.
     Raises CaseError; code `nonfinite` counts NaN and infinite voxels.
     """
-    volume, geometry, counts = _read(path, np.int16, _to_int16)
+    volume, geometry, counts = _read(path, np.int16, to_int16)
     if nonfinite := sum(counts):
         raise nonfinite_error(short_name(Path(path)), nonfinite, volume.size)
     return volume, geometry
@@ -47,7 +48,7 @@ def read_imaging(path: Path) -> tuple[np.ndarray, Geometry]:
 def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
     """Read a label map as uint8 (D, H, W): 0 background, 1 kidney, 2 tumour, 3 cyst.
 
-    Floating-point files are accepted when their values are these integers.
+    Floating-point files are accepted when their values are these integers within 0.001.
     Raises CaseError (code `label_values` names the others).
     """
     volume, geometry, foreign = _read(path, np.uint8, split_labels)
@@ -86,7 +87,7 @@ def available_labels(files: CaseFiles) -> tuple[LabelVersion, ...]:
 def require_same_grid(
     case_id: str, first: Geometry, second: Geometry, names: Sequence[str] = STEMS
 ) -> None:
-    """Refuse two volumes of one case on different grids: another shape, or over a voxel apart.
+    """Refuse two volumes of one case on different grids: another shape, or a voxel apart.
 
     Raises CaseError (code `grid_mismatch` or `affine_mismatch`), which calls them by `names`.
     """
@@ -96,11 +97,12 @@ def require_same_grid(
         text += f"{first.canonical_shape} and {other} {second.canonical_shape}; take both from one "
         text += "release, or resample one onto the other's grid"
         raise CaseError(f"{case_id}: {text}", code="grid_mismatch")
-    apart = grid_difference(first, second)
-    if apart > max(first.spacing):
-        text = f"expected {one} and {other} in one place, got grids up to {apart:.1f} mm apart "
-        text += f"({one} {_place(first)}, {other} {_place(second)}); take both from the same "
-        text += f"release, or copy the affine of {one} if the voxels do match"
+    voxels, apart = grid_difference(first, second)
+    if voxels > 1:
+        text = f"expected {one} and {other} in one place, got grids up to {apart:.1f} mm apart, "
+        text += f"{voxels:.1f} voxels along an axis ({one} {_place(first)}, "
+        text += f"{other} {_place(second)}); take both from one release, "
+        text += f"or copy the affine of {one} if the voxels do match"
         raise CaseError(f"{case_id}: {text}", code="affine_mismatch")
 
 
@@ -154,9 +156,13 @@ def split_labels(values: np.ndarray) -> tuple[np.ndarray, set[float]]:
     low, high = values.min(), values.max()
     if values.dtype.kind in "iu" and low >= BACKGROUND and high <= CYST:
         return values.astype(np.uint8, copy=False), set()
-    known = np.isin(values, (BACKGROUND, KIDNEY, TUMOR, CYST))
+    whole = values
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        whole[np.abs(values - whole) > ROUNDING] = np.nan
+    known = np.isin(whole, (BACKGROUND, KIDNEY, TUMOR, CYST))
     others = values[~known]
-    labels = np.where(known, values, 0).astype(np.uint8)
+    labels = np.where(known, whole, 0).astype(np.uint8)
     examples = np.unique(others[:: others.size // 4096 + 1])
     return labels, set(examples[:16].astype(float).tolist())
 
@@ -189,7 +195,7 @@ def _read(path: Path, dtype: type, convert: Callable) -> tuple[np.ndarray, Geome
     return volume, stream.geometry, said
 
 
-def _to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
+def to_int16(values: np.ndarray) -> tuple[np.ndarray, int]:
     """A slab rounded and clipped to int16, and its number of NaN or infinite voxels (set to 0)."""
     bad = 0
     if values.dtype.kind == "f":

@@ -1,6 +1,7 @@
 """Where a volume lies: the file's own axes and affine, and the exact way to (z, y, x) and back."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ from nibabel import orientations
 
 from kitslib.data.cases.errors import CaseError
 
+_SILENT = logging.getLogger(f"{__name__}.headers")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 CANONICAL_CODES = "IPL"  # nibabel's convention: the direction in which each index grows
 _CANONICAL = orientations.axcodes2ornt(CANONICAL_CODES)
+_MM = {"meter": 1000.0, "micron": 1e-3}  # other units are taken for mm
 _FREE_TEXT = {"aux_file", "intent_name", "db_name"}  # may carry names or dates of patients
 
 
@@ -22,8 +27,8 @@ _FREE_TEXT = {"aux_file", "intent_name", "db_name"}  # may carry names or dates 
 class Geometry:
     """A file's grid in its own axes: affine (4x4 float64, mm, RAS+ world) and shape.
 
-    header: as read, so that an export repeats sform, qform and codes to the bit.
-    orientation_assumed: the header carries no orientation and the axis order of KiTS was taken.
+    header: as read, so that an export repeats sform, qform, codes and unit to the bit.
+    orientation_assumed: the header carries no orientation, and one was taken for the likeliest.
     """
 
     affine: np.ndarray
@@ -43,11 +48,12 @@ class Geometry:
 
     @classmethod
     def from_header(cls, header: nib.Nifti1Header, *, name: str = "header") -> Self:
-        """The geometry of a header: its sform, else its qform, else voxel sizes in KiTS axis order.
+        """The geometry of a header: its sform, else its qform, else voxel sizes in a likely order.
 
-        Raises CaseError (code `geometry`) when axes are degenerate or a voxel size is not positive.
+        Raises CaseError (code `geometry`) when axes are degenerate or a voxel size is not positive,
+        and `corrupt` when no label map can be written with this header.
         """
-        affine = _usable_affine(header)
+        affine = next(iter(usable_affines(header).values()), None)
         assumed = affine is None
         if assumed:
             zooms = np.asarray(header.get_zooms()[:3], np.float64)
@@ -56,10 +62,17 @@ class Geometry:
                 text += f"{header['sform_code']}, qform code {header['qform_code']}, voxel sizes "
                 text += f"{zooms.tolist()}; write the spacing into the header, or convert from "
                 raise CaseError(f"{name}: {text}DICOM again", code="geometry")
-            affine = canonical_affine(tuple(zooms))
+            affine = _likely_affine(zooms, header.get_data_shape())
+        affine[:3] *= unit_mm(header)
         affine.setflags(write=False)
         shape, block = tuple(map(int, header.get_data_shape())), header.binaryblock
-        return cls(affine=affine, shape=shape, header=block, orientation_assumed=assumed)
+        made = cls(affine=affine, shape=shape, header=block, orientation_assumed=assumed)
+        try:
+            made.export_header(np.dtype(np.uint8))
+        except (nib.spatialimages.HeaderDataError, ValueError, KeyError, OverflowError) as error:
+            text = f"{name}: the NIfTI header is damaged ({error}); download the file again"
+            raise CaseError(text, code="corrupt") from error
+        return made
 
     @cached_property
     def _turn(self) -> np.ndarray:
@@ -98,6 +111,12 @@ class Geometry:
         columns = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(np.degrees(np.arccos(np.clip(np.abs(columns).max(axis=0), 0, 1)).max()))
 
+    @property
+    def sheared(self) -> float:
+        """By what share a voxel is smaller than its edges' product: 0 for axes at right angles."""
+        columns = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return 1 - abs(float(np.linalg.det(columns)))
+
     def to_file(self, array: np.ndarray) -> np.ndarray:
         """A view of a (z, y, x) array in the file's axes (flips and transposes, no copy)."""
         own = orientations.io_orientation(self.affine)
@@ -111,7 +130,9 @@ class Geometry:
     def export_header(self, dtype: np.dtype, description: str = "") -> nib.Nifti1Header:
         """The source's header for a new voxel type: same grid, no scaling and no free text."""
         kind = nib.Nifti1Header if len(self.header) == 348 else nib.Nifti2Header
-        header = kind(self.header).as_byteswapped("<")
+        header = kind(self.header, check=False)
+        header.check_fix(_SILENT, error_level=40)  # a wrong bitpix or qfac is put right
+        header = header.as_byteswapped("<")
         header.set_data_dtype(dtype)
         header.set_slope_inter(1, 0)
         header.set_data_offset(0)
@@ -130,27 +151,58 @@ def canonical_affine(spacing: tuple[float, float, float]) -> np.ndarray:
     return affine
 
 
-def grid_difference(first: Geometry, second: Geometry) -> float:
-    """How far apart (mm) two equally shaped grids put the same voxel, at the worst of the corners.
+def grid_difference(first: Geometry, second: Geometry) -> tuple[float, float]:
+    """How far apart two equally shaped grids put the same voxel, at the worst of the corners.
 
-    0 where a header carries no orientation, since then nothing contradicts.
+    In voxels of the first along its worst axis, and in mm. 0 where a header carries no orientation,
+    since then nothing contradicts.
     """
     if first.orientation_assumed or second.orientation_assumed:
-        return 0.0
-    corners = itertools.product(*[(0, n - 1) for n in first.canonical_shape], [1])
-    apart = (first.canonical_affine - second.canonical_affine) @ np.array(list(corners)).T
-    return float(np.linalg.norm(apart[:3], axis=0).max())
+        return 0.0, 0.0
+    return affine_difference(first.canonical_affine, second.canonical_affine, first.canonical_shape)
 
 
-def _usable_affine(header: nib.Nifti1Header) -> np.ndarray | None:
-    """The first regular affine of sform and qform, or None; a code above 0 is not enough."""
-    for code, read in (("sform_code", header.get_sform), ("qform_code", header.get_qform)):
-        if int(header[code]) <= 0:
+def affine_difference(
+    first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]
+) -> tuple[float, float]:
+    """How far apart two affines put a corner: in voxels of the first, at its worst axis, and mm."""
+    corners = np.array(list(itertools.product(*[(0, n - 1) for n in shape[:3]], [1])), float).T
+    apart = ((second - first) @ corners)[:3]
+    voxels = np.linalg.solve(first[:3, :3], apart)
+    return float(np.abs(voxels).max()), float(np.linalg.norm(apart, axis=0).max())
+
+
+def unit_mm(header: nib.Nifti1Header) -> float:
+    """Millimetres in a header's unit of length; 1 where it names none or none that there is."""
+    with suppress(KeyError):
+        return _MM.get(header.get_xyzt_units()[0], 1.0)
+    return 1.0
+
+
+def usable_affines(header: nib.Nifti1Header) -> dict[str, np.ndarray]:
+    """The regular ones of `sform` and `qform`, in the header's unit; a code is not enough."""
+    found = {}
+    for name, read in (("sform", header.get_sform), ("qform", header.get_qform)):
+        if int(header[f"{name}_code"]) <= 0:
             continue
-        with suppress(nib.spatialimages.HeaderDataError, ValueError):
+        with suppress(nib.spatialimages.HeaderDataError, ValueError), np.errstate(all="ignore"):
             affine = np.asarray(read(), np.float64)
             norms = np.linalg.norm(affine[:3, :3], axis=0)
-            sound = np.isfinite(affine).all() and (norms > 0).all()
+            sound = np.isfinite(affine).all() and np.isfinite(norms).all() and (norms > 0).all()
             if sound and abs(np.linalg.det(affine[:3, :3] / norms)) > 1e-3:  # axes span space
-                return affine
-    return None
+                found[name] = affine
+    return found
+
+
+def _likely_affine(zooms: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine of voxel sizes alone: KiTS' axes I, P, L, or L, P, S of arrays (x, y, z).
+
+    The two axes of a slice are those of one voxel size or, failing that, of one length.
+    """
+    for sizes in (zooms, np.array(shape[:3], np.float64)):
+        first, last = abs(np.log(sizes[1] / sizes[2])), abs(np.log(sizes[0] / sizes[1]))
+        if abs(first - last) > 1e-3:  # slices are counted by the first axis, or by the last
+            break
+    if last < first:
+        return np.diag([-zooms[0], -zooms[1], zooms[2], 1.0])
+    return canonical_affine(tuple(zooms))

@@ -7,8 +7,16 @@ from typing import Self
 
 import numpy as np
 
-from kitslib.data.cases.files import BACKGROUND, CYST, KIDNEY, TUMOR, split_labels
-from kitslib.data.cases.geometry import Geometry
+from kitslib.data.cases.files import (
+    BACKGROUND,
+    CYST,
+    KIDNEY,
+    ROUNDING,
+    TUMOR,
+    split_labels,
+    to_int16,
+)
+from kitslib.data.cases.geometry import Geometry, affine_difference, unit_mm, usable_affines
 from kitslib.data.cases.nifti import VolumeStream, open_volume
 
 _POINTS_PER_SLAB = 100_000  # enough for a median; bounds the memory of a file full of labels
@@ -21,21 +29,29 @@ class VolumeFacts:
     name: str
     geometry: Geometry
     stored_type: str
-    zooms: tuple[float, ...]
+    zooms: tuple[float, ...]  # mm
     qform_only: bool
+    conflict: str = ""  # between sform and qform
     low: float = np.inf
     high: float = -np.inf
     nonfinite: int = 0
-    whole: bool = True  # all finite values are integers
+    rounding: float = 0.0  # how far the finite values lie from whole numbers
     key: str = ""
 
     @classmethod
     def of(cls, stream: VolumeStream) -> Self:
         """The facts of a header."""
         header, geometry = stream.header, stream.geometry
-        stored_type, zooms = str(stream.dtype.newbyteorder("=")), header.get_zooms()[:3]
-        qform_only = int(header["sform_code"]) <= 0 and not geometry.orientation_assumed
-        return cls(stream.name, geometry, stored_type, tuple(map(float, zooms)), qform_only)
+        stored_type, affines = str(stream.dtype.newbyteorder("=")), usable_affines(header)
+        zooms = np.array(header.get_zooms()[:3], np.float64) * unit_mm(header)
+        facts = cls(stream.name, geometry, stored_type, tuple(zooms), list(affines) == ["qform"])
+        if len(affines) == 2:
+            voxels, _ = affine_difference(*affines.values(), geometry.shape)
+            if voxels > 1:
+                facts.conflict = f"sform and qform put a voxel up to {voxels:.3g} voxels apart"
+        elif affines and int(header["sform_code"]) > 0 and facts.qform_only:
+            facts.conflict = "the sform's axes do not span space, so that the qform is used"
+        return facts
 
     def slabs(self, stream: VolumeStream) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield the stream's slabs and take their range (without NaN and infinities) and key."""
@@ -44,8 +60,10 @@ class VolumeFacts:
             if values.dtype.kind == "f":
                 finite = values[np.isfinite(values)]
                 self.nonfinite += values.size - finite.size
-                self.whole = self.whole and bool((np.rint(finite) == finite).all())
             if finite.size:
+                if values.dtype.kind == "f":
+                    off = float(np.abs(np.rint(finite) - finite).max())
+                    self.rounding = max(self.rounding, off)
                 self.low = min(self.low, float(finite.min()))
                 self.high = max(self.high, float(finite.max()))
             yield start, stop, values
@@ -55,7 +73,8 @@ class VolumeFacts:
     @property
     def can_be_labels(self) -> bool:
         """Whether the values could be a label map: whole numbers from 0 to at most 3."""
-        return self.whole and self.nonfinite == 0 and self.low >= BACKGROUND and self.high <= CYST
+        low, high = self.low >= BACKGROUND - ROUNDING, self.high <= CYST + ROUNDING
+        return self.rounding <= ROUNDING and self.nonfinite == 0 and low and high
 
 
 @dataclass
@@ -81,10 +100,25 @@ class LabelFacts(VolumeFacts):
 
 @dataclass
 class ImagingFacts(VolumeFacts):
-    """A CT: its median HU under kidney and tumour of a label map on the same grid (else None)."""
+    """A CT: its median HU under kidney and tumour of a label map on the same grid (else None).
+
+    histogram: voxels of each int16 value from -32768, of every fourth row and column.
+    """
 
     kidney_hu: float | None = None
     tumor_hu: float | None = None
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
+
+    def count(self, values: np.ndarray) -> None:
+        """Count a slab (in file axes) of int16."""
+        step = 4 if min(values.shape[:2]) >= 64 else 1
+        thin = values[::step, ::step].astype(np.int32).ravel() + (1 << 15)
+        self.histogram += np.bincount(thin, minlength=1 << 16)
+
+    def share(self, low: float, high: float) -> float:
+        """Which share of the counted voxels lies from low to high HU."""
+        chosen = self.histogram[int(low) + (1 << 15) : int(high) + (1 << 15) + 1]
+        return float(chosen.sum()) / max(int(self.histogram.sum()), 1)
 
 
 def measure_labels(path: Path) -> LabelFacts:
@@ -120,6 +154,7 @@ def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFact
         one_grid = labels is not None and _grid(facts) == _grid(labels)
         plane = facts.geometry.shape[0] * facts.geometry.shape[1]
         for start, stop, values in facts.slabs(stream):
+            facts.count(to_int16(values)[0])
             if one_grid:
                 first, last = np.searchsorted(labels.points, (start * plane, stop * plane))
                 flat = values.reshape(-1, order="F")
@@ -128,6 +163,28 @@ def measure_imaging(path: Path, labels: LabelFacts | None = None) -> ImagingFact
         hu = np.concatenate(under)
         facts.kidney_hu = _median(hu[labels.point_labels == KIDNEY])
         facts.tumor_hu = _median(hu[labels.point_labels == TUMOR])
+    return facts
+
+
+def read_measured(path: Path) -> tuple[np.ndarray, ImagingFacts]:
+    """Read a CT as int16 HU (D, H, W), NaN and infinity as 0, with its facts, in one pass."""
+    with open_volume(path) as stream:
+        facts = ImagingFacts.of(stream)
+        volume = np.empty(facts.geometry.canonical_shape, np.int16)
+        target = facts.geometry.to_file(volume)
+        for start, stop, values in facts.slabs(stream):
+            target[..., start:stop], _ = to_int16(values)
+            facts.count(target[..., start:stop])
+    return volume, facts
+
+
+def facts_of(name: str, volume: np.ndarray, geometry: Geometry) -> ImagingFacts:
+    """The facts of int16 HU (D, H, W) that are in memory already."""
+    zooms = tuple(geometry.spacing)
+    facts = ImagingFacts(name, geometry, "int16", zooms, qform_only=False)
+    facts.low, facts.high = float(volume.min()), float(volume.max())
+    for plane in volume:
+        facts.count(plane[..., None])
     return facts
 
 

@@ -48,8 +48,12 @@ class VolumeStream:
             if self.scaling != (1.0, 0.0):
                 values = values * self.scaling[0] + self.scaling[1]
             yield start, stop, values
-        while self.source.read(1 << 20):
-            continue
+        surplus, plane = 0, first * second * self.dtype.itemsize
+        while rest := self.source.read(1 << 20):
+            surplus += len(rest)
+            if rest.strip(b"\0") or surplus >= plane:  # some writers fill up a block
+                text = f"voxels go on after those of the header's shape {self.geometry.shape}"
+                raise CaseError(f"{self.name}: {text}; {_REDOWNLOAD}", code="corrupt")
 
 
 @contextmanager
@@ -61,7 +65,8 @@ def open_volume(path: Path) -> Iterator[VolumeStream]:
     """
     name = short_name(path)
     if not path.is_file():
-        text = f"{name}: expected a NIfTI file, found none at {path}; check the path"
+        found = "a link to nothing" if path.is_symlink() else "none"
+        text = f"{name}: expected a NIfTI file, found {found} at {path}; check the path"
         raise CaseError(text, code="missing")
     with path.open("rb") as raw:
         packed = (magic := raw.read(2)) == b"\x1f\x8b"
@@ -99,11 +104,11 @@ def write_volume(
         text = f"expected an array of shape {geometry.canonical_shape} for this geometry, got "
         text += f"{array.shape}; resample it back to the case's grid first"
         raise CaseError(f"{short_name(path)}: {text}", code="shape")
-    if not path.name.endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
         text = f"{path}: expected a name that ends in .nii.gz or .nii; rename the output"
         raise CaseError(text, code="name")
     with replacing(path) as part, part.open("wb") as raw, ExitStack() as stack:
-        if path.name.endswith(".gz"):
+        if path.name.lower().endswith(".gz"):
             raw = stack.enter_context(gzip.GzipFile("", "wb", level, raw, mtime=0))
         _write_slabs(raw, array, geometry, description)
 

@@ -13,11 +13,14 @@ from kitslib.data.cases.files import label_values_error, nonfinite_error, requir
 from kitslib.data.cases.geometry import CANONICAL_CODES
 from kitslib.data.cases.measure import ImagingFacts, LabelFacts, VolumeFacts
 
-AIR_HU = -500  # every abdominal CT has air around the body below this
+AIR_HU = -800  # every abdominal CT has air around the body below this
 METAL_HU, PADDING_HU, LEAST_RANGE_HU = 10_000, -1200, 200
+IMPOSSIBLE_HU = 100_000  # beyond this nothing is HU, not even padding
+SHIFTED_FAT, SHIFTED_BODY = (-150, -50), (700, 1300)  # where fat is, and where a body is at + 1024
 KIDNEY_HU = (-20, 400)  # medians: 30 without contrast, up to 260 in the nephrographic phase
 KIDNEY_ML = (20, 4000)  # KiTS19 with tumour: 110 to 2000
-SPACING_MM = (0.2, 10.0)
+SPACING_MM, POSSIBLE_MM = (0.2, 10.0), (0.05, 50.0)  # usual, and of any CT
+OBLIQUE_DEGREES, SHEARED = 20, 0.01
 SPACING_TOLERANCE, CORRECTED_TOLERANCE = 1e-3, 0.01  # relative
 Findings = Iterator["Finding"]
 Level = Literal["ok", "note", "warning", "unusable"]  # `ok` is a case without findings
@@ -48,36 +51,52 @@ def refusal(error: CaseError) -> Finding:
 
 def file_findings(files: CaseFiles, *, labels_only: bool) -> Findings:
     """Missing files: without labels it is a test case; without imaging it serves label studies."""
-    if not any(files.paths):
+    if not any(files.paths) and not files.reasons:
         text = "neither imaging nor segmentation; download the case or remove its folder"
         yield finding("unusable", files.case_id, "empty_case", text)
-    elif files.imaging is None:
+    elif files.imaging is None and not files.reasons:
         text = "imaging.nii.gz is missing; labels can be studied (volumes, `phantom --labels`), "
         text += "nothing trained or predicted; fetch the imaging with the KiTS download script"
         level = "warning" if labels_only else "unusable"
         yield finding(level, files.case_id, "imaging_missing", text)
-    elif not any(files.paths[1:]):
+    elif not any(files.paths[1:]) and not files.reasons:
         text = "no segmentation: a test case, for prediction only"
         yield finding("note", files.case_id, "segmentation_missing", text)
+    for text in files.reasons:
+        yield finding("unusable", files.case_id, "misnamed", text)
+    if files.table_error:
+        yield finding("warning", files.case_id, "records", files.table_error)
 
 
 def geometry_findings(facts: VolumeFacts) -> Findings:
     """How the file is oriented and spaced, where that is not as in KiTS."""
     name, geometry = facts.name, facts.geometry
     if geometry.orientation_assumed:
-        text = "no orientation in the header; KiTS axis order (z, y, x) is assumed; "
-        text += "write the affine if the axes are others"
+        text = "no orientation in the header (no sform, no qform), assumed to be "
+        text += f"{''.join(geometry.axis_codes)}; write the affine if the axes are others"
         yield finding("warning", name, "orientation_assumed", text)
     elif (codes := "".join(geometry.axis_codes)) != CANONICAL_CODES:
         text = f"axes {codes}, brought to IPL for reading; exports go back to {codes}"
         yield finding("note", name, "reoriented", text)
     if facts.qform_only:
         yield finding("note", name, "qform_only", "no sform in the header, its qform is used")
+    if facts.conflict:
+        text = f"{facts.conflict}; {'qform' if facts.qform_only else 'sform'} is used, correct the "
+        yield finding("warning", name, "affine_conflict", f"{text}one that is wrong")
     if geometry.oblique_degrees > 1:
         text = f"axes tilted by {geometry.oblique_degrees:.1f} degrees, treated as straight"
-        yield finding("note", name, "oblique", text)
+        level = "warning" if geometry.oblique_degrees > OBLIQUE_DEGREES else "note"
+        yield finding(level, name, "oblique", text)
+    if geometry.sheared > SHEARED:
+        text = f"axes not at right angles: volumes come out {geometry.sheared:.1%} too large; "
+        yield finding("warning", name, "sheared", f"{text}resample it to a straight grid")
     low, high = SPACING_MM
     sizes, zooms = sorted(geometry.spacing), sorted(facts.zooms)
+    if not POSSIBLE_MM[0] <= sizes[0] <= sizes[-1] <= POSSIBLE_MM[1]:
+        text = f"expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x), which no "
+        text += "CT has; correct the header's voxel size or its unit (xyzt_units)"
+        yield finding("unusable", name, "spacing_impossible", text)
+        return
     if not low <= sizes[0] <= sizes[-1] <= high:
         text = f"expected voxels of {low} to {high} mm, got {geometry.spacing} (z, y, x); "
         text += "check the header's units and slice thickness"
@@ -102,22 +121,30 @@ def imaging_findings(facts: ImagingFacts) -> Findings:
         return
     if low == high:
         code, text = "constant", f"every voxel is {low:g}; empty export, convert from DICOM again"
+    elif max(-low, high) > IMPOSSIBLE_HU:
+        text = f"expected HU, got {span}; check the header's slope and intercept, or convert again"
     elif facts.can_be_labels:
         text = f"expected HU, got values {span} as in a label map; put the CT in its place"
     elif low >= 0:
         text = f"expected HU with air near -1000, got {span}; subtract the rescale intercept "
-        text += "(usually 1024) or convert from DICOM again"
+        text += "(usually 1024) or convert from DICOM again; MR is not read"
+    elif (shifted := facts.share(*SHIFTED_BODY)) > max(0.01, 5 * facts.share(*SHIFTED_FAT)):
+        text = f"expected fat near -100 HU, got {shifted:.0%} of the voxels near 1000 and next to "
+        text += "none there; subtract the rescale intercept (usually 1024)"
     elif high - low < LEAST_RANGE_HU:
         text = f"expected HU, got only {span}, as after normalisation; use the original CT"
     if text:
         yield finding("unusable", name, code, text)
         return
     if low > AIR_HU:
-        text = f"no air, HU {span}: clipped or cropped before; use the original CT if you can"
+        text = f"no air, HU {span}: clipped, cropped or scaled; use the original CT if you can"
         yield finding("warning", name, "hu_range", text)
     if high > METAL_HU or low < -METAL_HU:
         text = f"HU {span} beyond any tissue or metal; inspect the slices, values clip at int16"
         yield finding("warning", name, "hu_range", text)
+    elif facts.share(low + 1, PADDING_HU) > 0.05:
+        text = f"{facts.share(low, PADDING_HU):.0%} of the voxels are below air, down to {low:g}; "
+        yield finding("warning", name, "hu_range", f"{text}check the header's slope and intercept")
     elif low < PADDING_HU:
         yield finding("note", name, "padding", f"padding of {low:g} outside the scan circle")
 
@@ -129,8 +156,9 @@ def label_findings(facts: LabelFacts) -> Findings:
     if facts.foreign or facts.nonfinite:
         yield refusal(label_values_error(name, facts.foreign))
         return
-    if "float" in facts.stored_type:
-        text = f"labels stored as {facts.stored_type}, all whole numbers"
+    if "float" in facts.stored_type or facts.rounding:
+        text = f"labels stored as {facts.stored_type} lie up to {facts.rounding:.1g} from whole "
+        text += "numbers, to which they are rounded"
         yield finding("note", name, "float_labels", text)
     if facts.kidney_slices is None:
         text = "no voxel is labelled; remove the file if this is a test case, else fetch it again"
