@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kitslib.commands.line import add_jobs, progress_line
+from kitslib.commands.line import add_jobs, new_file, progress_line
 from kitslib.config import write_text
 from kitslib.data import check_cohort, format_reports, reports_to_json
 
@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status 1 when a case cannot be used."
     argument = parser.add_argument
     argument("data", type=Path, metavar="DATA", help="folder of a KiTS19, KiTS21 or KiTS23 cohort")
-    argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
+    argument("--json", type=new_file, metavar="FILE", help="also write the findings as JSON")
     add_jobs(parser)
 
 
