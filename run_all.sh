@@ -138,7 +138,7 @@ install() {
     export VIRTUAL_ENV="$root/.venv"
     if ! "$python" -c "" 2>/dev/null || ! has_pip; then  # none, or one that was left half made
       echo "making the virtual environment .venv"
-      python3 -m venv --clear "$VIRTUAL_ENV" || refuse "python3 -m venv failed; install the venv module of your Python"
+      python3 -m venv "$VIRTUAL_ENV" --clear || refuse "python3 -m venv failed; install the venv module of your Python"
       has_pip || refuse "python3 -m venv made .venv without pip; install the venv module of your Python"
     fi
   fi
@@ -146,7 +146,7 @@ install() {
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
     echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
     "$python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
-      >"$log" 2>&1 || { tail -n 5 "$log" >&2; refuse "the installation failed"; }
+      >"$log" 2>&1 || { { grep ERROR: "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; refuse "the installation failed"; }
     wanted >"$stamp"
   fi
 }

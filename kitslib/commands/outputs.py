@@ -38,8 +38,8 @@ def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
     for number, file in enumerate(outputs):
         with suppress(OSError):
             if path := taken.get(_identity(file)):
-                text = f"{file} is {path}, which is read; nothing is written over it, --force or "
-                raise CaseError(f"{text}not: name another place with -o")
+                text = f"{file} would be written over {path}, which is read; name another place"
+                raise CaseError(f"{text} with -o (--force does not help)")
         if file in outputs[:number]:
             raise CaseError(f"{file} would be written twice; give the outputs names of their own")
 
