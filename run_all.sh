@@ -129,26 +129,22 @@ PYTHON
 }
 
 install() {
-  local stamp log python="${VIRTUAL_ENV:-$root/.venv}/bin/python"
-  if [ -n "${VIRTUAL_ENV:-}" ]; then
-    [ -x "$python" ] ||
-      refuse "the active virtual environment $VIRTUAL_ENV is gone; call 'deactivate', or 'unset VIRTUAL_ENV', and start again"
-    has_pip || refuse "$VIRTUAL_ENV has no pip; 'python -m ensurepip' did not add it: install it there, or deactivate it"
-  else
-    export VIRTUAL_ENV="$root/.venv"
-    if ! "$python" -c "" 2>/dev/null || ! has_pip; then  # none, or one that was left half made
-      echo "making the virtual environment .venv"
-      python3 -m venv "$VIRTUAL_ENV" --clear || refuse "python3 -m venv failed; install the venv module of your Python"
-      has_pip || refuse "python3 -m venv made .venv without pip; install the venv module of your Python"
-    fi
+  local active="${VIRTUAL_ENV:-}" stamp log python
+  export VIRTUAL_ENV="${active:-$root/.venv}"
+  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log" python="$VIRTUAL_ENV/bin/python"
+  if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(wanted)" ]; then return; fi
+  if [ -n "$active" ]; then
+    [ -x "$python" ] || refuse "the active virtual environment $active is gone; call 'deactivate' or 'unset VIRTUAL_ENV' and start again"
+    has_pip || refuse "$active has no pip, and 'python -m ensurepip' does not add it; install it there, or deactivate it"
+  elif ! "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || ! has_pip; then  # none, or one that was left half made
+    echo "making the virtual environment .venv"
+    python3 -m venv "$VIRTUAL_ENV" --clear || refuse "python3 -m venv failed; install the venv module of your Python"
+    has_pip || refuse "python3 -m venv made .venv without pip; install the venv module of your Python"
   fi
-  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
-    echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
-    "$python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
-      >"$log" 2>&1 || { { grep ERROR: "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; refuse "the installation failed"; }
-    wanted >"$stamp"
-  fi
+  echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
+  "$python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
+    >"$log" 2>&1 || { { grep ERROR: "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; refuse "the installation failed"; }
+  wanted >"$stamp"
 }
 has_pip() {
   "$python" -m pip --version >/dev/null 2>&1 || {

@@ -302,7 +302,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, models: Path) -
     code = "import resource, sys; from kitslib.commands import main; "
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main(sys.argv[1:]))"
     words = ["predict", scan, "-o", out, "--models", models, "--device", "cpu"]
-    call = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+    call = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True
+    )
     assert call.returncode == 1 and "Traceback" not in call.stderr
     assert f"{scan}: {out / 'prediction_a.jpg'}: File too large" in call.stderr
     assert list(out.iterdir()) == []

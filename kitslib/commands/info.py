@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import platform
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def in_words(found: dict[str, Any]) -> str:
     text = f"kitslib {software.pop('kitslib')}"
     revision = software.pop("commit")
     text += f", commit {revision}" * bool(revision)
-    lines = [text, ", ".join(f"{name} {version}" for name, version in software.items()), ""]
+    names = ", ".join(f"{name} {version}" for name, version in software.items())
+    lines = [text, *textwrap.wrap(names, 100, break_on_hyphens=False), ""]
     rows = [["device", "precision", "memory", ""]]
     for each in found["devices"]:
         row = [each["device"], each["precision"], size_text(each["memory"]), each["name"]]

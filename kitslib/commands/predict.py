@@ -193,7 +193,7 @@ def segment_scan(
     found = segment(imaging, spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
     step("writing")
     with building(files["labels"].parent) as place:
-        made = {kind: place / file.name for kind, file in files.items() if kind != "table"}
+        made = {kind: place / files[kind].name for kind in kinds}
         row = {"case": name, **measure(found.labels, spacing)}
         write_preview(made["preview"], name, imaging, found.labels, spacing, row)
         if "kidney" in kinds:
