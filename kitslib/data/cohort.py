@@ -8,19 +8,24 @@ entry is right or absent. HU are stored as they are, so all HU windows share one
 import json
 import os
 import shutil
+import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 
-from kitslib.config import KidneyGrid, TumorGrid, building, code_key, key, read_json
+from kitslib.config import KidneyGrid, TumorGrid, code_key, key, read_json
 from kitslib.data.cases.discovery import CaseFiles
 from kitslib.data.cases.files import LABEL_VERSIONS, Case, LabelVersion, fingerprint, load_case
 from kitslib.data.stages import kidney_input, stage_labels, tumor_input
@@ -32,6 +37,7 @@ ENTRY_CODE = (  # the files whose code makes an entry
     "transforms/grids.py", "transforms/masks.py", "transforms/resampling.py",
 )  # fmt: skip
 StageGrid = KidneyGrid | TumorGrid
+_PART = f".part-{socket.gethostname()}"
 _DIED = "a worker died: for want of memory (use fewer jobs), or because a script calls this "
 _DIED += "outside if __name__ == '__main__'"
 
@@ -138,6 +144,7 @@ def prepare(
     _check_usable(files)
     root = Path(cache) / _stage_name(stage)
     root.mkdir(parents=True, exist_ok=True)
+    _sweep(root)
     code = code_key(*ENTRY_CODE)
     folders, work, failures = {}, [], []
     for item in files:
@@ -245,8 +252,9 @@ def _is_whole(folder: Path) -> bool:
 
 def _write_entry(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Write into a folder beside it and rename: an interrupted write leaves no entry."""
-    with building(folder.parent) as place:
-        part = place / folder.name
+    prefix = f"{_PART}-{os.getpid()}-"
+    with TemporaryDirectory(dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True) as place:
+        part = Path(place) / folder.name
         part.mkdir()
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array)
@@ -260,3 +268,13 @@ def _write_entry(folder: Path, arrays: dict[str, np.ndarray], meta: dict[str, An
         except OSError:
             if not _is_whole(folder):  # otherwise another process has just written the same entry
                 raise
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed processes left unfinished."""
+    for part in root.glob(".part-*"):
+        host, pid, _ = part.name.rsplit("-", 2)
+        with suppress(FileNotFoundError):  # its owner has just finished
+            old = time.time() - part.stat().st_mtime > 86400  # a day
+            if old or (host == _PART and not psutil.pid_exists(int(pid))):
+                shutil.rmtree(part, ignore_errors=True)
