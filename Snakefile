@@ -18,7 +18,8 @@ from kitslib.config import RESULTS, arm, as_dict, code_key, configure, key, kidn
 ON_SLURM = config.pop("on", "") == "slurm"
 study = configure(**config)
 SETTINGS = {name: value for name, value in as_dict(study).items() if name not in ("out", "seed")}
-PAGES, WORK = study.reports, study.work
+# The engine works in the folder `work`: by relative names, no letter of the folder's own path matters to it.
+PAGES, WORK = Path(".."), Path("")
 TUMOR = [f"03_tumor-{arm}-s{seed}" for arm in study.arms for seed in study.seeds_of(arm)]
 KIDNEY = [f"02_kidney-{arm}-s{seed}" for arm in study.kidney_arms for seed in study.seeds]
 CASCADE = "full" if "full" in study.arms else study.arms[-1]  # the arm of the cascade
@@ -27,10 +28,23 @@ FIRST, *FURTHER = map(str, study.seeds)  # of an arm the first seed has a page, 
 PAGED = [name for name in STAGES if not name.endswith(tuple(f"-s{seed}" for seed in FURTHER))]
 
 
+def braced(words):
+    """Words of a shell command in which Snakemake is to fill nothing in."""
+    return words.replace("{", "{{").replace("}", "}}")
+
+
 def listing(folder):
-    """Name, size and time of every file of a cohort, so that a new or mended case starts the study anew."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    """Each case with its row of kits.json and its files' size and time: a mended case starts the study anew.
+
+    Of the cases alone, since --out may lie in --data; linked folders and files are followed.
+    """
+    from kitslib.data import find_cases
+
+    found = []
+    for case in find_cases(folder) if folder else ():
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths if path]
+        found.append((case.case_id, case.source, case.record, files))
+    return found
 
 
 DATA = key(listing(study.data))
@@ -39,7 +53,7 @@ SHARES = PROCESSES * study.kidney.accumulate
 if PROCESSES > 1 and study.kidney.batch % SHARES:
     words = f"kidney.batch: {study.kidney.batch} cannot be shared out equally to --processes {PROCESSES}"
     sys.exit(f"{words} with kidney.accumulate {study.kidney.accumulate}; use --set kidney.batch={SHARES}")
-OWN_GPU = f". {quote(str(ROOT / 'cards.sh'))} {{resources.gpu}}; "
+OWN_GPU = f". {braced(quote(str(ROOT / 'cards.sh')))} {{resources.gpu}}; "
 CELL_SECONDS = {"smoke": 900, "demo": 3600, "study": 7200}.get(study.profile, 60 * 86400)  # a cell that takes longer hangs
 
 FOR_A_CPU = study.profile in ("smoke", "demo", "study", "release")
@@ -50,9 +64,10 @@ ESTIMATE = WORK / ("slurm.json" if ON_SLURM else "preflight.json")  # of a node,
 
 def needs(name):
     """What a stage asks a cluster for: as preflight found on one of its nodes, with room, more at each attempt."""
-    if not ON_SLURM or not ESTIMATE.is_file():
+    file = study.work / ESTIMATE
+    if not ON_SLURM or not file.is_file():
         return {}
-    costs = dict(zip(STAGES, json.loads(ESTIMATE.read_text())["estimate"]["costs"]))
+    costs = dict(zip(STAGES, json.loads(file.read_text())["estimate"]["costs"]))
 
     def cost(wildcards):
         return costs[name.format(**dict(wildcards.items()))]
@@ -71,11 +86,6 @@ def identity(notebook):
 
 # papermill without a grammar that it never uses and that takes more than a second to load
 PAPERMILL = """python -c 'import sys; sys.modules["rfc3987_syntax"] = None; import papermill.cli; papermill.cli.papermill()'"""
-
-
-def braced(words):
-    """Words of a shell command in which Snakemake is to fill nothing in."""
-    return words.replace("{", "{{").replace("}", "}}")
 
 
 def trained():
@@ -103,8 +113,9 @@ def execute(notebook, name, more="", before=""):
     """
     options = yaml.safe_dump({"options": dict(config["options"])}, default_flow_style=True, width=10**6)
     options = quote(braced(options.strip()))
-    given = f"-r profile {study.profile} -r data {quote(study.data or '')} -r out {quote(study.out)} -y {options} {more}"
-    source = quote(str(ROOT / "notebooks" / f"{notebook}.ipynb"))
+    folders = braced(f"-r data {quote(study.data or '')} -r out {quote(study.out)}")
+    given = f"-r profile {study.profile} {folders} -y {options} {more}"
+    source = braced(quote(str(ROOT / "notebooks" / f"{notebook}.ipynb")))
     return logged(
         f"{before} {PAPERMILL} {source} {{log.notebook:q}} -k python3 --no-progress-bar --log-output"
         f" --execution-timeout {CELL_SECONDS} {given}"
@@ -266,7 +277,7 @@ rule index:  # fills in the pages what each mechanism is worth
     input: [stage(name) for name in STAGES], expand(str(PAGES / "{page}.html"), page=PAGED)
     output: PAGES / "index.html", PAGES / "summary.json", PAGES / "rerun.html"
     params: identity=code_key("reporting", *map("commands/{}.py".format, ("report", "followed", "cards")))
-    shell: f"python -m kitslib report --index {quote(str(PAGES))} > /dev/null"
+    shell: f"python -m kitslib report --index {braced(quote(str(study.reports)))} > /dev/null"
 
 
 watching = []  # what shows how far the study is, where preflight has estimated it
@@ -277,8 +288,9 @@ onstart:
 
     needed = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
     todo = [name for name in STAGES if stage(name) in needed]
-    if todo and ESTIMATE.is_file():
-        watching.append(Watch(study, STAGES, todo, ESTIMATE))
+    estimate = study.work / ESTIMATE
+    if todo and estimate.is_file():
+        watching.append(Watch(study, STAGES, todo, estimate))
         watching[0].start()
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The whole study in one command: set-up, then every stage into HTML reports.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # called as `sh run_all.sh`
 set -euo pipefail
 
 usage() {
@@ -15,7 +16,7 @@ usage: ./run_all.sh [--profile smoke|demo|study|release|day|paper] [--data DIR] 
              paper: the paper's sizes and epochs, for a GPU and a week
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
-  --jobs     stages run at a time (default: the number of cores)
+  --jobs     stages run at a time (default: the number of cores that this process may use)
   --gpus     GPUs to use, each for one stage at a time; 0: compute on the CPU
              (default: those that CUDA_VISIBLE_DEVICES names, without it all that nvidia-smi lists)
   --processes  how many train the cascade's kidney network together, each on a GPU or a core of its own (default: 1)
@@ -31,9 +32,14 @@ TEXT
 fail() { echo "run_all.sh: $1 (see ./run_all.sh --help)" >&2; exit 2; }
 refuse() { echo "run_all.sh: $1" >&2; exit 1; }
 
-started_in=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
-root=$PWD
+started_in=$PWD self=${BASH_SOURCE[0]}
+while [ -L "$self" ]; do  # readlink -f is not on every Mac
+  target=$(readlink "$self")
+  case "$target" in /*) self=$target ;; *) self=$(dirname "$self")/$target ;; esac
+done
+unset CDPATH
+cd -- "$(dirname "$self")"
+root=$(pwd -P)
 
 command=study profile=demo data="" out="$root/reports" jobs="" gpus="" processes=1 on="" anyway="" rest=() settings=()
 case "${1:-}" in
@@ -123,30 +129,46 @@ PYTHON
 }
 
 install() {
-  local stamp log
-  if [ -z "${VIRTUAL_ENV:-}" ]; then
-    export VIRTUAL_ENV="$root/.venv"
-    if [ ! -x "$VIRTUAL_ENV/bin/python" ]; then
-      echo "making the virtual environment .venv"
-      python3 -m venv "$VIRTUAL_ENV" || refuse "python3 -m venv failed; install the venv module of your Python"
-    fi
+  local active="${VIRTUAL_ENV:-}" stamp log python
+  export VIRTUAL_ENV="${active:-$root/.venv}"
+  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log" python="$VIRTUAL_ENV/bin/python"
+  if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(wanted)" ]; then return; fi
+  if [ -n "$active" ]; then
+    [ -x "$python" ] || refuse "the active virtual environment $active is gone; call 'deactivate' or 'unset VIRTUAL_ENV' and start again"
+    has_pip || refuse "$active has no pip, and 'python -m ensurepip' does not add it; install it there, or deactivate it"
+  elif ! "$python" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null || ! has_pip; then  # none, or one that was left half made
+    echo "making the virtual environment .venv"
+    python3 -m venv "$VIRTUAL_ENV" --clear || refuse "python3 -m venv failed; install the venv module of your Python"
+    has_pip || refuse "python3 -m venv made .venv without pip; install the venv module of your Python"
   fi
-  stamp="$VIRTUAL_ENV/.kitslib-stamp" log="$VIRTUAL_ENV/kitslib-install.log"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$(wanted)" ]; then
-    echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
-    "$VIRTUAL_ENV/bin/python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
-      >"$log" 2>&1 || { tail -n 5 "$log" >&2; refuse "the installation failed"; }
-    wanted >"$stamp"
-  fi
+  echo "installing requirements.txt into $VIRTUAL_ENV (log: $log)"
+  "$python" -m pip install --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt \
+    >"$log" 2>&1 || { { grep ERROR: "$log" || tail -n 5 "$log"; } | tail -n 5 >&2; refuse "the installation failed"; }
+  wanted >"$stamp"
+}
+has_pip() {
+  "$python" -m pip --version >/dev/null 2>&1 || {
+    "$python" -m ensurepip >/dev/null 2>&1 && "$python" -m pip --version >/dev/null 2>&1
+  }
 }
 wanted() { cat requirements.txt constraints.txt pyproject.toml | cksum; echo "$root"; }
 
 export root
-export -f refuse install wanted
-with_lock "$root/.install.lock" bash -euc install
+# as words: a python3 that is a script of sh does not pass functions on
+with_lock "$root/.install.lock" bash -euc "$(declare -f refuse has_pip wanted install); install"
 export VIRTUAL_ENV="${VIRTUAL_ENV:-$root/.venv}"
 unset PYTHONDONTWRITEBYTECODE  # dozens of processes import the same modules: compiled by the first, not by each
 export PATH="$VIRTUAL_ENV/bin:$PATH"
+
+# What others left in the environment decides nothing here: a launcher's ranks, a window for figures, another
+# Python's kernel of the same name, a home folder that cannot be written.
+unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT MPLBACKEND
+unset PMI_SIZE OMPI_COMM_WORLD_SIZE MV2_COMM_WORLD_SIZE
+export JUPYTER_PATH="$VIRTUAL_ENV/share/jupyter${JUPYTER_PATH:+:$JUPYTER_PATH}"
+if ! mkdir -p "${HOME:-/dev/null}/.cache" 2>/dev/null || [ ! -w "$HOME/.cache" ]; then
+  export HOME="$out/work/home" XDG_CACHE_HOME="$out/work/home/.cache"
+  mkdir -p "$XDG_CACHE_HOME"
+fi
 
 case "$command" in
   lab) exec jupyter lab --notebook-dir="$root" ${rest[@]+"${rest[@]}"} ;;
@@ -159,9 +181,10 @@ work="$study/work"
 if [ ! -f "$study/summary.json" ] && [ -z "$on" ]; then  # before anything long starts
   python -m kitslib preflight ${data:+"$data"} --profile "$profile" --out "$out" ${jobs:+--jobs "$jobs"} \
     --json "$work/preflight.json" ${settings[@]+"${settings[@]}"} ||
-    [ -n "$anyway" ] || { echo "run_all.sh: this machine will not do; --anyway starts all the same" >&2; exit 1; }
+    [ -n "$anyway" ] || { echo "run_all.sh: nothing was started; --anyway starts all the same" >&2; exit 1; }
 fi
-engine=(snakemake --cores "${jobs:-$(getconf _NPROCESSORS_ONLN)}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
+cores=$(python -c 'from kitslib.config import usable_cores; print(usable_cores())')
+engine=(snakemake --cores "${jobs:-$cores}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
 [ -z "$on" ] || engine=(bash slurm/run.sh "$work" "$anyway" ${jobs:+--jobs "$jobs"} --config on=slurm)
 status=0
 # studies of one folder share cohorts, cache and runs: one at a time

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.damaged import SHAPE, write_series
+from kitslib import __version__
 from kitslib.commands import COMMANDS, main
 from kitslib.commands.scans import find_scans, output_files, scan_name
 from kitslib.commands.score import label_files
+from kitslib.config import PROFILES, ROOT
 from kitslib.data import canonical_affine, read_labels, read_scan, write_imaging, write_labels
+from kitslib.training import WEIGHTS
 
 AFFINE = canonical_affine((5.0, 1.0, 1.0))
 
@@ -188,3 +195,63 @@ def test_slices_given_one_by_one_are_their_series_once(tmp_path: Path) -> None:
     scans, empty = find_scans([*paths[2:], tmp_path / "ct.zip"])
     assert scans == {paths[2].name: paths[2], "ct": tmp_path / "ct.zip"} and not empty
     assert read_scan(paths[2]).imaging.shape == SHAPE
+
+
+# terminals, pipes, files that are asked for
+
+
+def in_a_process(*words: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "kitslib", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_pipe_that_closes_ends_a_command_quietly(tmp_path: Path) -> None:
+    a_map(tmp_path / "a.nii.gz")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = in_a_process("score", tmp_path / "a.nii.gz", tmp_path / "a.nii.gz", stdout=writer)
+    os.close(writer)
+    assert done.returncode == 141
+    assert not [line for line in done.stderr.splitlines() if "scored: " not in line]
+
+
+def test_a_terminal_without_our_letters_shows_question_marks(tmp_path: Path) -> None:
+    a_map(tmp_path / "case_ä" / "segmentation.nii.gz")
+    odd = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = in_a_process("check", tmp_path, stdout=subprocess.PIPE, env=odd)
+    assert "case_?" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_closed_outputs_end_nothing(tmp_path: Path) -> None:
+    a_map(tmp_path / "a.nii.gz")
+    words = f"{sys.executable} -m kitslib score {tmp_path}/a.nii.gz {tmp_path}/a.nii.gz >&- 2>&-"
+    assert subprocess.run(["bash", "-c", words], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("place", ["folder", "file/x.json"])
+def test_a_file_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert status("check", tmp_path / "no such cohort", "--json", tmp_path / place) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+def test_info_says_what_is_installed(capsys: pytest.CaptureFixture) -> None:
+    assert status("info", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    for stage, about in found["networks"].items():
+        weights = (WEIGHTS / stage / "weights.safetensors").read_bytes()
+        assert about["sha256"] == hashlib.sha256(weights).hexdigest()
+        assert about["bytes"] == len(weights) and about["parameters"] * 4 < len(weights) * 1.1
+    assert set(found["profiles"]) == set(PROFILES)
+    smoke = found["profiles"]["smoke"]
+    assert smoke["trainings"] == 1 + 2 * 2 + 2 * 2 and smoke["cases"] == 6
+    assert found["devices"][0]["device"] == "cpu" and found["software"]["kitslib"] == __version__
+    assert found["folders"]["results"] == str(ROOT / "reports")
+    assert status("info") == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 30 and max(map(len, text.splitlines())) < 130
+    for word in ("cpu", "kidney", "tumor", "study", found["networks"]["tumor"]["sha256"][:16]):
+        assert word in text

@@ -38,6 +38,13 @@ from kitslib.networks import build
 PROFILE_WIDTHS = [(8, 16, 32, 64), (16, 32, 64, 128, 256)]
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "2", "-1e-3"])
+def test_a_learning_rate_out_of_range_is_named(value: str) -> None:
+    options = parse_settings([f"tumor.lr={value}"])
+    with pytest.raises(ConfigError, match=r"TumorConfig\.lr: "):
+        configure(profile="smoke", options=options)
+
+
 def recipe(row: Arm) -> dict:
     """What an arm trains, without what it is called."""
     return {

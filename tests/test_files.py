@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from kitslib.config import duration_text, read_json, replacing, size_text, write_json, write_text
+from kitslib.config import (
+    building,
+    duration_text,
+    read_json,
+    replacing,
+    size_text,
+    write_json,
+    write_text,
+)
+from kitslib.config.files import PART
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -55,3 +66,34 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    for name in ("ä" * 124 + ".nii.gz", "1.2.840." + "7" * 240 + ".json"):
+        write_text(tmp_path / name, "whole")
+        assert (tmp_path / name).read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_of_writing_has_the_file_s_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(OSError, match="No space") as caught, building(tmp_path) as place:
+        write_text(place / "a.json", "")
+        raise OSError(errno.ENOSPC, "No space left on device", str(place / "a.json"))
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_make_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f"{PART}-{dead.pid}-abc"
+    alive = tmp_path / f"{PART}-{os.getppid()}-abc"
+    for folder in (left, alive, tmp_path / ".part-of something else", tmp_path / ".part-"):
+        folder.mkdir()
+    with building(tmp_path) as place:
+        assert place.parent == tmp_path and place.name.startswith(".")
+        assert not left.exists() and alive.exists()
+    assert not place.exists() and len(list(tmp_path.iterdir())) == 3

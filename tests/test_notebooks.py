@@ -97,7 +97,7 @@ def test_a_notebook_defines_no_class_and_trains_nothing_itself(path: Path) -> No
 
 
 def run_all(out: Path, *words: str, **more: object) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, **more.pop("odd", {})}
     return subprocess.run(
         ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out), *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, **more,
@@ -132,16 +132,32 @@ def test_help_names_every_option() -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke study; its summary is kept for other modules of this test run."""
-    out = tmp_path_factory.mktemp("study")
+    out = tmp_path_factory.mktemp("study") / "it's run #2 {profile}: a + b"
     with once(tmp_path_factory, "smoke.json") as kept:
-        killed_and_called_again(out)
+        killed_and_called_again(out, odd_surroundings(tmp_path_factory.mktemp("odd")))
         shutil.copy(out / "smoke" / "summary.json", kept)
     return out / "smoke"
 
 
-def killed_and_called_again(out: Path) -> None:
-    """Run the smoke study, killed once in the middle of a training."""
-    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+def odd_surroundings(folder: Path) -> dict[str, str]:
+    """What clusters, containers and other programs leave in an environment."""
+    kernel, temporary = folder / "jupyter" / "kernels" / "python3", folder / "a b"
+    kernel.mkdir(parents=True)
+    temporary.mkdir()
+    argv = ["/no/such/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    words = {"argv": argv, "display_name": "a cluster's", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(words))
+    return {
+        "JUPYTER_PATH": str(folder / "jupyter"), "HOME": "/proc/nohome", "TMPDIR": str(temporary),
+        "XDG_CACHE_HOME": "", "LC_ALL": "C", "MPLBACKEND": "TkAgg", "TERM": "dumb", "COLUMNS": "20",
+        "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1", "CDPATH": "/",
+    }  # fmt: skip
+
+
+def killed_and_called_again(out: Path, odd: dict[str, str]) -> None:
+    """Run the smoke study in odd surroundings, killed once in the middle of a training."""
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, **odd}
     command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out)]
     child = subprocess.Popen(
         command,
@@ -165,7 +181,7 @@ def killed_and_called_again(out: Path) -> None:
     unfinished = (out / "smoke" / "index.html").read_text(encoding="utf-8")
     assert "The study is running. Done: 1 of 12 stages" in unfinished
     assert not (out / "smoke" / "summary.json").exists()
-    call = run_all(out)
+    call = run_all(out, odd=odd)
     assert call.returncode == 0, call.stderr[-3000:]
     assert f"reports: {out}/smoke/index.html" in call.stdout
 

@@ -201,6 +201,60 @@ def test_run_all_is_written_for_the_bash_of_a_mac() -> None:
     assert not bare, 'bash 3.2 calls an empty list unset: write ${list[@]+"${list[@]}"}'
 
 
+def set_up(folder: Path, **more: str) -> subprocess.CompletedProcess:
+    """Call a copy of run_all.sh that has nothing to install; it ends where pytest is not there."""
+    for name in ("requirements.txt", "constraints.txt", "pyproject.toml"):
+        (folder / name).write_text("")
+    shutil.copy(ROOT / "run_all.sh", folder)
+    kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    kept["PATH"] = f"{folder / 'bin'}:{Path(sys.executable).resolve().parent}:/usr/bin:/bin"
+    words = more.pop("words", "bash run_all.sh").split()
+    return subprocess.run(
+        [*words, "test"], cwd=folder, env={**kept, **more}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("left", ["half made", "no pip"])
+def test_an_environment_left_half_made_is_made_anew(tmp_path: Path, left: str) -> None:
+    """By a python3 that is a script of sh, as site wrappers and version managers have it."""
+    (tmp_path / "bin").mkdir()
+    python, made = tmp_path / "bin" / "python3", tmp_path / ".venv"
+    real = Path(sys.base_prefix) / "bin" / "python3"
+    python.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    python.chmod(0o755)
+    if left == "no pip":
+        venv.create(made)
+    else:
+        (made / "bin").mkdir(parents=True)
+        (made / "bin" / "python").symlink_to(real)
+    call = set_up(tmp_path)
+    assert "No module named pytest" in call.stderr, call.stderr
+    assert (made / ".kitslib-stamp").is_file() and "installing" in call.stdout
+    again = set_up(tmp_path, words="sh run_all.sh")
+    assert again.stdout == "" and "No module named pytest" in again.stderr
+
+
+def test_an_active_environment_without_pip_gets_it_and_one_that_is_gone_is_named(
+    tmp_path: Path,
+) -> None:
+    venv.create(tmp_path / "theirs", symlinks=True)
+    call = set_up(tmp_path, VIRTUAL_ENV=str(tmp_path / "theirs"))
+    assert (tmp_path / "theirs" / ".kitslib-stamp").is_file(), call.stderr
+    call = set_up(tmp_path, VIRTUAL_ENV=str(tmp_path / "gone"))
+    assert call.returncode == 1 and call.stdout == "" and len(call.stderr.splitlines()) == 1
+    assert f"{tmp_path / 'gone'} is gone" in call.stderr
+    assert not (tmp_path / ".venv").exists() and not (tmp_path / "gone").exists()
+
+
+def test_run_all_can_be_called_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "study").symlink_to("../run_all.sh")
+    call = set_up(tmp_path, VIRTUAL_ENV="/no/such", words=f"bash {tmp_path / 'links' / 'study'}")
+    assert "/no/such is gone" in call.stderr
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["study"]
+    assert (tmp_path / ".install.lock").exists()
+
+
 # Dockerfile
 
 

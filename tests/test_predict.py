@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.spatial.distance import pdist
 
-from kitslib.commands import main
+from kitslib.commands import main, outputs
 from kitslib.commands.measurements import longest_diameter_mm
 from kitslib.commands.predict import write_submission
 from kitslib.config import PROFILES, arm, as_dict
@@ -197,3 +202,208 @@ def test_the_longest_diameter_is_that_of_all_pairs_of_faces() -> None:
         )
         assert longest_diameter_mm(mask, spacing) == pytest.approx(pdist(faces).max())
     assert longest_diameter_mm(np.zeros((2, 2, 2), bool), spacing) == 0
+
+
+# where results go
+
+
+def predict(models: Path, *words: object) -> int:
+    return status("predict", *words, "--models", models, "--device", "cpu")
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("how", ["name", "link", "hard link", "spelling", "prediction", "no .gz"])
+def test_no_output_lands_on_an_input(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture, how: str
+) -> None:
+    scan, out = a_scan(tmp_path / "a.nii.gz"), tmp_path / "b.nii.gz"
+    words: list[object] = [scan]
+    if how == "name":
+        out = scan
+    elif how == "link":
+        out.symlink_to(scan)
+    elif how == "hard link":
+        out.hardlink_to(scan)
+    elif how == "spelling":
+        (tmp_path / "c").mkdir()
+        out = tmp_path / "c" / ".." / "a.nii.gz"
+    elif how == "prediction":
+        words += [a_scan(tmp_path / "prediction_a.nii.gz")]
+        out = tmp_path
+    else:
+        out = tmp_path / "a.nii"
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.nii.gz")}
+    for force in ([], ["--force"]):
+        assert predict(models, *words, "-o", out, *force) == 1
+        said = capsys.readouterr().err
+        assert "which is read" in said or "taken for it" in said
+    assert {file: file.read_bytes() for file in tmp_path.glob("*.nii.gz")} == before
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_table_and_a_report_are_no_inputs_either(models: Path, tmp_path: Path) -> None:
+    scan = a_scan(tmp_path / "a.nii.gz")
+    before = scan.read_bytes()
+    for words in (["--report", scan], ["--report", tmp_path / "o" / "prediction_a.json"]):
+        assert predict(models, scan, "-o", tmp_path / "o", *words, "--force") == 1
+    assert scan.read_bytes() == before and not (tmp_path / "o").exists()
+
+
+def test_what_is_in_the_way_is_said_before_any_network_is_loaded(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, file, folder = a_scan(tmp_path / "a.nii.gz"), tmp_path / "file", tmp_path / "folder"
+    file.write_text("a file")
+    (folder / "prediction_a.jpg").mkdir(parents=True)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "predictions.csv").write_text("name;volume\n")
+    monkeypatch.setattr("kitslib.commands.predict.Models.load", None)  # would end in a traceback
+    for out, said in {
+        file: "file is a file, not a folder",
+        file / "deeper": "file is a file, not a folder",
+        folder: "prediction_a.jpg is a folder",
+        tmp_path / "table": "no column `case`",
+        tmp_path / ("x" * 300): "File name too long",
+    }.items():
+        assert predict(models, scan, "-o", out) == 1
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 1 and said in errors[0]
+    full = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("kitslib.commands.outputs.shutil.disk_usage", lambda folder: full)
+    assert predict(models, scan, "-o", tmp_path / "full") == 1
+    assert "has 1 kB left" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_said(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir(mode=0o555)
+    assert predict(models, a_scan(tmp_path / "a.nii.gz"), "-o", tmp_path / "o") == 1
+
+
+def test_a_name_too_long_is_that_scan_s_trouble_alone(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    scans, out = tmp_path / "in", tmp_path / "o"
+    long = a_scan(scans / f"{'l' * 240}.nii.gz")
+    a_scan(scans / "a.nii.gz")
+    most = a_scan(scans / f"{'m' * 236}.nii.gz")  # prediction_….nii.gz of 254 bytes
+    assert predict(models, scans, "-o", out) == 1
+    assert long.name in capsys.readouterr().err
+    assert (out / "prediction_a.nii.gz").is_file()
+    assert (out / f"prediction_{most.name}").is_file()
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, models: Path) -> None:
+    """Files may grow to 2 kB alone: what is written beyond is refused, as by a full disk."""
+    scan, out = a_scan(tmp_path / "a.nii.gz"), tmp_path / "o"
+    code = "import resource, sys; from kitslib.commands import main; "
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main(sys.argv[1:]))"
+    words = ["predict", scan, "-o", out, "--models", models, "--device", "cpu"]
+    call = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True
+    )
+    assert call.returncode == 1 and "Traceback" not in call.stderr
+    assert f"{scan}: {out / 'prediction_a.jpg'}: File too large" in call.stderr
+    assert list(out.iterdir()) == []
+
+
+def test_a_batch_goes_on_where_it_was_ended(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, out = tmp_path / "in", tmp_path / "o"
+    for name in "abc":
+        a_scan(scans / f"{name}.nii.gz")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settle, done = outputs.settle, []
+    monkeypatch.setattr(
+        "kitslib.commands.predict.settle",
+        lambda *files: killed() if len(done) == 2 else done.append(settle(*files)),
+    )
+    assert predict(models, scans, "-o", out) == 130
+    assert "prediction_c.nii.gz" not in times(out), "nothing of a scan that was not finished"
+    assert not [name for name in times(out) if "_c" in name or name.startswith(".")]
+    monkeypatch.undo()
+    before = times(out)
+    assert predict(models, scans, "-o", out) == 1
+    assert "--resume" in capsys.readouterr().err and times(out) == before
+    (out / "predictions.csv").unlink()  # as if killed before the table
+    assert predict(models, scans, "-o", out, "--resume") == 0
+    said = capsys.readouterr().out
+    assert said.count("done before") == 2 and "prediction_c.nii.gz in " in said
+    after = times(out)
+    assert {name: after[name] for name in before if name != "predictions.csv"} == {
+        name: time for name, time in before.items() if name != "predictions.csv"
+    }
+    with (out / "predictions.csv").open() as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("change", ["scan", "networks", "labels", "record", "fewer", "more"])
+def test_resuming_keeps_only_what_was_made_alike(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture, change: str
+) -> None:
+    scan, out = a_scan(tmp_path / "a.nii.gz"), tmp_path / "o"
+    assert predict(models, scan, "-o", out) == 0
+    labels, words = out / "prediction_a.nii.gz", []
+    first = labels.read_bytes()
+    if change == "scan":
+        write_imaging(scan, np.full((20, 64, 64), 40, np.int16), AFFINE)
+    elif change == "networks":
+        models = Path(shutil.copytree(models, tmp_path / "models"))
+        weights = load_file(str(models / "tumor" / "weights.safetensors"))
+        weights = {name: values + 1 for name, values in weights.items()}
+        save_file(weights, str(models / "tumor" / "weights.safetensors"))
+    elif change == "labels":
+        labels.write_bytes(b"corrected by hand")
+    elif change == "record":
+        (out / "prediction_a.json").write_text("{half")
+    elif change == "fewer":
+        labels.unlink()
+    else:
+        words = ["--summary"]
+    before = labels.read_bytes() if labels.exists() else b""
+    status_then = predict(models, scan, "-o", out, "--resume", *words)
+    if change in ("fewer", "more"):
+        assert status_then == 0 and labels.read_bytes() == first
+        assert (out / "prediction_a.html").is_file() == (change == "more")
+        return
+    assert status_then == 1 and "--force overwrites it" in capsys.readouterr().err
+    assert labels.read_bytes() == before
+    assert predict(models, scan, "-o", out, "--resume", "--force") == 0
+    assert set(np.unique(np.asarray(nib.load(labels).dataobj))) == {2}
+    assert predict(models, scan, "-o", out, "--resume") == 0
+    assert "done before" in capsys.readouterr().out
+
+
+def test_the_report_says_what_the_call_did(models: Path, tmp_path: Path) -> None:
+    good, bad = a_scan(tmp_path / "in" / "good.nii.gz"), tmp_path / "in" / "bad.nii.gz"
+    bad.write_bytes(good.read_bytes()[:200])
+    report, out = tmp_path / "report.json", tmp_path / "o"
+    assert predict(models, tmp_path / "in", "-o", out, "--report", report) == 1
+    said = json.loads(report.read_text())
+    assert said["finished"] and said["exit_status"] == 1 and said["seconds"] > 0
+    weights = (models / "tumor" / "weights.safetensors").read_bytes()
+    assert said["models"]["tumor"]["weights"] == hashlib.sha256(weights).hexdigest()
+    assert said["software"]["torch"] and said["device"] and said["precision"]
+    first, second = said["scans"]
+    assert (first["status"], second["status"]) == ("failed", "segmented")
+    assert "bad.nii.gz" in first["errors"][0] and second["errors"] == []
+    row = json.loads((out / "prediction_good.json").read_text())["measurements"]
+    assert second["measurements"] == row
+    assert second["files"]["labels"] == str(out / "prediction_good.nii.gz")
+    assert set(second["seconds"]) == {"reading", "kidneys", "tumor", "writing"}
+    assert predict(models, good, "-o", out, "--report", report, "--resume") == 0
+    assert [scan["status"] for scan in json.loads(report.read_text())["scans"]] == ["kept"]
+
+
+def test_more_threads_than_cores_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert status("predict", "a.nii.gz", "-o", tmp_path, "--threads", 100_000) == 2
+    assert "--threads" in capsys.readouterr().err

@@ -13,8 +13,8 @@ import torch
 from kitslib.commands import main
 from kitslib.commands.preflight import Cost, estimate, problems, table
 from kitslib.commands.timing import CARDS, PER_BYTE, Measured, NetworkCost, measure, step_bytes
-from kitslib.config import arm, configure
-from kitslib.data import CaseError, canonical_affine, write_imaging, write_labels
+from kitslib.config import ConfigError, arm, configure
+from kitslib.data import CaseError, canonical_affine, read_labels, write_imaging, write_labels
 from kitslib.networks import build, multiply_adds
 from kitslib.training import start
 
@@ -187,6 +187,28 @@ def test_a_real_cohort_is_measured_without_what_cannot_be_read(tmp_path: Path) -
         (tmp_path / f"case_0000{number}" / "imaging.nii.gz").write_bytes(b"no")
     with pytest.raises(CaseError, match="check says what is wrong"):
         measure(config, start(device="cpu", precision="no"))
+
+
+def test_a_batch_larger_than_memory_is_refused_by_name(tmp_path: Path) -> None:
+    for number in range(5):
+        a_case(tmp_path / f"case_0000{number}")
+    for name in ("kidney.batch", "tumor.batch"):
+        options = {"arms": ["baseline"], name: 10**9}
+        config = configure(profile="smoke", data=str(tmp_path), options=options)
+        with pytest.raises(ConfigError, match=rf"{name}: 1000000000 samples take .* lower it to"):
+            measure(config, start(device="cpu", precision="no"))
+
+
+def test_a_cohort_without_tumours_is_refused_before_anything_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(5):
+        a_case(tmp_path / f"case_0000{number}")
+        labels = tmp_path / f"case_0000{number}" / "segmentation.nii.gz"
+        found, geometry = read_labels(labels)
+        write_labels(labels, np.minimum(found, 1), geometry)
+    assert main(["preflight", str(tmp_path), "--profile", "smoke", "--out", str(tmp_path)]) == 1
+    assert "has a tumour (label 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

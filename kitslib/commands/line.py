@@ -7,10 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from kitslib.config import PROFILES, RunConfig, configure, parse_settings
+from kitslib.config import PROFILES, RunConfig, configure, parse_settings, usable_cores
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_jobs(parser: argparse.ArgumentParser, what: str = "cases") -> None:
     """Let a command take --jobs."""
-    cores, words = os.cpu_count() or 1, f"{what} at a time"
+    cores, words = usable_cores(), f"{what} at a time (default: %(default)s, the usable cores)"
     parser.add_argument("--jobs", type=positive, default=cores, metavar="N", help=words)
 
 
@@ -42,12 +43,35 @@ def study_config(args: argparse.Namespace, data: str, out: str) -> RunConfig:
     return configure(profile=args.profile, data=data, out=out, options=options)
 
 
+def said(error: BaseException) -> str:
+    """Return an error's sentence; that of the system begins with the file, where it has one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def new_file(text: str) -> Path:
+    """Read the path of a file to be written, before the work that it is for."""
+    path = Path(text)
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    problem = ""
+    if path.is_dir():
+        problem = "is a folder; name a file in it"
+    elif not there.is_dir():
+        problem = f"cannot be written, since {there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = f"cannot be written: {there} is read-only"
+    if problem:
+        raise argparse.ArgumentTypeError(f"{path} {problem}")
+    return path
 
 
 def progress_line(what: str) -> Callable[[int, int], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +58,29 @@ def longest_diameter_mm(mask: np.ndarray, spacing: Sequence[float]) -> float:
 def add_row(path: Path, row: Mapping[str, Any]) -> None:
     """Write a row into a CSV file, sorted by case; the case's older row is replaced.
 
-    Raises CaseError (code `table`) for a file of other columns, which is left as it is.
+    Raises CaseError where the file is another kind of table.
     """
-    table = pd.DataFrame([row])
-    if path.is_file():
-        try:
-            older = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except ValueError:  # no table at all
-            older = pd.DataFrame()
-        if not {"case", "tumor_ml"} <= set(older):
-            text = f"{path} is no table of predict, so the row of {row['case']} was not added; "
-            raise CaseError(f"{text}move it away", code="table")
-        table = pd.concat([older, table])
+    table = pd.concat([read_rows(path), pd.DataFrame([row])])
     table = table.drop_duplicates("case", keep="last").sort_values("case")
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Return the rows of a CSV file of cases as text, none where there is no file.
+
+    Raises CaseError for a file that is something else.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        text = f"{path} cannot be read as a table ({type(error).__name__})"
+        raise CaseError(f"{text}; move it away, or name another place with -o") from None
+    if "case" not in table.columns:
+        text = f"{path} has no column `case`, so it is not a table of `predict`"
+        raise CaseError(f"{text}; move it away, or name another place with -o")
+    return table
 
 
 def write_preview(
@@ -91,5 +101,7 @@ def write_preview(
     title = f"{name}: {words}".replace("$", r"\$")  # else it would begin a formula
     figure = three_planes(imaging, labels, spacing=spacing, title=title)
     plt.close(figure)  # pyplot forgets it; it can still be written
+    picture = BytesIO()  # Pillow does not see it where a full disk takes a part of what it writes
+    figure.savefig(picture, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88})
     with replacing(path) as part:
-        figure.savefig(part, format="jpg", dpi=130, bbox_inches="tight", pil_kwargs={"quality": 88})
+        part.write_bytes(picture.getbuffer())

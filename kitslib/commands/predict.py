@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import os
 import platform
@@ -18,10 +19,13 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from kitslib import __version__
-from kitslib.commands.line import passing, positive
+from kitslib.commands.line import new_file, passing, positive
 from kitslib.commands.measurements import add_row, measure, write_preview
+from kitslib.commands.outcome import DICOM, Report, complain, now
+from kitslib.commands.outputs import digests, files_of, finished, scan_key, settle, try_outputs
 from kitslib.commands.scans import find_scans, is_nifti, output_files
-from kitslib.config import duration_text, replacing, write_json
+from kitslib.commands.summary import tumor_position, write_summary
+from kitslib.config import building, duration_text, key, replacing, usable_cores, write_json
 from kitslib.data import (
     CaseError,
     Geometry,
@@ -42,70 +46,86 @@ TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status 1 when a scan could not be segmented; the others are segmented."
     words = "CT scans: .nii(.gz) files, folders of them, DICOM series (folder, .zip or .dcm), KiTS"
-    argument = parser.add_argument
+    argument, cores = parser.add_argument, usable_cores()
     argument("imaging", type=Path, nargs="+", metavar="IMAGING", help=words)
     argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder, or a .nii.gz")
     argument("--models", type=Path, metavar="DIR", help="with kidney/ and tumor/ (default: ours)")
     argument("--probabilities", action="store_true", help="also write the probability maps")
+    argument("--summary", action="store_true", help="also write a page of HTML for each scan")
     argument("--dicom-seg", action="store_true", help="also write a DICOM SEG of a DICOM scan")
     argument("--rtstruct", action="store_true", help="also write an RTSTRUCT of a DICOM scan")
-    argument("--submission", type=Path, metavar="ZIP", help="pack OUT's test cases for KiTS19")
+    argument("--submission", type=new_file, metavar="ZIP", help="pack OUT's test cases for KiTS19")
+    argument("--report", type=new_file, metavar="FILE", help="also write what the call did as JSON")
     argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    words = "CPU threads (default: %(default)s, the usable cores)"
+    argument("--threads", type=threads, default=cores, metavar="N", help=words)
+    words = "go on with a call that was ended: scans that are done alike are kept"
+    argument("--resume", action="store_true", help=words)
     argument("--force", action="store_true", help="overwrite files that exist")
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment scans; return 1 where one of them could not be."""
-    scans, empty = find_scans(args.imaging)
+    scans, failures = find_scans(args.imaging)
     if len(scans) > 1 and is_nifti(args.out):
         raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
-    outputs = {name: output_files(name, args.out) for name in scans}
     kinds = ["labels", "sidecar", "preview"]
-    kinds += ["kidney", "tumor"] * args.probabilities
+    kinds += ["kidney", "tumor"] * args.probabilities + ["summary"] * args.summary
     kinds += ["dicom_seg"] * args.dicom_seg + ["rtstruct"] * args.rtstruct
-    wanted = [files[kind] for files in outputs.values() for kind in kinds]
-    for file in [*wanted, args.submission]:
-        if file and file.exists() and not args.force:
-            raise CaseError(f"{file} exists; --force overwrites it")
-    for path, error in empty.items():
-        complain(path, error)
-    if not scans:
+    outputs = {name: output_files(name, args.out) for name in scans}
+    more = [file for file in (args.submission, args.report) if file]
+    inputs, overwrite = files_of(models_folder(args.models)), args.force or args.resume
+    if args.submission and args.submission.exists() and not overwrite:
+        raise CaseError(f"{args.submission} exists; --force overwrites it")
+    failures |= try_outputs(scans, outputs, kinds, more, inputs, overwrite=overwrite)
+    scans = {name: path for name, path in scans.items() if path not in failures}
+    if not scans and not args.report:
+        for path, error in failures.items():
+            complain(path, error)
         return 1
-    accelerator = start(device=args.device, threads=args.threads or os.cpu_count() or 1)
-    models = Models.load(args.models, accelerator)
-    began, failed = time.perf_counter(), len(empty)
+    models = Models.load(args.models, start(device=args.device, threads=args.threads))
+    report = Report(args.report, models.provenance | {"threads": args.threads})
+    for path, error in failures.items():
+        report.add(path, error=error)
+    began = time.perf_counter()
     for done, (name, path) in enumerate(scans.items(), start=1):
         head, files = f"[{done}/{len(scans)}] {name}", outputs[name]
         try:
-            row, missing = segment_scan(name, path, files, models, kinds, head)
-            add_row(files["table"], row)
-        except Exception as error:  # whatever a scan provokes, the others are done
-            complain(path, error)
-            failed += 1
+            scan, kept = scan_key(path, models.key), None
+            if args.resume:
+                kept = finished(files, scan, kinds, force=args.force)
+            record = kept or segment_scan(name, path, files, models, kinds, head, scan)
+            add_row(files["table"], record["measurements"])
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever a scan provokes, the others are segmented
+            report.add(path, error=error)
             continue
-        for text in missing:
-            complain(path, text)
-        failed += len(missing)
-        tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
-        tumor = tumor if row["tumor_ml"] else "none"
-        text = f"{head}: kidneys and masses {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; "
-        text += f"{files['labels']} in {duration_text(row['seconds'])}"
+        made = {kind: files[kind] for kind in kinds}
+        report.add(path, record=record, files=made, kept=bool(kept))
         left = (time.perf_counter() - began) / done * (len(scans) - done)
-        text += f", about {duration_text(left)} left" if done < len(scans) else ""
-        print(text, flush=True)
+        ending = f", about {duration_text(left)} left" if done < len(scans) else ""
+        print(f"{head}: {in_words(record, files['labels'], bool(kept))}{ending}", flush=True)
     if args.submission:
         print(write_submission(args.submission, args.out))
-    return int(failed > 0)
+    return report.end()
 
 
-def complain(path: Path, error: BaseException | str) -> None:
-    """Say on standard error why a scan could not be segmented, or an output not be written."""
-    passing("")
-    text = " ".join(str(error).split()).removeprefix(f"{path.parent.name}/{path.name}: ")
-    if not (text and isinstance(error, (str, ValueError, OSError, RuntimeError))):
-        text = f"{type(error).__name__}: {text}"  # such as a KeyError, which names a key alone
-    print(f"kitslib predict: {path}: {text}", file=sys.stderr)
+def threads(text: str) -> int:
+    """Read a number of threads, at most as many as the machine has cores."""
+    number = positive(text)
+    if number > (cores := os.cpu_count() or 1):
+        raise argparse.ArgumentTypeError(f"{number} is more than the {cores} cores of this machine")
+    return number
+
+
+def in_words(record: dict[str, Any], labels: Path, kept: bool) -> str:
+    """Return what was found in a scan, for a terminal."""
+    row = record["measurements"]
+    tumor = f"{row['tumor_ml']:.1f} ml, {row['tumor_diameter_mm']:.0f} mm"
+    tumor = tumor if row["tumor_ml"] else "none"
+    text = f"kidneys and masses {row['kidney_and_masses_ml']:.0f} ml, tumour {tumor}; {labels}"
+    return f"{text}, done before" if kept else f"{text} in {duration_text(row['seconds'])}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +137,22 @@ class Models:
     accelerator: Accelerator
     about: dict[str, dict[str, Any]]
     description: str  # as an output's header carries it
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What made the results, as records say it."""
+        software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
+        return {
+            "models": self.about, "software": software | versions(),
+            "device": device_name(self.accelerator.device),
+            "precision": self.accelerator.mixed_precision,
+        }  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        """Changes with networks, their settings, the arithmetic and the code."""
+        weights = [(about["weights"], about["settings"]) for about in self.about.values()]
+        return key(weights, self.accelerator.mixed_precision, self.provenance["software"])
 
     @classmethod
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
@@ -130,6 +166,7 @@ class Models:
                 stages[name] = kind.of(ready(network, accelerator.device), settings)
                 digest = hashlib.sha256(weights.read_bytes()).hexdigest()
                 about[name] = {"folder": str(folder / name), "weights": digest}
+                about[name]["settings"] = key(settings)
                 words += f" {name} {digest[:8]}"
                 about[name] |= {"arm": settings["arm"]["name"]} if "arm" in settings else {}
                 about[name] |= {key: settings.get(key) for key in ("network", "seed", "data")}
@@ -142,49 +179,62 @@ class Models:
 
 
 def segment_scan(
-    name: str, path: Path, files: dict[str, Path], models: Models, kinds: list[str], head: str
-) -> tuple[dict[str, Any], list[str]]:
-    """Segment a scan into those of its files that `kinds` names (of `output_files`), labels last.
+    name: str, path: Path, files: dict[str, Path], models: Models, kinds: list[str], head: str,
+    scan: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Segment a scan into those of its files that `kinds` names; return its record.
 
-    Return its row of the table, and why DICOM outputs could not be written.
+    scan: its `scan_key`. The files get their names together, once all are written.
     """
-    began, autocast = time.perf_counter(), models.accelerator.autocast
+    autocast, times = models.accelerator.autocast, [time.perf_counter()]
+
+    def step(what: str) -> None:
+        times.append(time.perf_counter())
+        passing(f"{head}: {what}" if what else "")
+
     passing(f"{head}: reading")
     imaging, geometry, warnings = read_scan(path)
     spacing = geometry.spacing
-    passing(f"{head}: kidneys")
+    step("kidneys")
     kidney = models.kidney.mask(imaging, spacing, autocast)
-    passing(f"{head}: tumour")
+    step("tumour")
     found = segment(imaging, spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
-    passing(f"{head}: writing")
-    row = {"case": name, **measure(found.labels, spacing)}
-    write_preview(files["preview"], name, imaging, found.labels, spacing, row)
-    if "kidney" in kinds:
-        write_probabilities(files, imaging, kidney, geometry, models)
-    dicom = {}
-    if wanted := {kind: files[kind] for kind in ("dicom_seg", "rtstruct") if kind in kinds}:
-        from kitslib.commands.dicom_out import write_dicom  # loads for a second
+    step("writing")
+    with building(files["labels"].parent) as place:
+        made = {kind: place / files[kind].name for kind in kinds}
+        row = {"case": name, **measure(found.labels, spacing)}
+        write_preview(made["preview"], name, imaging, found.labels, spacing, row)
+        if "kidney" in kinds:
+            write_probabilities(made, imaging, kidney, geometry, models)
+        more = {}
+        if wanted := {kind: made[kind] for kind in DICOM if kind in kinds}:
+            from kitslib.commands.dicom_out import write_dicom  # loads for a second
 
-        weights = {stage: about["weights"] for stage, about in models.about.items()}
-        dicom = write_dicom(wanted, found.labels, geometry, path, weights)
-    row["seconds"] = round(time.perf_counter() - began, 1)
-    software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
-    sidecar = {
-        "imaging": str(path), "warnings": warnings,
-        "shape": geometry.canonical_shape, "spacing_mm": spacing,
-        "axes": "".join(geometry.axis_codes), "labels": {"1": "kidney", "2": "tumour"},
-        "measurements": row, "models": models.about, "software": software | versions(),
-        "device": device_name(models.accelerator.device),
-        "precision": models.accelerator.mixed_precision,
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    } | dicom  # fmt: skip
-    write_json(files["sidecar"], sidecar)
-    write_labels(files["labels"], found.labels, geometry, description=models.description)
-    passing("")
+            weights = {stage: about["weights"] for stage, about in models.about.items()}
+            more |= write_dicom(wanted, found.labels, geometry, path, weights)
+        if "summary" in kinds:
+            more["tumor_position"] = tumor_position(found.labels, imaging, spacing)
+        record = {
+            "case": name, "imaging": str(path), "warnings": warnings, "key": scan,
+            "shape": geometry.canonical_shape, "spacing_mm": spacing,
+            "axes": "".join(geometry.axis_codes), "labels": {"1": "kidney", "2": "tumour"},
+            "measurements": row, **models.provenance, "date": now(), **more,
+        }  # fmt: skip
+        if "summary" in kinds:
+            write_summary(made["summary"], record, made["preview"])
+        write_labels(made["labels"], found.labels, geometry, description=models.description)
+        step("")
+        spans = np.diff(times).round(2).tolist()
+        record["seconds"] = dict(
+            zip(("reading", "kidneys", "tumor", "writing"), spans, strict=True)
+        )
+        row["seconds"] = round(times[-1] - times[0], 1)
+        record["outputs"] = digests(made)
+        write_json(made["sidecar"], record)
+        settle(made, files)
     for text in warnings:
         print(f"{head}: {text}", file=sys.stderr)
-    errors = [about["error"] for about in dicom.values() if "error" in about]
-    return row, list(dict.fromkeys(errors))  # one sentence where both have the same
+    return record
 
 
 def write_probabilities(

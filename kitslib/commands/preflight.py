@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from heapq import nlargest
@@ -15,9 +14,9 @@ from typing import Any
 import psutil
 import torch
 
-from kitslib.commands.line import add_jobs, add_settings, study_config, text_table
+from kitslib.commands.line import add_jobs, add_settings, new_file, study_config, text_table
 from kitslib.commands.timing import CARDS, Measured, folder_bytes, measure
-from kitslib.config import RunConfig, arm, duration_text, size_text, write_json
+from kitslib.config import RunConfig, arm, duration_text, size_text, usable_cores, write_json
 from kitslib.data import split_cases
 from kitslib.recipes import WATCHED, start_study
 from kitslib.training import device_name, start
@@ -52,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("--out", type=Path, metavar="DIR", help="folder of results (default: reports)")
     argument("--card", choices=tuple(CARDS), help="reckon for a workstation with this GPU instead")
     argument("--hours", type=float, metavar="H", help="the time there is: more does not fit")
-    argument("--json", type=Path, metavar="FILE", help="also write the estimate as JSON")
+    argument("--json", type=new_file, metavar="FILE", help="also write the estimate as JSON")
     add_jobs(parser, "stages")
     add_settings(parser)
 
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         accelerator = start_study(config)
         machine = this_machine(Path(config.out).absolute(), accelerator.device, seconds)
-        jobs = min(jobs, os.cpu_count() or 1)
+        jobs = min(jobs, usable_cores())
     measured = measure(config, accelerator, bandwidth)
     gpus = max(1, torch.cuda.device_count()) if machine.gpu else 0
     costs = estimate(config, measured, jobs=jobs, gpus=gpus)

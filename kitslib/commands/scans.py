@@ -30,6 +30,7 @@ def output_files(name: str, out: Path) -> dict[str, Path]:
         "labels": out if one else folder / f"{start}.nii.gz",
         "sidecar": folder / f"{start}.json",
         "preview": folder / f"{start}.jpg",
+        "summary": folder / f"{start}.html",
         "kidney": folder / f"probability_{name}_kidney.nii.gz",
         "tumor": folder / f"probability_{name}_tumor.nii.gz",
         "dicom_seg": folder / f"{start}_seg.dcm",

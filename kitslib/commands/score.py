@@ -8,7 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from kitslib.commands.line import progress_line, text_table
+from kitslib.commands.line import new_file, progress_line, text_table
 from kitslib.commands.scans import nifti_files, stem
 from kitslib.config import write_text
 from kitslib.data import CaseError, find_cases, read_labels, require_same_grid
@@ -35,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument = parser.add_argument
     argument("pred", type=Path, metavar="PRED", help="label map or folder of prediction_*.nii.gz")
     argument("truth", type=Path, metavar="TRUTH", help="label map, or folder of a KiTS cohort")
-    argument("--json", type=Path, metavar="FILE", help="write scores, means, intervals as JSON")
-    argument("--csv", type=Path, metavar="FILE", help="write them as CSV, a row per case")
+    argument("--json", type=new_file, metavar="FILE", help="write scores, means, intervals as JSON")
+    argument("--csv", type=new_file, metavar="FILE", help="write them as CSV, a row per case")
     argument("--subset", action="store_true", help="score only the cases that were predicted")
 
 

@@ -16,8 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kitslib.config import RunConfig, arm
-from kitslib.data import CaseError, data_folder, open_volume, study_files
+from kitslib.config import ConfigError, RunConfig, arm, size_text
+from kitslib.data import CaseError, data_folder, open_volume, require_study, study_files
 from kitslib.networks import multiply_adds, ready
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe
@@ -33,6 +33,7 @@ SCAN_BYTES = 18  # at work for a voxel of a scan and of its tumour grid, at most
 # nnU-Net's seconds an epoch (its documentation/expected_epoch_times.md, 2021) they are 18 to 29 on
 # A100, V100, Titan RTX and 2080 Ti, in 2D and 3D; ours has fewer channels, so a little less.
 PER_BYTE = 17.0
+COPIES = 2  # of a batch, as it is drawn and as a network sees it
 OVERLAP = 2  # times that windows and tiles show a voxel of a case to a network
 CARDS = {  # bytes of memory, and bytes a second to and from it: NVIDIA's data sheets
     "2080Ti": (11e9, 616e9), "3090": (24e9, 936e9), "4090": (24e9, 1008e9), "A5000": (24e9, 768e9),
@@ -93,7 +94,7 @@ def measure(config: RunConfig, accelerator: Accelerator, bandwidth: float = 0.0)
     with TemporaryDirectory() as out:
         cohort = replace(config.cohort, cases=SAMPLE, held_out=1, split="nested")
         few, began = replace(config, out=out, cohort=cohort), now()
-        found = study_files(few, data_folder(few, write_cohort))
+        found = study_files(config, data_folder(few, write_cohort), check=False)
         made = now()
         for item in found:
             try:
@@ -104,6 +105,8 @@ def measure(config: RunConfig, accelerator: Accelerator, bandwidth: float = 0.0)
         if not voxels:
             words = f"expected cases with imaging and {config.cohort.labels} labels, found none"
             raise CaseError(f"{config.data}: {words}; python -m kitslib check says what is wrong")
+        if not config.synthetic:
+            require_study(config, [item for item in found if item.case_id in voxels])
         case_ids = [f"case_{index:05}" for index in range(config.cohort.cases)]
         case_ids = case_ids if config.drawn else list(voxels)
         by_size = sorted(voxels, key=voxels.__getitem__)
@@ -118,6 +121,7 @@ def measure(config: RunConfig, accelerator: Accelerator, bandwidth: float = 0.0)
         recipes = {"kidney": kidney} | {n: replace(tumor, arm=arm(n)) for n in config.arms}
         networks = {}
         for name, recipe in recipes.items():
+            require_batch(recipe)
             cost = cost_on(bandwidth, recipe, now) if bandwidth else network_cost(recipe, now)
             networks[name] = cost
     scans = [SCAN_BYTES * (size + largest) for size in voxels.values()]
@@ -165,6 +169,25 @@ def network_cost(recipe: Recipe, now: Callable[[], float]) -> NetworkCost:
     step, case = median(steps[1:]), (now() - began) * len(entry.imaging) / len(some[0])
     threads = 1 if on_gpu else recipe.threads  # they share the work evenly
     return NetworkCost(step=step / threads, case=case / threads, weights=weights, memory=memory)
+
+
+def require_batch(recipe: Recipe) -> None:
+    """Refuse a batch that this machine's memory cannot hold, by the size of one sample.
+
+    Raises ConfigError.
+    """
+    one = replace(recipe.training, batch=1)
+    if hasattr(one, "slab_batch"):
+        one = replace(one, slab_batch=1)
+    images, target = recipe.prepare(replace(recipe, training=one).sampler.batch(0, 0))
+    sample = COPIES * (images.nbytes + target.nbytes)
+    size, there = recipe.sampler.size, psutil.virtual_memory().total
+    if size * sample > there:
+        stage = recipe.own_settings()["stage"]
+        name = "batch" if size == recipe.training.batch else "slab_batch"
+        text = f"{stage}.{name}: {size} samples take {size_text(size * sample)} at least, this "
+        text += f"machine has {size_text(there)} of memory; lower it to {there // sample or 1}"
+        raise ConfigError(text)
 
 
 def cost_on(bandwidth: float, recipe: Recipe, now: Callable[[], float]) -> NetworkCost:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import os
 import signal
 import sys
 import warnings
 
 from kitslib.commands import study
 from kitslib.commands.line import study_config
-from kitslib.config import ARMS, KIDNEY_ARMS, ConfigError
-from kitslib.data import data_folder, study_files
+from kitslib.commands.timing import require_batch
+from kitslib.config import ARMS, KIDNEY_ARMS, ConfigError, launched
+from kitslib.data import data_folder, require_study, study_files
 from kitslib.phantom import write_cohort
 from kitslib.recipes import KidneyRecipe, TumorRecipe, start_study
 from kitslib.training import begin, record
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train a network, or go on where its training was; print the folder of the run."""
     warnings.filterwarnings("ignore", "Grad strides")  # DDP, of eight numbers
-    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+    if launched() and sys.platform == "linux":
         # else the processes of a launcher that was killed train on, beside those that resume
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     config = study_config(args, args.data, args.out)
@@ -47,9 +47,11 @@ def run(args: argparse.Namespace) -> int:
     stage, arm = NETWORKS[args.network]
     with accelerator.main_process_first():  # it prepares the cases, the others find them
         files = study_files(config, data_folder(config, write_cohort))
+        require_study(config, files)
         recipe = stage.of(config, files, accelerator, arm=arm, seed=args.seed)
     name = f"{'02_kidney' if stage is KidneyRecipe else '03_tumor'}-{arm}-s{args.seed}"
     began = begin(config, name) if args.record else 0.0
+    require_batch(recipe)
     network = recipe.network()
     history = recipe.fit(network)
     if args.record and accelerator.is_main_process:

@@ -10,6 +10,7 @@ from .arms import kidney_arm as kidney_arm
 from .checked import ConfigError as ConfigError
 from .checked import closest as closest
 from .checked import typed as typed
+from .code import HERE as HERE
 from .code import RESULTS as RESULTS
 from .code import ROOT as ROOT
 from .code import RULES as RULES
@@ -21,6 +22,10 @@ from .configure import check_parameters as check_parameters
 from .configure import configure as configure
 from .configure import deviations as deviations
 from .configure import parse_settings as parse_settings
+from .cores import forget_launcher as forget_launcher
+from .cores import launched as launched
+from .cores import usable_cores as usable_cores
+from .files import building as building
 from .files import read_json as read_json
 from .files import replacing as replacing
 from .files import write_json as write_json

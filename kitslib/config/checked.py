@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Iterable
 from dataclasses import field, fields
@@ -55,6 +56,8 @@ class Checked:
             value = typed(name, getattr(self, item.name), hints[item.name])
             low, high = item.metadata.get("low"), item.metadata.get("high")
             for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ConfigError(f"{name}: expected a finite number, got {number}")
                 if low is not None and number is not None and number < low:
                     raise ConfigError(f"{name}: {value!r} is below the smallest allowed, {low}")
                 if high is not None and number is not None and number > high:

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from kitslib.config.checked import ConfigError, closest, typed
-from kitslib.config.code import ROOT
+from kitslib.config.code import HERE
 from kitslib.config.profiles import PROFILES
 from kitslib.config.sections import RunConfig
 
@@ -41,7 +41,7 @@ def configure(
 ) -> RunConfig:  # fmt: skip
     """Build the one typed configuration of a notebook from its parameters.
 
-    `data` and `out` are folders, relative ones from the project's root; empty ones are the
+    `data` and `out` are folders, relative ones from the project's root (`HERE`); empty ones are the
     synthetic cohort and `reports`. `options` sets any other field by its dotted name:
     `{"kidney.epochs": 3}`. Raises ConfigError naming the field, the value and what is allowed.
     """
@@ -53,15 +53,15 @@ def configure(
         )
     for name, value in (("data", data), ("out", out)):
         typed(name, value, str)
-    if data and not (ROOT / data).is_dir():
+    if data and not (HERE / data).is_dir():
         raise ConfigError(
-            f"data: {ROOT / data} is not a folder; name the folder that holds case_00000, …"
+            f"data: {HERE / data} is not a folder; name the folder that holds case_00000, …"
         )
     config = replace(
         PROFILES[profile],
         seed=seed,
-        data=str(ROOT / data) if data else None,
-        out=str(ROOT / (out or "reports")),
+        data=str(HERE / data) if data else None,
+        out=str(HERE / (out or "reports")),
     )
     changes = []
     for name, value in sorted((options or {}).items()):

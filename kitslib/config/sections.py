@@ -10,7 +10,7 @@ from typing import Literal
 
 from kitslib.config.arms import KIDNEY_ARMS, arm, kidney_arm
 from kitslib.config.checked import Checked, ConfigError, number
-from kitslib.config.code import ROOT, key
+from kitslib.config.code import HERE, key
 
 SYNTHETIC_MARKER = "synthetic.json"  # in a folder of rendered cases
 NAME_LENGTH = 100  # of a study's folder
@@ -92,7 +92,7 @@ class KidneyConfig(Checked):
     jitter: bool = False  # those, and random gain, offset, blur and noise
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     schedule: Schedule = "constant"
-    lr: float = number(1e-4, 0)
+    lr: float = number(1e-4, 0, 1)
     clip: float = number(1.0, 0)  # largest gradient norm; 0: not clipped
     epochs: int = number(500, 1)
     samples_per_case: int = number(1, 1)  # slabs drawn from each case in an epoch, on average
@@ -134,7 +134,7 @@ class TumorConfig(Checked):
     compile: bool = False
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     schedule: Schedule = "constant"
-    lr: float = number(1e-4, 0)
+    lr: float = number(1e-4, 0, 1)
     clip: float = number(1.0, 0)
     epochs: int = number(200, 1)
     steps: int = number(500, 1)  # optimiser steps in an epoch
@@ -155,9 +155,9 @@ class RunConfig(Checked):
     profile: str
     changes: tuple[str, ...] = ()  # what differs from the profile: "kidney.epochs=3"
     data: str | None = None  # folder of a KiTS cohort; None: the synthetic one
-    out: str = str(ROOT / "reports")
+    out: str = str(HERE / "reports")
     seed: int = number(0, 0)
-    threads: int = number(1, 1)
+    threads: int = number(1, 1, 1024)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     seeds: tuple[int, ...] = (0,)
@@ -215,7 +215,7 @@ class RunConfig(Checked):
             words += ["--set", change]
         if self.data:
             words += ["--data", self.data]
-        if self.out != str(ROOT / "reports"):
+        if self.out != str(HERE / "reports"):
             words += ["--out", self.out]
         return shlex.join(words)
 

@@ -61,9 +61,11 @@ from .study import case_list as case_list
 from .study import data_folder as data_folder
 from .study import drawn_with as drawn_with
 from .study import patient_rows as patient_rows
+from .study import require_study as require_study
 from .study import split_rows as split_rows
 from .study import split_text as split_text
 from .study import store_split as store_split
 from .study import study_files as study_files
+from .study import study_reports as study_reports
 from .study import study_split as study_split
 from .study import write_json as write_json

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -9,14 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from kitslib.config import RunConfig, key, write_json
+from kitslib.config import RunConfig, code_key, key, read_json, usable_cores, write_json
+from kitslib.data.cases.check import CaseReport, check_case, check_cohort
 from kitslib.data.cases.defects import apply_policy, defect_of
 from kitslib.data.cases.discovery import CaseFiles, find_cases
 from kitslib.data.cases.errors import CaseError
-from kitslib.data.cases.files import available_labels
+from kitslib.data.cases.files import TUMOR, available_labels, fingerprint, read_labels
 from kitslib.data.cases.splits import Rule, Split, fold, split_cases
 
 FOLDS = 5
+LEAST_CASES = 4  # to train on and to hold out
 PARTS = ("kidney_train", "kidney_held_out", "tumor_train", "tumor_held_out", "cascade_test")
 MEASURED = ("age_at_nephrectomy", "body_mass_index", "radiographic_size", "pathologic_size")
 NAMED = ("gender", "malignant", "tumor_histologic_subtype", "pathology_t_stage", "tumor_isup_grade")
@@ -37,10 +41,95 @@ def drawn_with(config: RunConfig) -> dict[str, Any] | None:
     return {name: getattr(config.cohort, name) for name in names} if config.drawn else None
 
 
-def study_files(config: RunConfig, folder: Path) -> list[CaseFiles]:
-    """Return the cases to train and score on: with image and labels, and kept by the policy."""
+def study_files(config: RunConfig, folder: Path, *, check: bool = True) -> list[CaseFiles]:
+    """Return the cases to train and score on, the same in every notebook.
+
+    With image and labels, kept by the policy, and usable by the check: its verdicts lie in the
+    store, and a case without one is read from end to end (not `check`: is taken to be sound).
+    """
     kept, _ = apply_policy(find_cases(folder), config.cohort.defects)
-    return [f for f in kept if f.imaging and config.cohort.labels in available_labels(f)]
+    files = [f for f in kept if f.imaging and config.cohort.labels in available_labels(f)]
+    refused = verdicts(config, files, check=check)
+    return [f for f in files if not refused.get(f.case_id)]
+
+
+def study_reports(config: RunConfig, folder: Path, *, jobs: int = 1) -> list[CaseReport]:
+    """Check a cohort, and store what is unusable for `study_files`. Raises CaseError: no cases."""
+    reports = {report.case_id: report for report in check_cohort(folder, jobs=jobs)}
+    found = {}
+    for item in find_cases(folder):
+        found[_files_key(item)] = _reason(reports[item.case_id])
+    _note(config, found)
+    return list(reports.values())
+
+
+def verdicts(config: RunConfig, files: list[CaseFiles], *, check: bool = True) -> dict[str, str]:
+    """Return why each case is unusable, "" for a sound one, by case id; unknown ones are checked.
+
+    Not `check`: only those whose verdict is in the store.
+    """
+    keys, known = {item.case_id: _files_key(item) for item in files}, _known(config)
+    new = [item for item in files if keys[item.case_id] not in known]
+    if check and new:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            reasons = map(_reason, pool.map(check_case, new))
+            known |= dict(zip([keys[item.case_id] for item in new], reasons, strict=True))
+        _note(config, known)
+    return {name: known[place] for name, place in keys.items() if place in known}
+
+
+def require_study(config: RunConfig, files: list[CaseFiles]) -> None:
+    """Refuse cases that no study can be made of, before anything is trained.
+
+    Reads label maps until it has seen a tumour on both sides of the split. Raises CaseError.
+    """
+    if len(files) < LEAST_CASES:
+        text = f"expected at least {LEAST_CASES} cases with imaging and sound labels to train on "
+        raise CaseError(f"{text}and to hold out, got {len(files)}; add cases", code="split")
+    split, by_id = study_split(config, files), {item.case_id: item for item in files}
+    sides = {"to train the tumour network on": split.tumor_train}
+    sides["held out to test it on"] = split.tumor_held_out
+    for words, case_ids in sides.items():
+        if not any(map(_has_tumor, map(by_id.__getitem__, case_ids))):
+            text = f"none of the {len(case_ids)} cases {words} has a tumour (label 2): "
+            text += f"{case_list(case_ids)}; add cases with tumours, or choose another cohort.split"
+            raise CaseError(text, code="no_tumor")
+
+
+def _has_tumor(files: CaseFiles) -> bool:
+    """Whether a case's labels hold a tumour; what cannot be read is the check's to say."""
+    with suppress(CaseError, OSError):
+        labels, _ = read_labels(files.segmentation or files.segmentation_kits23)
+        return bool((labels == TUMOR).any())
+    return False
+
+
+def _files_key(files: CaseFiles) -> str:
+    """Changes with the content of a case's files; of one that is gone, never the same."""
+    try:
+        return key([path and fingerprint(path) for path in files.paths])
+    except OSError:
+        return ""
+
+
+def _reason(report: CaseReport) -> str:
+    found = [one.message for one in report.findings if one.level == "unusable"]
+    return found[0] if found else ""
+
+
+def _known(config: RunConfig) -> dict[str, str]:
+    """The stored verdicts of the check as it is now."""
+    with suppress(OSError, ValueError, KeyError):
+        stored = read_json(config.store / "checks.json")
+        if stored["code"] == code_key("data/cases"):
+            return stored["verdicts"]
+    return {}
+
+
+def _note(config: RunConfig, found: dict[str, str]) -> None:
+    stored = {"code": code_key("data/cases"), "verdicts": _known(config) | found}
+    stored["verdicts"].pop("", None)
+    write_json(config.store / "checks.json", stored)
 
 
 def study_split(config: RunConfig, files: list[CaseFiles], rule: Rule | None = None) -> Split:
@@ -59,10 +148,11 @@ def store_split(config: RunConfig, found: list[CaseFiles], used: list[CaseFiles]
     """
     wanted, case_ids = config.cohort, [f.case_id for f in used]
     _, excluded = apply_policy(found, wanted.defects)
-    left_out = {}
+    left_out, refused = {}, verdicts(config, found, check=False)
     for item in found:
         if item.case_id not in case_ids:
-            left_out[item.case_id] = "image or labels are missing or unusable"
+            missing = f"image or {wanted.labels} labels are missing"
+            left_out[item.case_id] = refused.get(item.case_id) or missing
             if item in excluded:
                 left_out[item.case_id] = f"policy exclude: {defect_of(item).reason}"
     folds, note = [], ""

@@ -16,6 +16,7 @@ from .losses import supervision_weight as supervision_weight
 from .losses import weighted_dice_loss as weighted_dice_loss
 from .machine import DeviceError as DeviceError
 from .machine import commit as commit
+from .machine import cpu_has_bf16 as cpu_has_bf16
 from .machine import device_name as device_name
 from .machine import start as start
 from .machine import versions as versions

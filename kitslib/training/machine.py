@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from kitslib.config import ROOT
+from kitslib.config import ROOT, forget_launcher, launched, usable_cores
 
 PACKAGES = (
     "torch", "accelerate", "numpy", "opencv-python-headless", "scipy", "nibabel", "papermill",
@@ -50,7 +50,8 @@ def start(*, device: str = "auto", precision: str = "auto", threads: int = 1) ->
     if precision == "auto":
         able = cpu_has_bf16() if cpu else torch.cuda.is_bf16_supported()
         precision = "bf16" if able else "no"
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # several stay connected
+    if alone := not launched():  # several stay connected
+        forget_launcher()
     AcceleratorState._reset_state(alone)  # a second start may ask for other settings
     patience = InitProcessGroupKwargs(timeout=timedelta(days=2))  # while one prepares the cases
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[patience])
@@ -73,7 +74,9 @@ def device_name(device: torch.device | str = "cpu") -> str:
     model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpuinfo.is_file() and (line := MODEL.search(cpuinfo.read_text(encoding="utf-8"))):
         model = line[1].strip()
-    return f"{model}, {os.cpu_count()} cores" + ("" if cpu_has_bf16() else ", without bf16")
+    cores, there = usable_cores(), os.cpu_count()
+    text = f"{model}, {cores} cores" if cores == there else f"{model}, {cores} of {there} cores"
+    return text + ("" if cpu_has_bf16() else ", without bf16")
 
 
 @functools.cache
@@ -83,10 +86,22 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the git commit of the project, `+` added where files differ; None outside git."""
-    words = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    """Return the git commit of the project, `+` added where files differ.
+
+    None outside git, and where the repository around the package is another project's.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    tracked = _git("ls-files", "--error-unmatch", "kitslib/__init__.py")
+    if top is None or tracked is None or Path(top).resolve() != ROOT.resolve():
+        return None
+    return _git("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+")
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the project's folder, whatever a hook that called us set; None: nothing."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    options = {"cwd": ROOT, "env": own, "capture_output": True, "text": True, "check": True}
     try:
-        call = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        return subprocess.run(["git", *words], **options).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return call.stdout.strip()
