@@ -672,6 +672,7 @@ def test_arms_of_one_seed_are_counted():
 def test_the_index_says_what_a_seed_trains_on():
     assert "Each seed draws 75 % of the training cases" in index_soup(training_draw=0.75).text
     assert "Each seed draws" not in index_soup().text
+    assert "Each seed draws" not in index_soup(training_draw=1.0).text
 
 
 STORED = {"key": "00aa11bb", "date": "2026-11-27T08:00:00+00:00", "commit": "1a2b3c4"}
