@@ -993,6 +993,13 @@ def test_overlay_and_window_can_be_switched(browser, pages):
     assert browser.script(source) != before
 
 
+@pytest.mark.parametrize(("width", "media"), [(720, "print"), (800, ""), (1280, ""), (400, "")])
+def test_the_forest_plots_axis_has_room_at_every_width(browser, pages, width, media):
+    browser.open(pages["index"], width, media=media)
+    shown = browser.script("document.querySelector('.plot').getBoundingClientRect().width")
+    assert shown > 180
+
+
 def test_printed_pages_are_black_on_white_without_controls(browser, pages):
     browser.open(pages["page"], 800, scheme="dark", media="print")
     shown = "getComputedStyle(document.querySelector('{}')).{}"
