@@ -98,6 +98,7 @@ def compared(arm: str, reference: str) -> dict:
 def test_comparisons_that_add_several_mechanisms_stand_after_the_single_ones(claims):
     pairs = [("full", "baseline"), ("attention", "baseline"), ("hdc", "attention")]
     more = [compared(*pair) for pair in [*pairs, ("no_se", "full"), ("unet", "baseline")]]
+    more.append(compared("an_arm_of_other_code", "baseline"))
     labels = [row["label"] for row in followed.effects(claims, more)][len(MECHANISMS) :]
     assert labels == [
         "All 6 together", "Multi-scale input and Squeeze-and-excitation and Attention gates",

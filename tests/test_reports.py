@@ -672,6 +672,7 @@ def test_arms_of_one_seed_are_counted():
 def test_the_index_says_what_a_seed_trains_on():
     assert "Each seed draws 75 % of the training cases" in index_soup(training_draw=0.75).text
     assert "Each seed draws" not in index_soup().text
+    assert "Each seed draws" not in index_soup(training_draw=1.0).text
 
 
 STORED = {"key": "00aa11bb", "date": "2026-11-27T08:00:00+00:00", "commit": "1a2b3c4"}
@@ -990,6 +991,13 @@ def test_overlay_and_window_can_be_switched(browser, pages):
         " s.dispatchEvent(new Event('input', { bubbles: true })); })()"
     )
     assert browser.script(source) != before
+
+
+@pytest.mark.parametrize(("width", "media"), [(720, "print"), (800, ""), (1280, ""), (400, "")])
+def test_the_forest_plots_axis_has_room_at_every_width(browser, pages, width, media):
+    browser.open(pages["index"], width, media=media)
+    shown = browser.script("document.querySelector('.plot').getBoundingClientRect().width")
+    assert shown > 180
 
 
 def test_printed_pages_are_black_on_white_without_controls(browser, pages):

@@ -65,6 +65,8 @@ def effects(
             row["measure"] = claim["measure"].rpartition(", ")[2]
             rows.append(row | {key: claim[key] for key in keys})
     for one in compared:
+        if not {one["arm"], one["reference"]} <= ARMS.keys():
+            continue  # of other code
         before, after = (set(ARMS[one[side]].mechanisms) for side in ("reference", "arm"))
         added = [name for name in MECHANISMS if name in after - before]
         if len(added) < 2 or before - after:
