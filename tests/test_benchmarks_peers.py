@@ -180,7 +180,7 @@ def test_nnunet_trains_predicts_and_is_scored(tmp_path: Path) -> None:
     found = read_json(tmp_path / "nnunet.json")
     tables = {table["title"]: table["rows"] for table in found["tables"]}
     assert scored_cases(tables) == 2
-    assert tables["Training"][0]["epochs"] == 1 and tables["Training"][0]["trained, min"] > 0
+    assert tables["Training"][0]["epochs"] >= 1 and tables["Training"][0]["trained, min"] > 0
     assert all(row["processor min"] > 0 for row in tables["What it took"])
     stages = sorted(path.name for path in (tmp_path / "work").glob("*/stages/*.json"))
     assert nnunet.main(words) == 0  # nothing runs twice
