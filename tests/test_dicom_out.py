@@ -456,11 +456,11 @@ def status(*words: object) -> int:
 @pytest.fixture
 def thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that call voxels by their HU, so that a scan's pixels say what is right."""
-    about = {stage: {"weights": digest} for stage, digest in WEIGHTS.items()}
+    about = {stage: {"weights": digest, "settings": ""} for stage, digest in WEIGHTS.items()}
 
-    def load(folder: Path | None, accelerator: object) -> SimpleNamespace:
+    def load(folder: Path | None, accelerator: object) -> predict.Models:
         kidney = SimpleNamespace(mask=lambda imaging, spacing, autocast: imaging > 100)
-        return SimpleNamespace(
+        return predict.Models(
             kidney=kidney, tumor=None, accelerator=accelerator, about=about, description="test"
         )
 
@@ -492,7 +492,7 @@ def test_predict_keeps_a_seg_that_exists(
     target = tmp_path / "prediction_ct_seg.dcm"
     target.write_bytes(b"precious")
     assert status("predict", folder, "-o", tmp_path, "--dicom-seg") == 1
-    assert f"{target} exists; --force overwrites it" in capsys.readouterr().err
+    assert f"{target} exists; --resume keeps what is done" in capsys.readouterr().err
     assert target.read_bytes() == b"precious"
     assert status("predict", folder, "-o", tmp_path / "a.nii.gz", "--dicom-seg") == 0
     require_seg(tmp_path / "a_seg.dcm", images(folder))

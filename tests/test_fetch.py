@@ -45,7 +45,7 @@ def packed(array: np.ndarray, **header: object) -> bytes:
 
 def imaging(number: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     """CT in HU as KiTS has it: float64 whole numbers."""
-    return np.random.default_rng(number).integers(-1024, 3072, shape).astype(np.float64)
+    return np.random.default_rng(number).integers(-1024, 600, shape).astype(np.float64)
 
 
 def labels(number: int) -> np.ndarray:

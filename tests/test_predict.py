@@ -353,7 +353,9 @@ def test_resuming_keeps_only_what_was_made_alike(
     labels, words = out / "prediction_a.nii.gz", []
     first = labels.read_bytes()
     if change == "scan":
-        write_imaging(scan, np.full((20, 64, 64), 40, np.int16), AFFINE)
+        other = np.full((20, 64, 64), 40, np.int16)
+        other[:, :8] = -1000
+        write_imaging(scan, other, AFFINE)
     elif change == "networks":
         models = Path(shutil.copytree(models, tmp_path / "models"))
         weights = load_file(str(models / "tumor" / "weights.safetensors"))

@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def effects(
             continue
         label = f"All {len(added)} together"
         if len(added) < len(MECHANISMS):
-            label = " and ".join(MECHANISM[name] for name in added)
+            label = " and ".join(map(MECHANISM.__getitem__, added))
         rows.append({
             "label": label, "name": "", "place": "", "verdict": "", "reason": "",
             "measure": f"{one['arm']} minus {one['reference']}", "value": one["difference"],
@@ -142,7 +143,7 @@ def citation(found: Mapping[str, Any], last: Record) -> dict[str, str]:
     """Return how the study is cited: the project's CITATION.cff, its year and commit."""
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     about = {name: cited[name] for name in ("title", "version", "license")}
-    about["authors"] = " and ".join(author["name"] for author in cited["authors"])
+    about["authors"] = " and ".join(map(itemgetter("name"), cited["authors"]))
     about["year"] = time.strftime("%Y", time.gmtime(last["ended"]))
     return about | {"commit": found["commit"], "url": cited.get("repository-code", "")}
 
@@ -159,7 +160,7 @@ def cohort(config: Record) -> str:
     """Return the key of the synthetic cohort, which is its folder's name, in words."""
     if config.get("data"):
         return "the cases given with --data; the key of each training's cases stands below"
-    drawn = [config["cohort"].get(name) for name in ("seed", "matrix", "spacing_z", "cysts")]
+    drawn = list(map(config["cohort"].get, ("seed", "matrix", "spacing_z", "cysts")))
     return f"synthetic cohort, key {key(*drawn, config['cohort'].get('cases'))}"
 
 

@@ -7,6 +7,8 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -69,7 +71,7 @@ def unwritable(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except NotADirectoryError:
-        way = next(folder for folder in file.parents if os.path.lexists(folder))
+        way = next(filter(os.path.lexists, file.parents))
         return f"{way} is a file, not a folder; move it away, or name another place with -o"
     except OSError as error:  # the name is too long
         return said(error)
@@ -78,7 +80,7 @@ def unwritable(file: Path) -> str:
 
 def require_room(files: Iterable[Path], scans: int) -> None:
     """Make the folders of outputs and try each by a file. Raises CaseError: read-only, full."""
-    for folder in dict.fromkeys(file.parent for file in files):
+    for folder in dict.fromkeys(map(attrgetter("parent"), files)):
         trial = folder / f".{uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,7 @@ def require_room(files: Iterable[Path], scans: int) -> None:
 
 def scan_key(scan: Path, *settings: Any) -> str:
     """Return what changes with a scan's content and with all that decides its labels."""
-    return key(sorted(fingerprint(path) for path in files_of(scan)), *settings)
+    return key(sorted(map(fingerprint, files_of(scan))), *settings)
 
 
 def digests(files: Outputs) -> dict[str, dict[str, str]]:
@@ -111,7 +113,7 @@ def digests(files: Outputs) -> dict[str, dict[str, str]]:
 
 def settle(made: Outputs, files: Outputs) -> None:
     """Give files their names, the record first: it says what the others must be."""
-    for kind in ("sidecar", *(kind for kind in made if kind != "sidecar")):
+    for kind in ("sidecar", *made):
         if made[kind].is_file():
             os.replace(made[kind], files[kind])
 
@@ -125,7 +127,7 @@ def finished(
     by `force`: of another scan, other networks or settings, or changed since they were written.
     """
     wanted, record = {kind: files[kind] for kind in kinds}, {}
-    there = [file for file in wanted.values() if file.exists()]
+    there = list(filter(Path.exists, wanted.values()))
     with suppress(OSError, ValueError):
         record = read_json(files["sidecar"])
     ours = isinstance(record, dict) and record.get("key") == scan
@@ -154,20 +156,20 @@ def try_outputs(
     Raises CaseError for outputs on inputs, files that exist, folders that cannot be written.
     """
     failures, wanted = {}, []
-    tables = list(dict.fromkeys(files["table"] for files in outputs.values()))
+    tables = list(dict.fromkeys(map(itemgetter("table"), outputs.values())))
     if reasons := list(filter(None, map(unwritable, [*tables, *more]))):
         raise CaseError(reasons[0])
     for name, path in scans.items():
-        files = [outputs[name][kind] for kind in kinds]
+        files = list(map(outputs[name].__getitem__, kinds))
         if reasons := list(filter(None, map(unwritable, files))):
             failures[path] = CaseError(f"{reasons[0]}; its results cannot be written")
         else:
             wanted += files
-    read = [file for path in scans.values() for file in files_of(path)]
+    read = list(chain.from_iterable(map(files_of, scans.values())))
     refuse_inputs([*wanted, *tables, *more], [*read, *inputs])
     for name, path in scans.items():
         refuse_twin(outputs[name]["labels"], path)
-    if not overwrite and (old := next((file for file in wanted if file.exists()), None)):
+    if not overwrite and (old := next(filter(Path.exists, wanted), None)):
         raise CaseError(f"{old} exists; --resume keeps what is done, --force overwrites it")
     for file in tables:
         read_rows(file)

@@ -75,8 +75,8 @@ def _not_to_be_fetched(case: CaseFiles) -> str:
 def _labels_are_broken(report: CaseReport) -> bool:
     """Whether the check has something against the label map, or against the two together."""
     imaging = IMAGING.format(_number(report.case_id)).removesuffix(".gz")
-    found = [one for one in report.findings if one.level == "unusable"]
-    found = [one for one in found if one.code not in ("imaging_missing", "empty_case")]
+    absent = "imaging_missing", "empty_case"
+    found = [f for f in report.findings if f.level == "unusable" and f.code not in absent]
     return not all(one.message.startswith(imaging) for one in found)
 
 

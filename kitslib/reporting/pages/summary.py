@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from kitslib.reporting.pages.outputs import number_box
@@ -40,7 +41,7 @@ def checked(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def tally(verdicts: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
     """How many claims have each verdict, in the order of VERDICTS; those that none has left out."""
-    counts = Counter(claim["verdict"] for claim in verdicts)
+    counts = Counter(map(itemgetter("verdict"), verdicts))
     return [(counts[verdict], verdict) for verdict in VERDICTS if counts[verdict]]
 
 
