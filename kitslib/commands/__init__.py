@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "Segment scans into label maps, each with a preview, volumes and diameters.",
     "score": "Compare label maps with the truth as KiTS does.",
     "report": "Write a notebook's page, an index page, or README's results; compare two studies.",
+    "release": "Train the networks that come with the package, on cases made while it runs.",
     "train": "Train one network of a study, also by several processes together.",
     "study": "Check a study's settings, write them down, and print the folder of its pages.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -12,6 +13,7 @@ from torch import nn
 
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import kidney_input, tumor_input
+from kitslib.evaluation.decision import Decision
 from kitslib.evaluation.inference import (
     Autocast,
     Reading,
@@ -96,6 +98,7 @@ class TumorStage:
     window_slices: int | None = None  # in 3D; None: twice the slab
     every: int = 1
     test_time_mirroring: bool = False
+    decision: Decision | None = None  # which components count as tumour; None: all
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
@@ -105,6 +108,9 @@ class TumorStage:
         how["window_slices"] = settings["training"].get("window_slices")
         how["every"] = settings["training"].get("scored_every", 1)
         how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
+        if found := settings.get("decision"):
+            values = {field.name: found[field.name] for field in fields(Decision)}
+            how["decision"] = Decision(**values)
         return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -126,9 +132,16 @@ class TumorStage:
     def mask(
         self, imaging: np.ndarray, kidney: np.ndarray, spacing: Spacing, autocast: Autocast
     ) -> np.ndarray:
-        """Return all tumour, before components are dropped, as uint8 0/1 in the scan's grid."""
+        """Return all tumour, before the largest is chosen, as uint8 0/1 in the scan's grid.
+
+        With a decision: what it calls a tumour, which may be nothing.
+        """
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
-        return restore_mask(self.probability(volume, mask, autocast), mapping)
+        probability = self.probability(volume, mask, autocast)
+        if self.decision is not None:
+            voxel_ml = math.prod(mapping.stage.spacing) / 1000
+            probability = self.decision.applied(probability, voxel_ml)
+        return restore_mask(probability, mapping)
 
 
 class Segmentation(NamedTuple):
