@@ -68,8 +68,8 @@ RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any s
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(8, 16, 32, 64), batch=16, epochs=30, steps=200, foreground_oversampling=0.4,
-        validate_every=6,
+        widths=(12, 24, 48, 96), batch=16, epochs=40, steps=288, foreground_oversampling=0.4,
+        validate_every=8,
     ),
 )  # fmt: skip
 
