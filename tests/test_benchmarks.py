@@ -33,7 +33,7 @@ from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
     "augmentation", "choices", "coverage", "fullsize", "growth", "kills", "layers",
-    "oversampling", "preprocessing", "stages", "training", "windows",
+    "oversampling", "preprocessing", "realct", "stages", "training", "windows",
 )  # fmt: skip
 
 

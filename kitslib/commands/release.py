@@ -72,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
         folder, cases=args.patients, seed=config.cohort.seed + DEVELOP_SEED, variety="clinic",
         jobs=args.jobs, progress=progress_line("development patients rendered"), **DEVELOPMENT,
     )  # fmt: skip
-    files = [item for item in find_cases(folder) if (item.record or {}).get("volume_ml")]
+    files = []
+    for item in find_cases(folder):
+        if item.record and sum(item.record["volume_ml"].values()) > 0:  # a kidney is in view
+            files.append(item)
     accelerator = start_study(config)
     runs = {}
     for kind in (KidneyRecipe, TumorRecipe):

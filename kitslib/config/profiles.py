@@ -62,9 +62,9 @@ RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any s
     tumor_grid=TumorGrid(spacing_z=3.0, spacing_xy=2.5, region="box", average=True),
     kidney=replace(
         DEMO.kidney,
-        widths=(8, 12, 24, 48, 96), slab=40, patch=72, window_slices=64, samples_per_case=6,
+        widths=(8, 12, 24, 48, 96), slab=36, patch=96, window_slices=48, samples_per_case=6,
         foreground_oversampling=0.5, volume_power=0.0, move=False, jitter=True, tumor_weight=2.0,
-        epochs=28, validate_every=7,
+        least_ml=5.0, epochs=28, validate_every=7,
     ),
     tumor=replace(
         DEMO.tumor,

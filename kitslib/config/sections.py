@@ -115,6 +115,7 @@ class KidneyConfig(Checked):
     test_time_mirroring: bool = False  # mean probability of the scan and its mirror image
     components: int = number(2, 1)  # largest connected components kept
     components_by: Literal["volume", "certainty"] = "volume"  # certainty: sum of 2 p - 1
+    least_ml: float = number(0.0, 0)  # smaller components are no kidneys
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,10 @@ def turn(position: int, *, group: int, visits: int) -> tuple[int, int]:
 
 
 class FreshSlabs(SlabSampler):
-    """Slabs of fresh cases for the kidney network, `visits` of each; see `SlabSampler`."""
+    """Slabs of fresh cases for the kidney network, `visits` of each; see `SlabSampler`.
+
+    Where they come one at a time, no slab is larger in plane than what the body fills.
+    """
 
     def __init__(
         self, stream: CaseStream, *, slab: int, patch: int, batch: int, cases: int, visits: int,
@@ -85,6 +88,7 @@ class FreshSlabs(SlabSampler):
     ) -> None:  # fmt: skip
         self.stream, self.slab, self.patch, self.size, self.seed = stream, slab, patch, batch, seed
         self.visits, self.foreground_oversampling = visits, foreground_oversampling
+        self.fitted = batch == 1
         self.steps = -(-cases * visits // batch)
 
     def _sample(self, epoch: int, step: int, place: int) -> Sample:

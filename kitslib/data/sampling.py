@@ -75,6 +75,8 @@ class SlabSampler(_Sampler):
     with kidney in their middle half, the others lie anywhere in the range.
     """
 
+    fitted = False  # whether a patch is no larger than the case's slices
+
     def __init__(
         self, cohort: Cohort, *, slab: int, patch: int, batch: int, seed: int,
         samples_per_case: int = 1, foreground_oversampling: float = 0.0, volume_power: float = 0.0,
@@ -103,9 +105,11 @@ class SlabSampler(_Sampler):
             corner = [min(max(start, first), latest)]
         else:
             corner = [int(rng.integers(first, latest + 1))]
-        for room in (whole - self.patch for whole in entry.imaging.shape[1:]):
+        shape = [self.slab]
+        for whole in entry.imaging.shape[1:]:
+            shape.append(min(self.patch, whole) if self.fitted else self.patch)
+            room = whole - shape[-1]
             corner.append(int(rng.integers(0, room + 1)) if room > 0 else room // 2)
-        shape = (self.slab, self.patch, self.patch)
         image = cut(entry.imaging, corner, shape, None)
         return image[None], cut(entry.labels, corner, shape, 0)[None], entry.case_id
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import cc3d
 import numpy as np
 from torch import nn
 
@@ -39,6 +40,7 @@ class KidneyStage:
     `test_time_mirroring` takes the mean probability of the scan and its left-right mirror image.
     The components kept are the largest by `components_by`: "volume", or "certainty", the sum of
     2 p - 1 over voxels of probability p, by which a doubtful organ gives way to a sure smaller one.
+    In the scan's grid, components of less than `least_ml` are dropped: some people have one kidney.
     """
 
     network: nn.Module
@@ -49,12 +51,15 @@ class KidneyStage:
     components: int
     components_by: Literal["volume", "certainty"] = "volume"
     test_time_mirroring: bool = False
+    least_ml: float = 0.0
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
         names = [item.name for item in fields(cls) if item.name not in ("network", "grid")]
+        names.remove("least_ml")
         how = {name: settings["training"][name] for name in names}
+        how["least_ml"] = settings["training"].get("least_ml", 0.0)  # came later than the others
         return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -77,7 +82,11 @@ class KidneyStage:
     def restored(self, probability: np.ndarray, mapping: Mapping) -> np.ndarray:
         """Return a probability of the stage grid as the mask in the scan's own grid."""
         native = restore_mask(probability, mapping)
-        return largest_components(native > 0, self.components).astype(np.uint8)
+        kept = largest_components(native > 0, self.components)
+        least = math.ceil(1000 * self.least_ml / math.prod(mapping.native.spacing))
+        if least > 1:
+            kept = cc3d.dust(kept, threshold=least, connectivity=26)
+        return kept.astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)

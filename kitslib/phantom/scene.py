@@ -77,8 +77,11 @@ def render_case(
     if around_kidneys:
         low, high = renal.bounds
         grid = grid.around(low - FIELD_MARGIN_MM, high + FIELD_MARGIN_MM)
-    scene = ClinicScene if isinstance(patient, ClinicPatient) else Scene
-    return *scene(patient, renal, grid, rng).render(), grid.spacing
+    kind = ClinicScene if isinstance(patient, ClinicPatient) else Scene
+    scene = kind(patient, renal, grid, rng)
+    if around_kidneys:
+        scene.detector.corners[:] = False  # they are the whole field's
+    return *scene.render(), grid.spacing
 
 
 def render_labels(labels: np.ndarray, spacing: Triple, *, seed: int, index: int) -> np.ndarray:
