@@ -258,13 +258,13 @@ class Bright(nn.Module):
     "air", [((0, 0), (53, 70), (31, 9)), ((10, 10), (0, 0), (0, 0)), ((1, 4), (7, 7), (20, 0))]
 )
 def test_air_around_a_patient_leaves_the_kidneys_where_they_are(air: tuple) -> None:
-    spacing, shape = (3.0, 1.5, 1.5), (40, 120, 160)
+    spacing, shape = (3.0, 1.5, 1.5), (41, 120, 160)  # no multiple of 4 mm
     z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
     imaging = np.full(shape, -1000, np.int16)
     body = np.broadcast_to(((y - 60) / 50) ** 2 + ((x - 80) / 70) ** 2 < 1, shape)
     imaging[body] = 30
     for side in (-35, 35):
-        kidney = ((z - 20) / 14) ** 2 + ((y - 70) / 14) ** 2 + ((x - 80 - side) / 16) ** 2 < 1
+        kidney = ((z - 30) / 14) ** 2 + ((y - 70) / 14) ** 2 + ((x - 80 - side) / 16) ** 2 < 1
         imaging[kidney] = 180
     imaging[5:8, 30:36, 80:86] = 180  # 1.5 ml: no kidney
     stage = KidneyStage(

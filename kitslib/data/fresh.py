@@ -95,7 +95,8 @@ class FreshSlabs(SlabSampler):
         position = (epoch * self.steps + step) * self.size + place
         number, visit = turn(position, group=self.stream.ahead // 2, visits=self.visits)
         rng = np.random.default_rng((self.seed, number, visit, 3))
-        return self._cut(self.stream[number], rng)
+        entry = self.stream[number]
+        return *self._cut(entry, rng), entry.case_id
 
 
 class FreshStacks(StackSampler):
@@ -123,7 +124,7 @@ class FreshStacks(StackSampler):
         if rng.random() < self.foreground_oversampling and (entry.labels == 2).any():
             where = entry.labels == 2
         z = int(rng.choice(np.flatnonzero(where.any(axis=(1, 2)))))
-        return self._cut(entry, z, np.argwhere(where[z]), rng)
+        return *self._cut(entry, z, np.argwhere(where[z]), rng), entry.case_id
 
     def state(self) -> dict:
         """Nothing: a sample is decided by its number."""

@@ -94,9 +94,10 @@ class SlabSampler(_Sampler):
         turn, turn_place = divmod(position % self.samples, count)
         case_id = self.cohort.case_ids[self._turn(epoch, turn)[turn_place]]
         rng = np.random.default_rng((self.seed, epoch, position, 1))
-        return self._cut(self.cohort[case_id], rng)
+        return *self._cut(self.cohort[case_id], rng), case_id
 
-    def _cut(self, entry: Entry, rng: np.random.Generator) -> Sample:
+    def _cut(self, entry: Entry, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A slab of a case and its labels."""
         first, last = entry.meta["train_range"]  # half open
         latest = max(last - self.slab, first)
         if rng.random() < self.foreground_oversampling:
@@ -111,7 +112,7 @@ class SlabSampler(_Sampler):
             room = whole - shape[-1]
             corner.append(int(rng.integers(0, room + 1)) if room > 0 else room // 2)
         image = cut(entry.imaging, corner, shape, None)
-        return image[None], cut(entry.labels, corner, shape, 0)[None], entry.case_id
+        return image[None], cut(entry.labels, corner, shape, 0)[None]
 
     def _turn(self, epoch: int, turn: int) -> np.ndarray:
         """As many case indices as cases: each once, or large ones more often than small ones."""
@@ -176,10 +177,13 @@ class StackSampler(_Sampler):
         case_id = self.cohort.case_ids[self.case_index[chosen]]
         entry, z = self.cohort[case_id], int(self.slice_index[chosen])
         labels = entry.labels[z]
-        return self._cut(entry, z, np.argwhere(labels == 2 if on_tumor else labels > 0), rng)
+        voxels = np.argwhere(labels == 2 if on_tumor else labels > 0)
+        return *self._cut(entry, z, voxels, rng), case_id
 
-    def _cut(self, entry: Entry, z: int, voxels: np.ndarray, rng: np.random.Generator) -> Sample:
-        """The sample around one of some voxels (row, column) of slice z."""
+    def _cut(
+        self, entry: Entry, z: int, voxels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A stack and its labels around one of some voxels (row, column) of slice z."""
         centre = voxels[int(rng.integers(len(voxels)))]
         corner = [z - self.depth // 2]
         for middle, size, whole in zip(centre, self.patch, entry.labels.shape[1:], strict=True):
@@ -191,8 +195,8 @@ class StackSampler(_Sampler):
         mask, label = cut(entry.mask, corner, shape, 0), cut(entry.labels, corner, shape, 0)
         image = np.where(mask > 0, cut(entry.imaging, corner, shape, None), np.int16(AIR))
         if self.dims == "3d":
-            return image[None], label[None], entry.case_id
-        return image, label[self.depth // 2][None], entry.case_id
+            return image[None], label[None]
+        return image, label[self.depth // 2][None]
 
     def state(self) -> dict[str, Any]:
         """Return the weights, so that a resumed run draws the same slices."""

@@ -36,7 +36,7 @@ def kidney_mapping(
     if grid.spacing_xy is not None:
         part = native if box is None else native.crop(box)
         stage = part.respaced((grid.spacing_z, grid.spacing_xy, grid.spacing_xy))
-        return _bounded(Mapping(native=native, stage=stage))
+        return _bounded(Mapping(native=native, stage=stage, within=box))
     shorter, longer = sorted(native.shape[1:])
     if longer > MOST_UNEVEN * shorter:
         words = f"expected slices at most {MOST_UNEVEN:g} times as long as wide, got {shape[1:]}"
@@ -101,7 +101,7 @@ def tumor_mapping(
         pairs = zip(parts, body, box, strict=True)
         parts = [_within(part, outer, kidney) for part, outer, kidney in pairs]
     stage = native.crop(tuple(parts)).respaced((grid.spacing_z, *pixel))
-    return _bounded(Mapping(native=native, stage=stage))
+    return _bounded(Mapping(native=native, stage=stage, within=tuple(parts)))
 
 
 def _within(part: slice, outer: slice, least: slice) -> slice:

@@ -233,6 +233,6 @@ def _native_region(
             "undo paddings and crops of the network's input first"
         )
     out = np.zeros(mapping.native.shape, dtype)
-    box = mapping.native.inside(mapping.stage)
+    box = mapping.box
     region = out[box]
     return out, region, mapping.native.crop(box) if region.size else None
