@@ -68,13 +68,15 @@ def run(args: argparse.Namespace) -> int:
     options = parse_settings(args.settings)
     config = configure(profile="release", data="", out=args.out, options=options)
     folder = config.store / "cohorts" / f"development-{config.cohort.seed + DEVELOP_SEED}"
-    write_cohort(
+    names = write_cohort(
         folder, cases=args.patients, seed=config.cohort.seed + DEVELOP_SEED, variety="clinic",
         jobs=args.jobs, progress=progress_line("development patients rendered"), **DEVELOPMENT,
     )  # fmt: skip
     files = []
     for item in find_cases(folder):
-        if item.record and sum(item.record["volume_ml"].values()) > 0:  # a kidney is in view
+        if (
+            item.case_id in names and item.record and sum(item.record["volume_ml"].values()) > 0
+        ):  # a kidney is in view
             files.append(item)
     accelerator = start_study(config)
     runs = {}
@@ -84,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
         recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
         runs["kidney" if kind is KidneyRecipe else "tumor"] = recipe.run
     models = export_models(config, **runs)
+    made = read_json(models / "made.json")
+    made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
+    write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator)
     decision = choose_decision(patients[::2])
     settings = read_json(models / "tumor" / "settings.json")
