@@ -102,20 +102,19 @@ def main(arguments: Sequence[str]) -> int:
     if not files:
         print("realct: no CT was found; name folders of cases", file=sys.stderr)
         return 2
-    models = Models.load(args.models, start(device="cpu", threads=args.threads))
     rows, changes = [], []
     with tempfile.TemporaryDirectory() as place:
-        for item in files:
-            out = Path(place) / item.case_id
-            used = predicted(item, out, args.models, args.threads)
+        folders = [Path(place) / str(number) for number in range(len(files))]
+        pairs = list(zip(files, folders, strict=True))
+        # all before this process grows: a child's peak begins at what its parent holds
+        used = [predicted(item, out, args.models, args.threads) for item, out in pairs]
+        models = Models.load(args.models, start(device="cpu", threads=args.threads))
+        for (item, out), costs in zip(pairs, used, strict=True):
             (sidecar,) = out.glob("*.json")
-            about = read_json(sidecar)
             labels, geometry = read_labels(next(out.glob("prediction_*.nii.gz")))
-            voxel_ml = float(np.prod(geometry.spacing)) / 1000
-            shape = " x ".join(map(str, about["shape"]))
-            rows.append(
-                {"case": item.case_id, "shape": shape} | scored(item, labels, voxel_ml) | used
-            )
+            found = scored(item, labels, float(np.prod(geometry.spacing)) / 1000)
+            shape = " x ".join(map(str, read_json(sidecar)["shape"]))
+            rows.append({"case": item.case_id, "shape": shape} | found | costs)
             changes += moved(item, models, labels)
     Report(
         name="realct",
