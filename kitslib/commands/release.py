@@ -48,6 +48,7 @@ DEVELOP_SEED = 1  # added to the training's: of the patients that the decision i
 TUMOR_SEED = 1000  # added for the second stage, which sees other patients than the first
 DEVELOPMENT = {"matrix": 256, "spacing_z": (1.5, 2.5, 4.0, 5.0), "tumor_free": 0.5}
 PATIENTS = 160
+AHEAD = 32  # cases that are made ready; half as many take turns, so it decides the weights
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
     runs = {}
     for kind in (KidneyRecipe, TumorRecipe):
         recipe = fresh_recipe(kind, config, files, accelerator)
-        recipe.fit(recipe.network())
-        recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            recipe.fit(recipe.network())
+        finally:  # an interrupted training does not wait for cases that nobody asks for
+            recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
         runs["kidney" if kind is KidneyRecipe else "tumor"] = recipe.run
     models = export_models(config, **runs)
     made = read_json(models / "made.json")
@@ -113,8 +116,8 @@ def fresh_recipe(
         seed, own = config.cohort.seed + TUMOR_SEED, {"arm": arm(config.arms[0])}
     share = config.cohort.tumor_free
     make = partial(fresh_case, seed=seed, grid=grid, tumor_free=share)
-    named = key("fresh", seed, as_dict(grid), share, SLICES_MM, PIXEL, code_key(*MADE_BY))
-    stream = CaseStream(make, key=named, ahead=32)
+    named = key("fresh", seed, as_dict(grid), share, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
+    stream = CaseStream(make, key=named, ahead=AHEAD)
     return kind(
         name=name, training=training, grid=grid, seed=config.seed, train=stream,
         held_out=prepare(watched, grid, config.store / "cache"), accelerator=accelerator,
