@@ -12,7 +12,7 @@ usage: ./run_all.sh [--profile smoke|demo|study|release|day|paper] [--data DIR] 
 
   --profile  smoke: minutes, only to see that it runs; demo (the default): the study in small;
              study: what the verdicts rest on, some hours;
-             release: the networks that predict uses; day: the real KiTS19 in a day on one GPU of 24 GB;
+             release: the networks that predict uses (python -m kitslib release); day: the real KiTS19 in a day on one GPU of 24 GB;
              paper: the paper's sizes and epochs, for a GPU and a week
   --data     folder of a KiTS19, KiTS21 or KiTS23 cohort (default: a synthetic cohort, made on the way)
   --out      folder for the reports and all that is made on the way (default: reports)
@@ -175,6 +175,12 @@ case "$command" in
   test) exec python -m pytest ${rest[@]+"${rest[@]}"} ;;
 esac
 
+if [ "$profile" = release ]; then  # its cases are made while it trains: no stages, no pages
+  [ -z "$data$on" ] || fail "--profile release trains on cases of its own; leave --data and --on out"
+  mkdir -p "$out/work"
+  with_lock "$out/work/.lock" python -m kitslib release --out "$out" ${jobs:+--jobs "$jobs"} ${settings[@]+"${settings[@]}"}
+  exit
+fi
 study=$(python -m kitslib study --profile "$profile" ${data:+--data "$data"} --out "$out" \
   ${settings[@]+"${settings[@]}"}) || exit 2
 work="$study/work"

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import _demo_shapes, augmentation, fullsize, oversampling, training, windows
+from benchmarks import _demo_shapes, augmentation, fullsize, oversampling, realct, training, windows
 from benchmarks._measure import (
     Report,
     Table,
@@ -34,8 +34,8 @@ from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
     "augmentation", "choices", "coverage", "damaged", "fullsize", "growth", "kills", "layers",
-    "monai", "nnunet", "oversampling", "predict", "preprocessing", "score", "stages", "training",
-    "windows",
+    "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score", "stages",
+    "training", "windows",
 )  # fmt: skip
 
 
@@ -298,3 +298,25 @@ def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:
         if r["arm"] == "full" and r["measure"].startswith("false positives in cysts")
     ]
     assert row["of the mean, %"] == -50.0
+
+
+def test_realct_shows_a_patient_in_other_fields_of_view() -> None:
+    scan = np.arange(4 * 60 * 50, dtype=np.int16).reshape(4, 60, 50)
+    seen = realct.views(scan, (5.0, 3.0, 3.0))
+    shapes = [view.shape for view, _ in seen.values()]
+    assert shapes == [(4, 160, 150), (24, 60, 50), (4, 50, 40)]
+    (wide, _), (tall, _), (cut, inner) = seen.values()
+    assert np.array_equal(wide[:, 50:110, 50:100], scan) and (wide[:, :50] == -1000).all()
+    assert np.array_equal(tall[10:14], scan) and np.array_equal(cut, scan[inner])
+
+
+def test_realct_says_which_bounds_hold() -> None:
+    rows = [
+        {"seconds": 12.0, "peak GB": 1.0, "true tumour ml": 0.0, "tumour ml": 3.0},
+        {"seconds": 5.0, "peak GB": 1.2, "true tumour ml": 9.0, "tumour ml": 9.0},
+        {"seconds": 5.0, "peak GB": 1.2, "tumour ml": 9.0},  # without labels
+    ]
+    changes = [{"view": "10 slices of air", "kidney, %": -2.0}, {"view": "cut", "kidney, %": 50.0}]
+    lines = realct.bounds(rows, changes)
+    assert [line.rsplit(" ", 1)[1] for line in lines[:3]] == ["missed", "met", "met"]
+    assert lines[3].startswith("tumour called in 1 of 1 ")

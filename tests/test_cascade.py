@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kitslib.config import KidneyGrid, TumorGrid
-from kitslib.evaluation import KidneyStage, TumorStage, compose, segment
+from kitslib.evaluation import Decision, KidneyStage, TumorStage, compose, segment
 from kitslib.networks import build, ready
 from kitslib.training import WEIGHTS
 from kitslib.transforms import HU_WINDOWS
@@ -241,3 +241,52 @@ def test_a_loaded_network_lies_in_memory_as_a_trained_one(options: dict) -> None
     weights = [weight for weight in network.parameters() if weight.ndim in layouts]
     assert weights
     assert all(w.is_contiguous(memory_format=layouts[w.ndim]) for w in weights)
+
+
+class Bright(nn.Module):
+    """Marks bright voxels of the scan, as far as their neighbourhood is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 3, 3, 3) / 27)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 20 * (nn.functional.conv3d(images, self.weight, padding=1) - 0.1)
+
+
+@pytest.mark.parametrize(
+    "air", [((0, 0), (53, 70), (31, 9)), ((10, 10), (0, 0), (0, 0)), ((1, 4), (7, 7), (20, 0))]
+)
+def test_air_around_a_patient_leaves_the_kidneys_where_they_are(air: tuple) -> None:
+    spacing, shape = (3.0, 1.5, 1.5), (41, 120, 160)  # no multiple of 4 mm
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+    imaging = np.full(shape, -1000, np.int16)
+    body = np.broadcast_to(((y - 60) / 50) ** 2 + ((x - 80) / 70) ** 2 < 1, shape)
+    imaging[body] = 30
+    for side in (-35, 35):
+        kidney = ((z - 30) / 14) ** 2 + ((y - 70) / 14) ** 2 + ((x - 80 - side) / 16) ** 2 < 1
+        imaging[kidney] = 180
+    imaging[5:8, 30:36, 80:86] = 180  # 1.5 ml: no kidney
+    stage = KidneyStage(
+        network=Bright(), grid=KidneyGrid(spacing_z=4.0, spacing_xy=4.0, average=True),
+        hu="soft_tissue", window="padded", window_slices=16, components=3, least_ml=5.0,
+    )  # fmt: skip
+    found = stage.mask(imaging, spacing, contextlib.nullcontext)
+    truth = imaging == 180
+    truth[5:8] = False
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9 and not found[:4].any()
+    padded = np.pad(imaging, air, constant_values=-1024)
+    again = stage.mask(padded, spacing, contextlib.nullcontext)
+    assert np.array_equal(again, np.pad(found, air))
+
+
+def test_a_tumour_that_is_not_sure_enough_is_none(stages: tuple, scan: np.ndarray) -> None:
+    called = run(scan, stages).labels
+    kidney, tumor = stages
+    ml = float((called == 2).sum()) * float(np.prod(SPACING)) / 1000
+    assert ml > 0
+    for least_ml, least_certain, kept in ((0.5 * ml, 0.5, True), (2 * ml, 0.5, False)):
+        strict = replace(tumor, decision=Decision(least_ml=least_ml, least_certain=least_certain))
+        labels = run(scan, (kidney, strict)).labels
+        assert np.array_equal(labels, called) == kept
+        assert (labels == 2).any() == kept and np.array_equal(labels > 0, called > 0)

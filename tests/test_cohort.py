@@ -326,6 +326,7 @@ def test_meta_is_plain_json(files: list[CaseFiles], tmp_path: Path) -> None:
         "margin_mm": 6.0,
         "mask_dilation_mm": 5.0,
         "masking": "after",
+        "average": False,
     }
 
 

@@ -17,7 +17,14 @@ from kitslib.data import (
     tumor_input,
     tumor_mapping,
 )
-from kitslib.transforms import Grid, TransformError, restore_labels, restore_mask
+from kitslib.transforms import (
+    Grid,
+    TransformError,
+    averaged,
+    body_box,
+    restore_labels,
+    restore_mask,
+)
 
 
 def test_kidney_grid_of_the_odd_case_keeps_its_aspect() -> None:
@@ -162,3 +169,94 @@ def test_a_scan_multiplied_by_its_mask_blends_with_nothing_at_the_edge() -> None
     assert (after == 100).all() and 0 < kept.mean() < 1
     assert ones.all() and before.min() == 0 and before.max() == 100
     assert np.unique(before).size > 2  # between the two at the edge
+
+
+def patient(shape: tuple = (30, 160, 200), spacing: tuple = (5.0, 2.5, 2.5)) -> np.ndarray:
+    """A body of 300 x 200 mm with lungs above and kidneys, over a table's two sheets."""
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
+    y, x = (y - 70) * spacing[1], (x - 100) * spacing[2]
+    scan = np.full(shape, -1000, np.int16)
+    body = np.broadcast_to((y / 100) ** 2 + (x / 150) ** 2 < 1, shape)
+    scan[body] = 40
+    lung = (z < 6) & ((y / 70) ** 2 + ((np.abs(x) - 60) / 50) ** 2 < 1)
+    scan[lung] = -850
+    kidney = (np.abs(z - 17) < 8) & (((y - 30) / 25) ** 2 + ((np.abs(x) - 70) / 30) ** 2 < 1)
+    scan[kidney] = 180
+    scan[:, 113:115, 10:190] = 0
+    scan[:, 128:130, 10:190] = -100
+    return scan
+
+
+RELEASE_GRIDS = (
+    KidneyGrid(spacing_z=4.0, spacing_xy=4.0, average=True),
+    TumorGrid(spacing_z=3.0, spacing_xy=3.0, region="box", average=True),
+)
+
+
+def test_the_body_is_found_beside_its_table() -> None:
+    scan = patient()
+    z, y, x = body_box(scan, (5.0, 2.5, 2.5))
+    assert (z.start, z.stop) == (0, 30)
+    assert 28 <= y.start <= 31 and 109 <= y.stop <= 113  # the body ends at row 110
+    assert 37 <= x.start <= 41 and 159 <= x.stop <= 163
+
+
+@pytest.mark.parametrize("value", [-1000, -1024, -3024])
+@pytest.mark.parametrize(
+    "air", [((0, 0), (61, 40), (33, 77)), ((10, 10), (0, 0), (0, 0)), ((3, 7), (5, 5), (1, 9))]
+)
+def test_air_around_a_patient_changes_nothing(air: tuple, value: int) -> None:
+    scan, spacing = patient(), (5.0, 2.5, 2.5)
+    kidney = (scan == 180).astype(np.uint8)
+    padded, mask = np.pad(scan, air, constant_values=value), np.pad(kidney, air)
+    first, second = RELEASE_GRIDS
+    plain, there = kidney_input(scan, spacing, first)
+    wide, here = kidney_input(padded, spacing, first)
+    assert plain.shape == wide.shape and np.abs(plain - wide).max() <= 1
+    moved = np.array(here.stage.origin) - there.stage.origin
+    assert np.allclose(moved, np.array([before for before, _ in air]) * spacing)
+    image, inside, mapping = tumor_input(scan, kidney, spacing, second)
+    image_wide, inside_wide, wider = tumor_input(padded, mask, spacing, second)
+    assert np.abs(image - image_wide).max() <= 1 and np.array_equal(inside, inside_wide)
+    back = restore_mask(255 * inside, mapping)
+    assert np.array_equal(np.pad(back, air), restore_mask(255 * inside_wide, wider))
+
+
+def test_arms_and_two_legs() -> None:
+    scan, spacing = patient(), (5.0, 2.5, 2.5)
+    _, y, x = body_box(scan, spacing)
+    arms = scan.copy()
+    arms[:, 50:80, 4:24] = 40
+    assert body_box(arms, spacing) == (slice(0, 30), y, x)  # apart from the body: left out
+    legs = np.concatenate([scan, np.full_like(scan[:10], -1000)])
+    legs[30:, 40:100, 45:90] = 40
+    legs[30:, 40:100, 110:155] = 40
+    assert body_box(legs, spacing) == (slice(0, 40), y, x)  # one piece with the trunk
+
+
+def test_a_scan_of_air_is_its_own_box() -> None:
+    scan = np.full((4, 6, 5), -1000, np.int16)
+    assert body_box(scan, (1.0, 1.0, 1.0)) == (slice(0, 4), slice(0, 6), slice(0, 5))
+
+
+def test_a_grid_is_bounded() -> None:
+    with pytest.raises(TransformError, match="is the spacing right"):
+        kidney_mapping((600, 512, 512), (50.0, 8.0, 8.0), RELEASE_GRIDS[0])
+    with pytest.raises(TransformError, match="axial"):
+        kidney_mapping((18, 122, 1), (5.0, 1.0, 1.0), KidneyGrid(spacing_z=5, matrix=80))
+    column = kidney_mapping((18, 122, 1), (5.0, 1.0, 1.0), RELEASE_GRIDS[0])
+    assert column.stage.shape == (23, 31, 1)
+
+
+def test_blocks_are_averaged_and_keep_their_place() -> None:
+    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4) * 10
+    volume[0, 0, 0] = -3024  # counts as air
+    source = Grid(shape=(2, 3, 4), spacing=(1.0, 1.0, 1.0), origin=(5.0, 0.0, 0.0))
+    target = Grid(shape=(1, 2, 2), spacing=(2.0, 2.5, 2.0), origin=(5.0, 0.0, 0.0))
+    means, grid = averaged(volume, source, target)
+    assert grid == Grid(shape=(1, 2, 2), spacing=(2.0, 2.0, 2.0), origin=(5.0, 0.0, 0.0))
+    corner = (-1024 + 10 + 40 + 50 + 120 + 130 + 160 + 170) / 8
+    # the last row of blocks holds one row of voxels
+    assert np.array_equal(means, [[[round(corner), 105], [145, 165]]])
+    same, fine = averaged(volume, source, source)
+    assert same is volume and fine is source

@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "Compare label maps with the truth as KiTS does.",
     "report": "Write a notebook's page, an index page, or README's results; compare two studies.",
     "info": "Show devices, networks, profiles, versions, and where things are stored.",
+    "release": "Train the networks that come with the package, on cases made while it runs.",
     "train": "Train one network of a study, also by several processes together.",
     "study": "Check a study's settings, write them down, and print the folder of its pages.",
 }

@@ -18,6 +18,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("--seed", type=int, default=2019, metavar="S", help="default: 2019")
     argument("--matrix", type=positive, default=512, metavar="N", help="pixels (default: 512)")
     argument("--cysts", choices=("typical", "hard"), default="typical", help="hard: complex cysts")
+    words = "clinic: any field of view, phase and body, single and pelvic kidneys, metal, stones"
+    argument("--variety", choices=("kits", "clinic"), default="kits", help=words)
+    words = "share of the patients of --variety clinic (default: 0)"
+    argument("--tumor-free", type=float, default=0.0, metavar="SHARE", help=words)
     argument("--labels", type=Path, metavar="DIR", help="render the CT of these label maps instead")
     add_jobs(parser)
 
@@ -31,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         names = write_rendered(args.out, find_cases(args.labels), **common)
     else:
         common |= {"cases": args.cases or 20, "matrix": args.matrix, "cysts": args.cysts}
+        common |= {"variety": args.variety, "tumor_free": args.tumor_free}
         names = write_cohort(args.out, **common)
     print(f"{len(names)} cases in {args.out}")
     return 0

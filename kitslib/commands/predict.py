@@ -169,7 +169,9 @@ class Models:
                 about[name]["settings"] = key(settings)
                 words += f" {name} {digest[:8]}"
                 about[name] |= {"arm": settings["arm"]["name"]} if "arm" in settings else {}
-                about[name] |= {key: settings.get(key) for key in ("network", "seed", "data")}
+                about[name] |= {
+                    key: settings.get(key) for key in ("network", "seed", "data", "decision")
+                }
             except (SafetensorError, KeyError, TypeError) as error:
                 text = f"not a network of this version ({type(error).__name__}: {error}); run the "
                 text += "study again, or name another folder with --models"

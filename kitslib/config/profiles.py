@@ -53,24 +53,23 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
     ),
 )  # fmt: skip
 
-RELEASE = replace(  # the networks of `predict`: they must hold on CT of any scanner
-    DEMO,
-    profile="release", arms=("full",), kidney_arms=(),
+RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any scanner
+    profile="release", arms=("focal_dice",), kidney_arms=(),
     cohort=CohortConfig(
-        cases=320, seed=2026, matrix=256, spacing_z=(1.5, 2.5, 4.0, 5.0), held_out=16
+        cases=64, seed=2026, variety="clinic", tumor_free=0.35, fresh=True, held_out=16
     ),
-    kidney=replace(  # windows as deep as when its networks were made; 32 was no better for them
+    kidney_grid=KidneyGrid(spacing_z=4.0, spacing_xy=4.0, average=True),
+    tumor_grid=TumorGrid(spacing_z=3.0, spacing_xy=2.5, region="box", average=True),
+    kidney=replace(
         DEMO.kidney,
-        widths=(8, 12, 24, 48, 96), window_slices=64, foreground_oversampling=0.6,
-        volume_power=0.0, move=False, jitter=True, tumor_weight=1.0, test_time_mirroring=False,
-        components_by="volume", optimizer="adamw", lr=3e-3, epochs=32, arm_epochs=5,
-        validate_every=8,
+        widths=(8, 12, 24, 48, 96), slab=36, patch=96, window_slices=48, samples_per_case=6,
+        foreground_oversampling=0.5, volume_power=0.0, move=False, jitter=True, tumor_weight=2.0,
+        least_ml=5.0, epochs=22, validate_every=11,
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(8, 16, 32, 64), dice_over="sample", batch=8, steps=100, optimizer="adamw",
-        lr=4e-3, epochs=60,
-        oversample_every=12, validate_every=20, test_time_mirroring=False,
+        widths=(12, 24, 48, 96), batch=16, epochs=32, steps=288, foreground_oversampling=0.4,
+        validate_every=8,
     ),
 )  # fmt: skip
 

@@ -35,6 +35,10 @@ class CohortConfig(Checked):
     split: Literal["nested", "paper", "fold0", "fold1", "fold2", "fold3", "fold4"] = "nested"
     held_out: int | None = number(None, 1)  # tumour cases held out, but by fold; None: 15 of 210
     draw: float = number(1.0, 0.1, 1)  # share of the training cases that each seed draws for itself
+    # of synthetic cases: as in KiTS19, or any field of view, phase and body that a clinic sees
+    variety: Literal["kits", "clinic"] = "kits"
+    tumor_free: float = number(0.0, 0, 1)  # share of the patients of variety "clinic"
+    fresh: bool = False  # `cases` new ones in every epoch, made while it runs: `kitslib release`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,9 @@ class KidneyGrid(Checked):
 
     spacing_z: float = number(2.0, 0.3, 10)  # mm
     matrix: int = number(256, 16, 1024)  # pixels on the shorter in-plane side
+    # mm, and the scan is cut to the body first; None: `matrix` over the whole field of view
+    spacing_xy: float | None = number(None, 0.3, 10)
+    average: bool = False  # voxels are averaged before a coarser grid is read from them
     margin_mm: float = number(100.0, 0, 2000)  # kept above and below the kidneys: 50 slices of 2 mm
 
 
@@ -57,6 +64,8 @@ class TumorGrid(Checked):
     mask_dilation_mm: float = number(5.0, 0, 100)  # by how much the kidney mask is grown
     # outside the mask: the lower HU once resampled, or multiplied by 0 before, as may be meant
     masking: Literal["after", "before"] = "after"
+    # voxels are averaged before a coarser grid is read, which begins at the kidneys' box
+    average: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +116,7 @@ class KidneyConfig(Checked):
     test_time_mirroring: bool = False  # mean probability of the scan and its mirror image
     components: int = number(2, 1)  # largest connected components kept
     components_by: Literal["volume", "certainty"] = "volume"  # certainty: sum of 2 p - 1
+    least_ml: float = number(0.0, 0)  # smaller components are no kidneys
 
 
 @dataclass(frozen=True, kw_only=True)

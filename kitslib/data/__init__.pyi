@@ -46,6 +46,11 @@ from .cohort import Cohort as Cohort
 from .cohort import CohortError as CohortError
 from .cohort import Entry as Entry
 from .cohort import prepare as prepare
+from .fresh import CaseStream as CaseStream
+from .fresh import FreshSlabs as FreshSlabs
+from .fresh import FreshStacks as FreshStacks
+from .fresh import fresh_entry as fresh_entry
+from .fresh import rough_mask as rough_mask
 from .sampling import AIR as AIR
 from .sampling import Batch as Batch
 from .sampling import SlabSampler as SlabSampler

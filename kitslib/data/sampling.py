@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kitslib.data.cohort import Cohort
+from kitslib.data.cohort import Cohort, Entry
 
 AIR = -1024  # HU outside the kidney mask; every HU window clips it to its lower end
 Sample = tuple[np.ndarray, np.ndarray, str]  # image (C, …), labels (1, …), case id
@@ -75,6 +75,8 @@ class SlabSampler(_Sampler):
     with kidney in their middle half, the others lie anywhere in the range.
     """
 
+    fitted = False  # whether a patch is no larger than the case's slices
+
     def __init__(
         self, cohort: Cohort, *, slab: int, patch: int, batch: int, seed: int,
         samples_per_case: int = 1, foreground_oversampling: float = 0.0, volume_power: float = 0.0,
@@ -91,7 +93,11 @@ class SlabSampler(_Sampler):
         position, count = step * self.size + place, len(self.cohort.case_ids)
         turn, turn_place = divmod(position % self.samples, count)
         case_id = self.cohort.case_ids[self._turn(epoch, turn)[turn_place]]
-        entry, rng = self.cohort[case_id], np.random.default_rng((self.seed, epoch, position, 1))
+        rng = np.random.default_rng((self.seed, epoch, position, 1))
+        return *self._cut(self.cohort[case_id], rng), case_id
+
+    def _cut(self, entry: Entry, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A slab of a case and its labels."""
         first, last = entry.meta["train_range"]  # half open
         latest = max(last - self.slab, first)
         if rng.random() < self.foreground_oversampling:
@@ -100,11 +106,13 @@ class SlabSampler(_Sampler):
             corner = [min(max(start, first), latest)]
         else:
             corner = [int(rng.integers(first, latest + 1))]
-        for room in (whole - self.patch for whole in entry.imaging.shape[1:]):
+        shape = [self.slab]
+        for whole in entry.imaging.shape[1:]:
+            shape.append(min(self.patch, whole) if self.fitted else self.patch)
+            room = whole - shape[-1]
             corner.append(int(rng.integers(0, room + 1)) if room > 0 else room // 2)
-        shape = (self.slab, self.patch, self.patch)
         image = cut(entry.imaging, corner, shape, None)
-        return image[None], cut(entry.labels, corner, shape, 0)[None], case_id
+        return image[None], cut(entry.labels, corner, shape, 0)[None]
 
     def _turn(self, epoch: int, turn: int) -> np.ndarray:
         """As many case indices as cases: each once, or large ones more often than small ones."""
@@ -170,9 +178,15 @@ class StackSampler(_Sampler):
         entry, z = self.cohort[case_id], int(self.slice_index[chosen])
         labels = entry.labels[z]
         voxels = np.argwhere(labels == 2 if on_tumor else labels > 0)
+        return *self._cut(entry, z, voxels, rng), case_id
+
+    def _cut(
+        self, entry: Entry, z: int, voxels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A stack and its labels around one of some voxels (row, column) of slice z."""
         centre = voxels[int(rng.integers(len(voxels)))]
         corner = [z - self.depth // 2]
-        for middle, size, whole in zip(centre, self.patch, labels.shape, strict=True):
+        for middle, size, whole in zip(centre, self.patch, entry.labels.shape[1:], strict=True):
             if whole <= size:  # anywhere, so long as the whole slice is seen
                 corner.append(int(rng.integers(whole - size, 1)))
             else:  # the picked voxel in the middle half
@@ -181,8 +195,8 @@ class StackSampler(_Sampler):
         mask, label = cut(entry.mask, corner, shape, 0), cut(entry.labels, corner, shape, 0)
         image = np.where(mask > 0, cut(entry.imaging, corner, shape, None), np.int16(AIR))
         if self.dims == "3d":
-            return image[None], label[None], case_id
-        return image, label[self.depth // 2][None], case_id
+            return image[None], label[None]
+        return image, label[self.depth // 2][None]
 
     def state(self) -> dict[str, Any]:
         """Return the weights, so that a resumed run draws the same slices."""

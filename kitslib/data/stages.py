@@ -6,18 +6,48 @@ import numpy as np
 
 from kitslib import transforms
 from kitslib.config import KidneyGrid, TumorGrid
-from kitslib.transforms import SNAP, Grid, Mapping, Triple, bounding_box, resample
+from kitslib.transforms import (
+    SNAP,
+    Box,
+    Grid,
+    Mapping,
+    TransformError,
+    Triple,
+    averaged,
+    body_box,
+    bounding_box,
+    resample,
+)
 
 HALF = 127  # of the 255 that a share is counted in
 LONGEST_MM, WIDEST_MM, ASPECT = 3000, 2000, 4  # of a scan: along z, a side, its two sides
+MOST_VOXELS = 2**27  # of a stage's grid: more than a slab of 1 mm at 512² around any kidneys
 
 
-def kidney_mapping(shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid) -> Mapping:
-    """The first stage's grid for a scan of this shape and spacing; raises as `body_grid`."""
+def kidney_mapping(
+    shape: tuple[int, int, int], spacing: Triple, grid: KidneyGrid, box: Box | None = None
+) -> Mapping:
+    """The first stage's grid for a scan of this shape and spacing; raises as `body_grid`.
+
+    `box` is where the body is (default: everywhere); only a grid with a pixel in mm follows it.
+    """
     native = body_grid(shape, spacing)
+    if grid.spacing_xy is not None:
+        part = native if box is None else native.crop(box)
+        stage = part.respaced((grid.spacing_z, grid.spacing_xy, grid.spacing_xy))
+        return _bounded(Mapping(native=native, stage=stage, within=box))
     factor = min(native.shape[1:]) / grid.matrix
     coarse = (grid.spacing_z, native.spacing[1] * factor, native.spacing[2] * factor)
-    return Mapping(native=native, stage=native.respaced(coarse))
+    return _bounded(Mapping(native=native, stage=native.respaced(coarse)))
+
+
+def _bounded(mapping: Mapping) -> Mapping:
+    """The mapping, unless a wrong spacing made its grid too large to compute on."""
+    if math.prod(mapping.stage.shape) > MOST_VOXELS:
+        shape, native = " x ".join(map(str, mapping.stage.shape)), mapping.native
+        words = f"{native.shape} voxels of {native.spacing} mm would need a grid of {shape}"
+        raise TransformError(f"{words}, more than {MOST_VOXELS} voxels; is the spacing right?")
+    return mapping
 
 
 def body_grid(shape: tuple[int, int, int], spacing: Triple) -> Grid:
@@ -34,16 +64,37 @@ def body_grid(shape: tuple[int, int, int], spacing: Triple) -> Grid:
 
 
 def kidney_input(scan: np.ndarray, spacing: Triple, grid: KidneyGrid) -> tuple[np.ndarray, Mapping]:
-    """What the kidney network sees: int16 HU (D, H, W) on the stage's grid, and the way back."""
-    mapping = kidney_mapping(scan.shape, spacing, grid)
-    return resample(scan, mapping.native, mapping.stage), mapping
+    """What the kidney network sees: int16 HU (D, H, W) on the stage's grid, and the way back.
+
+    A grid with a pixel in mm sees the body and nothing of the air around it: the same patient in
+    another field of view is the same input.
+    """
+    box = None if grid.spacing_xy is None else body_box(scan, spacing)
+    mapping = kidney_mapping(scan.shape, spacing, grid, box)
+    return _on_stage(scan, mapping, box, grid.average), mapping
 
 
-def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> Mapping:
-    """The second stage's grid around the kidneys of a native mask (values above 0)."""
+def _on_stage(scan: np.ndarray, mapping: Mapping, box: Box | None, average: bool) -> np.ndarray:
+    """A scan, or of it only what lies in a box, on the stage's grid."""
+    source = mapping.native
+    if box is not None:
+        scan, source = scan[box], source.crop(box)
+    if average:
+        scan, source = averaged(scan, source, mapping.stage)
+    return resample(scan, source, mapping.stage)
+
+
+def tumor_mapping(
+    kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid, body: Box | None = None
+) -> Mapping:
+    """The second stage's grid around the kidneys of a native mask (values above 0).
+
+    With `average` it begins where the box around the kidneys does, not where the scan does, so
+    that air around the patient moves nothing; `body` is what the box is clamped to.
+    """
     native = body_grid(kidney_mask.shape, spacing)
     pixel = native.spacing[1:] if grid.spacing_xy is None else (grid.spacing_xy, grid.spacing_xy)
-    whole = native.respaced((grid.spacing_z, *pixel))
+    whole = native if grid.average else native.respaced((grid.spacing_z, *pixel))
     box = bounding_box(kidney_mask)
     parts = []
     for n, fine, coarse, part in zip(whole.shape, whole.spacing, native.spacing, box, strict=True):
@@ -52,7 +103,19 @@ def tumor_mapping(kidney_mask: np.ndarray, spacing: Triple, grid: TumorGrid) -> 
         parts.append(slice(max(0, start), min(n, stop)))
     if grid.region == "slice":
         parts[1:] = [slice(0, n) for n in whole.shape[1:]]
-    return Mapping(native=native, stage=whole.crop(tuple(parts)))
+    if not grid.average:
+        return _bounded(Mapping(native=native, stage=whole.crop(tuple(parts))))
+    if body is not None:
+        pairs = zip(parts, body, box, strict=True)
+        parts = [_within(part, outer, kidney) for part, outer, kidney in pairs]
+    stage = native.crop(tuple(parts)).respaced((grid.spacing_z, *pixel))
+    return _bounded(Mapping(native=native, stage=stage, within=tuple(parts)))
+
+
+def _within(part: slice, outer: slice, least: slice) -> slice:
+    """A span cut to another one, but never to less than a third."""
+    start = min(max(part.start, outer.start), least.start)
+    return slice(start, max(min(part.stop, outer.stop), least.stop))
 
 
 def tumor_input(
@@ -68,14 +131,16 @@ def tumor_input(
     if imaging.shape != kidney_mask.shape:
         text = f"imaging is {imaging.shape} but the kidney mask {kidney_mask.shape}"
         raise transforms.TransformError(f"tumor_input: {text}")
-    mapping = tumor_mapping(kidney_mask, spacing, grid)
+    body = body_box(imaging, spacing) if grid.average else None
+    mapping = tumor_mapping(kidney_mask, spacing, grid, body)
     if grid.masking == "before":
         grown = transforms.dilate(kidney_mask, spacing, grid.mask_dilation_mm)
         masked = resample(imaging * grown, mapping.native, mapping.stage)
         return masked, np.ones(mapping.stage.shape, np.uint8), mapping
     mask = (stage_labels(kidney_mask, mapping) > 0).astype(np.uint8)
     mask = transforms.dilate(mask, mapping.stage.spacing, grid.mask_dilation_mm)
-    return resample(imaging, mapping.native, mapping.stage), mask, mapping
+    box = mapping.box if grid.average else None
+    return _on_stage(imaging, mapping, box, grid.average), mask, mapping
 
 
 def stage_labels(labels: np.ndarray, mapping: Mapping) -> np.ndarray:

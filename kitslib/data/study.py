@@ -37,7 +37,9 @@ def data_folder(config: RunConfig, make: Callable[..., Any], *, jobs: int = 1) -
 
 def drawn_with(config: RunConfig) -> dict[str, Any] | None:
     """Return what decides each case of the synthetic cohort; None for a folder of cases."""
-    names = ("seed", "matrix", "spacing_z", "cysts")
+    names: tuple[str, ...] = ("seed", "matrix", "spacing_z", "cysts")
+    if config.cohort.variety != "kits":
+        names += ("variety", "tumor_free")
     return {name: getattr(config.cohort, name) for name in names} if config.drawn else None
 
 

@@ -40,6 +40,11 @@ from .claims.published import paper_evidence as paper_evidence
 from .claims.published import smallest_credible as smallest_credible
 from .claims.rules import STEPS as STEPS
 from .claims.stability import stability as stability
+from .decision import Decision as Decision
+from .decision import as_setting as as_setting
+from .decision import choose_decision as choose_decision
+from .decision import patient_row as patient_row
+from .decision import rates as rates
 from .gridding import gridding as gridding
 from .gridding import heard as heard
 from .held_out import Scored as Scored

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import cc3d
 import numpy as np
 from torch import nn
 
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import kidney_input, tumor_input
+from kitslib.evaluation.decision import Decision
 from kitslib.evaluation.inference import (
     Autocast,
     Reading,
@@ -37,6 +40,7 @@ class KidneyStage:
     `test_time_mirroring` takes the mean probability of the scan and its left-right mirror image.
     The components kept are the largest by `components_by`: "volume", or "certainty", the sum of
     2 p - 1 over voxels of probability p, by which a doubtful organ gives way to a sure smaller one.
+    In the scan's grid, components of less than `least_ml` are dropped: some people have one kidney.
     """
 
     network: nn.Module
@@ -47,12 +51,15 @@ class KidneyStage:
     components: int
     components_by: Literal["volume", "certainty"] = "volume"
     test_time_mirroring: bool = False
+    least_ml: float = 0.0
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> KidneyStage:
         """Build the stage from the settings that its run was trained with."""
         names = [item.name for item in fields(cls) if item.name not in ("network", "grid")]
+        names.remove("least_ml")
         how = {name: settings["training"][name] for name in names}
+        how["least_ml"] = settings["training"].get("least_ml", 0.0)  # came later than the others
         return cls(network=network, grid=KidneyGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -75,7 +82,11 @@ class KidneyStage:
     def restored(self, probability: np.ndarray, mapping: Mapping) -> np.ndarray:
         """Return a probability of the stage grid as the mask in the scan's own grid."""
         native = restore_mask(probability, mapping)
-        return largest_components(native > 0, self.components).astype(np.uint8)
+        kept = largest_components(native > 0, self.components)
+        least = math.ceil(1000 * self.least_ml / math.prod(mapping.native.spacing))
+        if least > 1:
+            kept = cc3d.dust(kept, threshold=least, connectivity=26)
+        return kept.astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +107,7 @@ class TumorStage:
     window_slices: int | None = None  # in 3D; None: twice the slab
     every: int = 1
     test_time_mirroring: bool = False
+    decision: Decision | None = None  # which components count as tumour; None: all
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
@@ -105,6 +117,9 @@ class TumorStage:
         how["window_slices"] = settings["training"].get("window_slices")
         how["every"] = settings["training"].get("scored_every", 1)
         how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
+        if found := settings.get("decision"):
+            values = {field.name: found[field.name] for field in fields(Decision)}
+            how["decision"] = Decision(**values)
         return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -126,9 +141,16 @@ class TumorStage:
     def mask(
         self, imaging: np.ndarray, kidney: np.ndarray, spacing: Spacing, autocast: Autocast
     ) -> np.ndarray:
-        """Return all tumour, before components are dropped, as uint8 0/1 in the scan's grid."""
+        """Return all tumour, before the largest is chosen, as uint8 0/1 in the scan's grid.
+
+        With a decision: what it calls a tumour, which may be nothing.
+        """
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
-        return restore_mask(self.probability(volume, mask, autocast), mapping)
+        probability = self.probability(volume, mask, autocast)
+        if self.decision is not None:
+            voxel_ml = math.prod(mapping.stage.spacing) / 1000
+            probability = self.decision.applied(probability, voxel_ml)
+        return restore_mask(probability, mapping)
 
 
 class Segmentation(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -19,10 +20,12 @@ from numpy.random import Generator
 from kitslib import data
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
-from kitslib.phantom.scene import render_case, render_labels, streams
+from kitslib.phantom.scene import Variety, render_case, render_labels, streams
 from kitslib.phantom.shapes import Triple
 
 GENERATOR = 2  # raise it when the same seed gives other bits
+CLINIC = 1  # the same, of variety "clinic"
+OPTIONS = ("matrix", "spacing_z", "cysts", "variety", "tumor_free")  # of `render_case`
 NOTE = "synthetic CT, not a patient"
 SUBTYPES = ("clear_cell_rcc", "papillary", "chromophobe", "oncocytoma", "angiomyolipoma")
 SUBTYPE_SHARES = (0.68, 0.12, 0.09, 0.07, 0.04)
@@ -33,14 +36,16 @@ Task = tuple[str, dict, Path | None]  # case id, parameters, label map when one 
 
 def write_cohort(
     out: Path, *, cases: int, seed: int, matrix: int = 512, spacing_z: SliceMm = None,
-    cysts: Cysts = "typical", jobs: int = 1, progress: Progress | None = None,
+    cysts: Cysts = "typical", variety: Variety = "kits", tumor_free: float = 0.0, jobs: int = 1,
+    progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
     """Write case_00000.. with imaging, two label maps (KiTS19, KiTS23), kits.json; return case ids.
 
     matrix: rows and columns; the field of view stays. spacing_z: slice distances in mm to draw
-    from, KiTS19's when None. cysts: `hard` gives every case complex cysts. A case's bits depend on
-    these, seed and its number alone. Complete cases of the same parameters are kept, others
-    removed; a folder that is not synthetic is refused. Raises ValueError.
+    from, KiTS19's when None. cysts: `hard` gives every case complex cysts. variety: `clinic` has
+    every field of view, phase and rarity, and a share `tumor_free` of patients without tumour. A
+    case's bits depend on these, seed and its number alone. Complete cases of the same parameters
+    are kept, others removed; a folder that is not synthetic is refused. Raises ValueError.
     """
     whole = (("cases", cases, 1), ("seed", seed, 0), ("matrix", matrix, 32), ("jobs", jobs, 1))
     for name, value, low in whole:
@@ -52,11 +57,16 @@ def write_cohort(
         if not len(spacing_z) or not all(0.25 <= z <= 10 for z in spacing_z):
             raise ValueError(f"spacing_z: expected 0.25..10 mm each, or None, got {spacing_z}")
         spacing_z = list(map(float, spacing_z))
-    own = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
-    tasks = [
-        (f"case_{i:05d}", {"generator": GENERATOR, "seed": seed, "index": i, **own}, None)
-        for i in range(cases)
-    ]
+    own: dict[str, Any] = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
+    own |= {"generator": GENERATOR, "seed": seed}
+    if variety not in ("kits", "clinic") or not 0 <= tumor_free <= 1:
+        words = f"'kits' or 'clinic' and a share in [0, 1], got {variety!r} and {tumor_free!r}"
+        raise ValueError(f"variety and tumor_free: expected {words}")
+    if variety == "clinic":
+        own |= {"generator": f"clinic {CLINIC}", "variety": variety, "tumor_free": tumor_free}
+    elif tumor_free:
+        raise ValueError("tumor_free: every case of variety 'kits' has a tumour; choose 'clinic'")
+    tasks: list[Task] = [(f"case_{i:05d}", {**own, "index": i}, None) for i in range(cases)]
     return _write_all(Path(out), tasks, jobs, progress)
 
 
@@ -147,7 +157,7 @@ def _write(out: Path, task: Task) -> None:
     name, parameters, source = task
     seed, index = parameters["seed"], parameters["index"]
     if source is None:
-        options = {key: parameters[key] for key in ("matrix", "spacing_z", "cysts")}
+        options = {key: parameters[key] for key in OPTIONS if key in parameters}
         imaging, labels, spacing = render_case(index, seed=seed, **options)
         geometry = data.canonical_affine(spacing)
     else:

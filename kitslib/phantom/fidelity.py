@@ -13,8 +13,6 @@ import numpy as np
 from scipy import ndimage, stats
 
 from kitslib.phantom.cohort import spread
-from kitslib.phantom.lesions import Cysts
-from kitslib.phantom.scanner import SliceMm
 from kitslib.phantom.scene import THINNEST_MM, draw_case, render_label_map
 
 GEOMETRY = {
@@ -78,16 +76,13 @@ def _sampled(index: int, *, seed: int) -> dict[str, float]:
     return label_geometry(*render_label_map(index, seed=seed, matrix=96, spacing_z=(5.0,)))
 
 
-def complex_cysts(
-    labels: np.ndarray, index: int, *, seed: int, matrix: int = 512, spacing_z: SliceMm = None,
-    cysts: Cysts = "typical",
-) -> np.ndarray:  # fmt: skip
+def complex_cysts(labels: np.ndarray, index: int, *, seed: int, **drawn: Any) -> np.ndarray:
     """Return which voxels (D, H, W) of a synthetic case's label map belong to complex cysts.
 
-    The case is drawn again from the parameters of its cohort. Raises ValueError when the map's
-    shape shows that they are not these.
+    The case is drawn again from the parameters `drawn` of its cohort. Raises ValueError when the
+    map's shape shows that they are not these.
     """
-    _, _, renal, grid, _ = draw_case(index, seed, matrix, spacing_z, cysts)
+    _, _, renal, grid, _ = draw_case(index, seed, **drawn)
     if labels.shape != grid.shape:
         words = f"labels of shape {grid.shape}, got {labels.shape}; give its parameters"
         raise ValueError(f"case {index}: expected {words}")

@@ -8,15 +8,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import Generator
 
-from kitslib.phantom.patient import Patient
+from kitslib.phantom.patient import CONTENTS, Patient
 from kitslib.phantom.shapes import Capsule, Ellipsoid, Solid, chain, draw_field, rotation
-
-CONTENTS = ("gas", "fluid", "contrast", "stool", "collapsed")  # of stomach and bowel
-CONTENT_SHARES = (0.2, 0.27, 0.13, 0.22, 0.18)
 
 
 def draw_viscera(rng: Generator, patient: Patient) -> list[Solid]:
-    """Heart, oesophagus, other organs and the bladder, in painting order."""
+    """Heart, oesophagus and other organs, in painting order."""
     values, middle, top = patient.values, patient.room[0], patient.dome[0]
     heart = Ellipsoid((top - 45, middle - 15, 25), (50, 45, 62))
     gullet = Capsule((top - 250, -25, 0), (top + 60, -25, 0), (26, 18))
@@ -24,8 +21,13 @@ def draw_viscera(rng: Generator, patient: Patient) -> list[Solid]:
     solids.append(Solid(gullet, values.muscle - 15, confined=False))
     for draw in (_odd, _bowel, _stomach, _pancreas, _liver, _spleen):
         solids += draw(rng, patient)
+    return solids
+
+
+def draw_bladder(rng: Generator, _: Patient) -> list[Solid]:
+    """The bladder."""
     bladder = Ellipsoid((rng.uniform(215, 250), -50, rng.normal(0, 8)), rng.uniform(22, 50, 3))
-    return [*solids, Solid(bladder, rng.uniform(0, 20))]
+    return [Solid(bladder, rng.uniform(0, 20))]
 
 
 def _odd(rng: Generator, patient: Patient) -> list[Solid]:
@@ -56,7 +58,7 @@ def _bowel(rng: Generator, patient: Patient) -> list[Solid]:
             way = 0.6 * way + 0.8 * rng.standard_normal(3)
             path.append(path[-1] + way / np.linalg.norm(way) * rng.uniform(14, 24))
         radii = rng.uniform(8, 17) * rng.uniform(0.85, 1.15, len(path))
-        solids += _tube(rng, path, radii, values.bowel + rng.normal(0, 8), rng.uniform(1.5, 4))
+        solids += tube(rng, patient, path, radii, rng.normal(0, 8), rng.uniform(1.5, 4))
     low, high, middle = rng.uniform(110, 170), rng.uniform(-50, 20), rng.uniform(0, 70)
     frames = (
         [(low, 0.1, -0.72), (60, 0.4, -0.78), (high, 0, -0.68)],  # ascending
@@ -70,7 +72,7 @@ def _bowel(rng: Generator, patient: Patient) -> list[Solid]:
         radii = rng.uniform(12, 23) * rng.uniform(0.75, 1.15, len(path))
         for k in range(0, 9, 3):  # content changes along the colon
             wall = rng.uniform(1.5, 3.5)
-            solids += _tube(rng, path[k : k + 4], radii[k : k + 4], values.bowel, wall)
+            solids += tube(rng, patient, path[k : k + 4], radii[k : k + 4], 0, wall)
     return solids
 
 
@@ -79,7 +81,7 @@ def _stomach(rng: Generator, patient: Patient) -> list[Solid]:
     start = np.array([patient.dome[1], 0, 0])
     path = start + patient.place(bends) + rng.normal(0, 7, (4, 3))
     radii = rng.uniform(18, 40) * np.array([1, 0.95, 0.75, 0.45])
-    return _tube(rng, path, radii, patient.values.bowel + 10, rng.uniform(3, 6))
+    return tube(rng, patient, path, radii, 10, rng.uniform(3, 6))
 
 
 def _pancreas(rng: Generator, patient: Patient) -> list[Solid]:
@@ -131,11 +133,16 @@ def _spleen(rng: Generator, patient: Patient) -> list[Solid]:
     return [Solid(shape, patient.values.spleen, draw_field(rng, 8.0), rng.uniform(0, 5))]
 
 
-def _tube(
-    rng: Generator, path: Sequence[np.ndarray], radii: np.ndarray, hu: float, wall: float
-) -> list[Solid]:
-    """A hollow organ along a path: a wall of `hu` and `wall` mm first, then its content."""
-    content = str(rng.choice(CONTENTS, p=CONTENT_SHARES))
+def tube(
+    rng: Generator, patient: Patient, path: Sequence[np.ndarray], radii: np.ndarray,
+    brighter: float, wall: float,
+) -> list[Solid]:  # fmt: skip
+    """A hollow organ along a path: a wall of `wall` mm first, then its content.
+
+    The wall is `brighter` HU above the patient's bowel.
+    """
+    hu = patient.values.bowel + brighter
+    content = str(rng.choice(CONTENTS, p=patient.contents))
     texture = draw_field(rng, rng.uniform(3, 7), 16)
     solids = chain(path, radii, hu, texture, 6)
     inside = {"gas": 15.0, "contrast": rng.uniform(100, 350)}.get(content, rng.uniform(0, 55))

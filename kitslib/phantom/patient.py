@@ -14,6 +14,7 @@ from kitslib.phantom.shapes import Grid, Slab, blend, cover, draw_field
 MIDDLE = -30.0  # y of the trunk's centre
 CAVITY_BACK = 42.0  # mm behind the spine's centre that the gutters beside it reach
 SKIN_MM = 1.8
+CONTENTS = ("gas", "fluid", "contrast", "stool", "collapsed")  # of stomach and bowel
 TAPER_Z = np.array([-400.0, -200, -100, 0, 80, 160, 300])  # mm, where the trunk's scale is given
 CAVITY_TAPER = np.array([0.9, 0.98, 1.0, 1.0, 0.97, 0.78, 0.6])
 
@@ -84,6 +85,8 @@ class Patient:
 
     The patient fits a field of view of that many mm; size is the body size quantile in 0..1.
     """
+
+    contents = (0.2, 0.27, 0.13, 0.22, 0.18)  # shares of CONTENTS
 
     def __init__(self, rng: Generator, field_of_view: float, size: float) -> None:
         side = float(np.clip(field_of_view * rng.uniform(0.38, 0.46), 128, 225))
@@ -162,9 +165,12 @@ class Trunk:
 
     def outside(self, name: str, z: np.ndarray) -> np.ndarray:
         """Signed distance in mm to an outline on slices at depths z, (n, H, W)."""
-        taper = CAVITY_TAPER if name == "cavity" else self.patient.taper
-        (away, radius), scale = self.curves[name], np.interp(z, TAPER_Z, taper).astype(np.float32)
+        (away, radius), scale = self.curves[name], self.scale(name, z).astype(np.float32)
         return away - scale[:, None, None] * radius
+
+    def scale(self, name: str, z: np.ndarray) -> np.ndarray:
+        """Size of an outline at depths z against that at the kidneys, (n,)."""
+        return np.interp(z, TAPER_Z, CAVITY_TAPER if name == "cavity" else self.patient.taper)
 
     def paint(self, slab: Slab) -> tuple[np.ndarray, np.ndarray]:
         """HU of the trunk on the slices of a slab, and depth in mm in the abdomen (< 0 outside)."""

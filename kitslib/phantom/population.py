@@ -37,14 +37,20 @@ def draw_ranks(seed: int, index: int) -> dict[str, float]:
     return dict(zip(RANKS, ranks.tolist(), strict=True))
 
 
-def draw_kidney(rng: Generator, side: int, ml: float, center: np.ndarray) -> Kidney:
-    """Draw a kidney of about `ml` on one side (-1 right, +1 left)."""
+def draw_kidney(
+    rng: Generator, side: int, ml: float, center: np.ndarray, axis: np.ndarray | None = None
+) -> Kidney:
+    """Draw a kidney of about `ml` on one side (-1 right, +1 left).
+
+    axis: (z, y, x) of its long axis; None draws the usual one.
+    """
     ratio = np.array([1.0, rng.uniform(0.43, 0.54), rng.uniform(0.52, 0.66)])
     long = np.cbrt(ml * 1000 / (4 / 3 * np.pi * ratio[1] * ratio[2] * 0.82))
     radii = long * ratio  # along the long axis, dorso-ventral, medio-lateral
     # the caudal pole tips forwards and outwards
-    axis = np.array([1.0, rng.normal(-0.4, 0.17), side * rng.normal(0.27, 0.14)])
-    axis /= np.linalg.norm(axis)
+    usual = np.array([1.0, rng.normal(-0.4, 0.17), side * rng.normal(0.27, 0.14)])
+    axis = usual if axis is None else axis
+    axis = axis / np.linalg.norm(axis)
     lateral = np.array([0.0, rng.normal(0.35, 0.25), float(side)])
     lateral -= axis * (axis @ lateral)
     lateral /= np.linalg.norm(lateral)
@@ -67,6 +73,17 @@ def draw_renal(
 
     size: body size quantile in 0..1, correlated with kidney volume as in KiTS (r about 0.5).
     """
+    kidneys, total = draw_pair(rng, ranks, size)
+    renal = Renal(kidneys, draw_tumors(rng, ranks, kidneys, patient), [])
+    renal = replace(renal, cysts=draw_cysts(rng, ranks, renal, patient, cysts))
+    for _ in range(2):
+        scale = float(np.clip(np.cbrt(total / max(kidney_ml(renal), 1.0)), 0.93, 1.2))
+        renal = replace(renal, kidneys=[kidney.scaled(scale) for kidney in renal.kidneys])
+    return renal
+
+
+def draw_pair(rng: Generator, ranks: dict[str, float], size: float) -> tuple[list[Kidney], float]:
+    """Draw two kidneys, right and left, and the ml that they should have together."""
     body, own = ndtri(np.clip(size, 0.01, 0.99)), ndtri(np.clip(ranks["kidney"], 0.002, 0.998))
     total = float(np.interp(ndtr(0.5 * body + np.sqrt(0.75) * own), *KIDNEY_ML))
     left = float(np.clip(rng.normal(0.5, 0.05), 0.36, 0.64))
@@ -77,12 +94,7 @@ def draw_renal(
     for side, share in ((-1, 1 - left), (1, left)):
         y, x = rng.normal(2, 5) + side * forward / 2, side * half + rng.normal(0, 4)
         kidneys.append(draw_kidney(rng, side, total * share, np.array([-side * low / 2, y, x])))
-    renal = Renal(kidneys, _draw_tumors(rng, ranks, kidneys, patient), [])
-    renal = replace(renal, cysts=_draw_cysts(rng, ranks, renal, patient, cysts))
-    for _ in range(2):
-        scale = float(np.clip(np.cbrt(total / max(kidney_ml(renal), 1.0)), 0.93, 1.2))
-        renal = replace(renal, kidneys=[kidney.scaled(scale) for kidney in renal.kidneys])
-    return renal
+    return kidneys, total
 
 
 def kidney_ml(renal: Renal) -> float:
@@ -133,24 +145,24 @@ def _place(
     return best
 
 
-def _draw_tumors(
+def draw_tumors(
     rng: Generator, ranks: dict[str, float], kidneys: list[Kidney], patient: Patient
 ) -> list[Lesion]:
     """One tumour, several in about one case in eight."""
     total = float(np.exp(np.interp(ranks["tumor"], *TUMOR_ML)))
-    home, shares = kidneys[rng.integers(2)], [1.0]
+    home, shares = kidneys[rng.integers(len(kidneys))], [1.0]
     if rng.uniform() < 0.12 and total > 3:
         shares = np.sort(rng.dirichlet([1.0] * rng.integers(2, 5)))[::-1]
     tumors: list[Lesion] = []
     for i, share in enumerate(shares):
-        kidney = home if i == 0 or rng.uniform() < 0.7 else kidneys[rng.integers(2)]
+        kidney = home if i == 0 or rng.uniform() < 0.7 else kidneys[rng.integers(len(kidneys))]
         ml = max(total * share, 0.4)
         center = _place(rng, kidney, ml, patient, tumors, (-0.8, 0.75))
         tumors.append(draw_tumor(rng, center, ml, patient.values.kidney))
     return tumors
 
 
-def _draw_cysts(
+def draw_cysts(
     rng: Generator, ranks: dict[str, float], renal: Renal, patient: Patient, cysts: Cysts
 ) -> list[Lesion]:
     """No cyst in half the cases, one to six in the others; `hard` gives every case complex ones."""
@@ -165,7 +177,8 @@ def _draw_cysts(
     found: list[Lesion] = []
     for i, share in enumerate(np.sort(rng.dirichlet([1.5] * count))[::-1]):
         kind = "complex cyst" if (hard and i < 2) or rng.uniform() < 0.45 else "simple cyst"
-        ml, kidney = max(total * float(share), 0.04), renal.kidneys[rng.integers(2)]
+        ml = max(total * float(share), 0.04)
+        kidney = renal.kidneys[rng.integers(len(renal.kidneys))]
         center = _place(rng, kidney, ml, patient, renal.tumors + found, (-0.7, 0.6))
         found.append(draw_cyst(rng, center, ml, kind, patient.values.kidney))
     return found

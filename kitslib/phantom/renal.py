@@ -25,6 +25,7 @@ class Kidney:
     sinus: Ellipsoid
     pelvis: Ellipsoid
     bend: float  # mm by which the poles lie nearer the spine than the middle
+    urine: float | None = None  # HU of its collecting system; None: as the scan's
 
     def __post_init__(self) -> None:
         radii = self.body.radii
@@ -76,6 +77,7 @@ class Part:
     depth: np.ndarray
     appearance: Appearance | None = None  # of a lesion
     pelvis: np.ndarray | None = None  # share of the collecting system, of a drawn kidney
+    urine: float | None = None  # HU of it, where it has its own
 
 
 class Halo:
@@ -147,14 +149,14 @@ def _part(slab: Slab, box: Box, label: int, shape: Kidney | Lesion) -> Part:
     slices = slice(box[0].start // subs, -(-box[0].stop // subs))
     fine = slab.crop(slice(slices.start * subs, slices.stop * subs), *box[1:])
     region = slab.single().crop(slices, *box[1:])
-    appearance = pelvis = None
+    appearance = pelvis = urine = None
     if isinstance(shape, Kidney):
         distance, inner = shape.distance(fine)
-        pelvis = _mean(cover(inner, edge), subs)
+        pelvis, urine = _mean(cover(inner, edge), subs), shape.urine
     else:
         distance, appearance = shape.distance(fine), shape.appearance
     share, depth = _mean(cover(distance, edge), subs), -_mean(distance, subs)
-    return Part(label, region, share, depth, appearance, pelvis)
+    return Part(label, region, share, depth, appearance, pelvis, urine)
 
 
 def _mean(values: np.ndarray, subs: int) -> np.ndarray:

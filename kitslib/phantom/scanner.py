@@ -77,7 +77,7 @@ class Parenchyma:
         grain = self.amplitude * self.grain(part.region)
         hu = values.cortex - values.medulla * deep * pyramid + grain
         if part.pelvis is not None:
-            blend(hu, part.pelvis, values.pelvis)
+            blend(hu, part.pelvis, values.pelvis if part.urine is None else part.urine)
         return hu
 
 

@@ -53,6 +53,16 @@ class Grid:
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         return c * y - s * x, s * y + c * x
 
+    def around(self, low: np.ndarray, high: np.ndarray) -> Grid:
+        """The part of the grid that holds a box of patient coordinates (z, y, x in mm)."""
+        corners = [self.to_image(y, x) for y in (low[1], high[1]) for x in (low[2], high[2])]
+        first = np.array([low[0], *np.min(corners, axis=0)]) / self.spacing + self.origin
+        last = np.array([high[0], *np.max(corners, axis=0)]) / self.spacing + self.origin
+        start = np.clip(np.floor(first), 0, np.array(self.shape) - 1).astype(int)
+        stop = np.clip(np.ceil(last) + 1, start + 1, self.shape).astype(int)
+        origin = tuple((np.array(self.origin) - start).tolist())
+        return replace(self, shape=tuple((stop - start).tolist()), origin=origin)
+
     def slabs(self, thinnest: float) -> Iterator[Slab]:
         """Cover the volume with slabs; slices are split into sub-slices of up to `thinnest` mm."""
         subs = max(1, int(np.ceil(self.spacing[0] / thinnest - 1e-6)))
@@ -258,6 +268,11 @@ class Capsule:
         gap = np.square(dz - t * v[0]) + np.square(dy - t * v[1]) + np.square(dx - t * v[2])
         r0, r1 = self.radius
         return np.sqrt(gap) - np.float32(r0) - t * np.float32(r1 - r0)
+
+
+def mm(z: float, y: float, x: float) -> np.ndarray:
+    """A point or a step in patient coordinates."""
+    return np.array([z, y, x], float)
 
 
 def cover(distance: np.ndarray, edge: float) -> np.ndarray:

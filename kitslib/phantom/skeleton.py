@@ -28,10 +28,11 @@ class Spine:
         self.grain = draw_field(rng, 3.0, 16)
         self.sway, self.wave = rng.normal(0, 3), rng.uniform(60, 120)  # mm sideways, per wavelength
         self.sway_phase = rng.uniform(0, 6.3)
+        self.end = 1e4  # z in mm below which there is none
 
     def paint(self, canvas: np.ndarray, slab: Slab, _: np.ndarray) -> None:
         """Blend the spine into a sub-slice canvas."""
-        region = slab.around(np.array([0.0, 30, 0]), np.array([1e4, 68, 62]))
+        region = slab.around(np.array([self.end - 1e4, 30, 0]), np.array([1e4, 68, 62]))
         if region is None:
             return
         edge, s, period = slab.edge, np.float32(self.size), self.period
@@ -109,7 +110,12 @@ def draw_ribs(rng: Generator, patient: Patient) -> list[Solid]:
 
 def draw_pelvis(rng: Generator, patient: Patient) -> list[Solid]:
     """Iliac wings, sacrum and hips below the kidneys."""
-    solids, crest, reach = [], rng.uniform(80, 120), min(patient.cavity.side * 0.97, 150.0)
+    return hip_bones(patient, rng.uniform(80, 120))
+
+
+def hip_bones(patient: Patient, crest: float) -> list[Solid]:
+    """Iliac wings, sacrum and hips below a crest at z mm."""
+    solids, reach = [], min(patient.cavity.side * 0.97, 150.0)
     for inset, hu in ((0.0, patient.values.bone * 0.75), (2.0, patient.values.marrow)):
         for side in (-1, 1):
             for k, z in enumerate(np.arange(crest, crest + 130, 7.0)):

@@ -14,7 +14,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kitslib.config import KidneyConfig, KidneyGrid, RunConfig, as_dict, kidney_arm
-from kitslib.data import Batch, CaseFiles, Entry, SlabSampler, prepare, study_split, training_draw
+from kitslib.data import (
+    Batch,
+    CaseFiles,
+    CaseStream,
+    Entry,
+    FreshSlabs,
+    SlabSampler,
+    prepare,
+    study_split,
+    training_draw,
+)
 from kitslib.evaluation import KidneyStage, Scored, dice, kidney_cases, predict_maps
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import (
@@ -65,6 +75,12 @@ class KidneyRecipe(Recipe):
     def sampler(self) -> SlabSampler:
         """Slabs of consecutive slices around the kidneys, each case alike or by its volume."""
         t = self.training
+        if isinstance(self.train, CaseStream):
+            return FreshSlabs(
+                self.train, slab=t.slab, patch=t.patch or self.grid.matrix, batch=t.batch,
+                cases=self.cases, visits=t.samples_per_case, seed=self.seed,
+                foreground_oversampling=t.foreground_oversampling,
+            )  # fmt: skip
         return SlabSampler(
             self.train, slab=t.slab, patch=t.patch or self.grid.matrix, batch=t.batch,
             seed=self.seed, samples_per_case=t.samples_per_case,

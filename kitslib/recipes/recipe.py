@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kitslib.config import KidneyConfig, TumorConfig, as_dict, code_key
-from kitslib.data import Batch, CaseFiles, Cohort, LabelVersion
+from kitslib.data import Batch, CaseFiles, CaseStream, Cohort, LabelVersion
 from kitslib.evaluation import Scored
 from kitslib.networks import build, count_parameters, multiply_adds
 from kitslib.training import Run, Sampler, fit, seed_everything
@@ -42,13 +42,14 @@ class Recipe(ABC):
 
     name: str  # of the run's folder
     training: KidneyConfig | TumorConfig
-    train: Cohort
+    train: Cohort | CaseStream
     held_out: Cohort
     accelerator: Accelerator
     runs: Path  # folder of all runs
     labels: LabelVersion = "kits19"  # that the held-out cases are scored by
     seed: int = 0
     threads: int = 1
+    cases: int = 0  # of an epoch, where `train` makes ever new ones
 
     @property
     @abstractmethod

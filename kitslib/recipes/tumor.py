@@ -18,7 +18,9 @@ from kitslib.config import arm as arm_of
 from kitslib.data import (
     Batch,
     CaseFiles,
+    CaseStream,
     Entry,
+    FreshStacks,
     StackSampler,
     prepare,
     slice_difficulty,
@@ -64,11 +66,14 @@ class TumorRecipe(Recipe):
     def sampler(self) -> StackSampler:
         """Slices with kidney and their neighbours; slices with a known cyst more often if asked."""
         t, in_3d = self.training, self.arm.dims == "3d"
-        sampler = StackSampler(
-            self.train, dims=self.arm.dims, depth=t.slab if in_3d else t.slices, patch=t.patch,
-            batch=t.slab_batch if in_3d else t.batch, steps=t.steps, seed=self.seed,
-            foreground_oversampling=t.foreground_oversampling,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "dims": self.arm.dims, "depth": t.slab if in_3d else t.slices, "patch": t.patch,
+            "batch": t.slab_batch if in_3d else t.batch, "steps": t.steps, "seed": self.seed,
+            "foreground_oversampling": t.foreground_oversampling,
+        }  # fmt: skip
+        if isinstance(self.train, CaseStream):
+            return FreshStacks(self.train, cases=self.cases, **how)
+        sampler = StackSampler(self.train, **how)
         if self.arm.oversample_by == "cysts":
             cysts = {}
             for name, entry in self.train.items():
@@ -177,7 +182,7 @@ class TumorRecipe(Recipe):
         By case, all slices of a case are as hard as its slices with kidney are on average.
         """
         t, arm = self.training, self.arm
-        if not arm.oversample or arm.oversample_by == "cysts":
+        if not arm.oversample or arm.oversample_by == "cysts" or isinstance(self.train, CaseStream):
             return {}
         if (epoch + 1) % t.oversample_every or epoch + 1 == t.epochs:
             return {}

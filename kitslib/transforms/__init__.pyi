@@ -13,6 +13,7 @@ from .augment import on_cpu as on_cpu
 from .augment import on_gpu as on_gpu
 from .augment import only as only
 from .grids import SNAP as SNAP
+from .grids import Box as Box
 from .grids import Grid as Grid
 from .grids import Mapping as Mapping
 from .grids import TransformError as TransformError
@@ -21,9 +22,11 @@ from .intensity import HU_WINDOWS as HU_WINDOWS
 from .intensity import HuWindow as HuWindow
 from .intensity import hide_outside as hide_outside
 from .intensity import mirror as mirror
+from .masks import body_box as body_box
 from .masks import bounding_box as bounding_box
 from .masks import dilate as dilate
 from .masks import kidney_slices as kidney_slices
+from .resampling import averaged as averaged
 from .resampling import resample as resample
 from .resampling import restore_labels as restore_labels
 from .resampling import restore_mask as restore_mask

@@ -83,21 +83,31 @@ class Mapping:
 
     native: Grid
     stage: Grid
+    within: Box | None = None  # of the native grid: the only part that the stage's grid was read of
 
     @property
     def box(self) -> Box:
         """What the stage sees of the native grid."""
-        return self.native.inside(self.stage)
+        box = self.native.inside(self.stage)
+        if self.within is None:
+            return box
+        pairs = zip(box, self.within, strict=True)
+        return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs)
 
     def boxed(self) -> Mapping:
         """Return the mapping whose native grid is the box alone."""
         return Mapping(native=self.native.crop(self.box), stage=self.stage)
 
-    def to_json(self) -> dict[str, dict[str, list[float]]]:
+    def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, as `from_json` reads them."""
-        return {"native": self.native.to_json(), "stage": self.stage.to_json()}
+        plain: dict[str, Any] = {"native": self.native.to_json(), "stage": self.stage.to_json()}
+        if self.within is not None:
+            plain["within"] = [[part.start, part.stop] for part in self.within]
+        return plain
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Mapping:
         """The mapping that `to_json` described."""
-        return cls(native=Grid.from_json(entry["native"]), stage=Grid.from_json(entry["stage"]))
+        grids = {name: Grid.from_json(entry[name]) for name in ("native", "stage")}
+        within = entry.get("within")
+        return cls(**grids, within=within and tuple(slice(*part) for part in within))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import cc3d
 import numpy as np
+from scipy import ndimage
 
 from kitslib.transforms.grids import SNAP, Box, TransformError, Triple
+
+BODY_HU = -300  # above: body, table and clothes; below: air and lung
+BODY_CELL_MM = 4.0  # cells that the body is sought on
+SHEET = np.ones((1, 3, 3), bool)  # cells; a table's and a blanket's sheets are thinner
 
 
 def bounding_box(mask: np.ndarray, margin: int = 0) -> Box:
@@ -23,6 +29,42 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> Box:
         size = mask.shape[len(box)]
         box.append(slice(max(0, int(used[0]) - margin), min(size, int(used[-1]) + 1 + margin)))
     return tuple(box)
+
+
+def body_box(scan: np.ndarray, spacing: Triple) -> Box:
+    """The box around the patient of a CT (D, H, W) in HU: no air around, no table.
+
+    The largest connected piece of what is denser than lung, once thin sheets are gone, sought on
+    cells of about 4 mm. The cells begin at the first voxel that is no air, so that air around the
+    scan does not move the box. The whole scan where nothing is found.
+    """
+    occupied, shadow = [], np.zeros(scan.shape[1:], bool)
+    for plane in scan:
+        dense = plane > BODY_HU
+        occupied.append(dense.any())
+        shadow |= dense
+    if not any(occupied):
+        return tuple(slice(0, n) for n in scan.shape)
+    used = (occupied, shadow.any(axis=1), shadow.any(axis=0))
+    ends = [np.flatnonzero(line)[[0, -1]] for line in used]
+    step = [max(1, int(BODY_CELL_MM / s + SNAP)) for s in spacing]
+    cells = [slice(int(a), int(b) + 1, n) for (a, b), n in zip(ends, step, strict=True)]
+    dense = scan[tuple(cells)] > BODY_HU
+    pieces = cc3d.largest_k(_opened(dense), k=1, connectivity=6)
+    if not pieces.any():
+        pieces = dense
+    box = []
+    for part, cell, n, (_, last) in zip(bounding_box(pieces, 1), cells, step, ends, strict=True):
+        stop = min(cell.start + part.stop * n, int(last) + 1)
+        box.append(slice(cell.start + part.start * n, stop))
+    return tuple(box)
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """The mask without sheets thinner than three cells; holes, as lungs, are filled first."""
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
+    framed = np.pad(filled, ((0, 0), (1, 1), (1, 1)), mode="edge")  # the field may cut the body
+    return ndimage.binary_opening(framed, SHEET)[:, 1:-1, 1:-1]
 
 
 def kidney_slices(labels: np.ndarray, margin_slices: int = 0) -> tuple[int, int]:

@@ -128,6 +128,32 @@ def _nearest_planes(volume: np.ndarray, source: Grid, target: Grid) -> Iterator[
         yield plane
 
 
+def averaged(volume: np.ndarray, source: Grid, target: Grid) -> tuple[np.ndarray, Grid]:
+    """Means of whole blocks of voxels, as large as a target's voxel holds, and their grid.
+
+    volume: int16 HU (D, H, W) on `source`; values are clamped to -1024..1024 first. Blocks at the
+    far faces may hold fewer. Before a coarser grid is read it takes the place of a low-pass filter:
+    noise, pixel size and kernel of the scanner matter less.
+    """
+    pairs = zip(target.spacing, source.spacing, strict=True)
+    block = [max(1, int(coarse / fine + SNAP)) for coarse, fine in pairs]
+    if max(block) == 1:
+        return volume, source
+    starts = [np.arange(0, n, size) for n, size in zip(volume.shape, block, strict=True)]
+    spans = zip(starts, volume.shape, strict=True)
+    counts = [np.diff(np.append(first, n)) for first, n in spans]
+    out = np.empty(tuple(map(len, starts)), np.int16)
+    area = counts[1][:, None] * counts[2]
+    for index, (first, deep) in enumerate(zip(starts[0], counts[0], strict=True)):
+        total = np.zeros(volume.shape[1:], np.int32)
+        for plane in volume[first : first + deep]:
+            total += np.clip(plane, -1024, 1024)
+        total = np.add.reduceat(np.add.reduceat(total, starts[1], axis=0), starts[2], axis=1)
+        np.rint(total / (area * deep), out=out[index], casting="unsafe")
+    spacing = tuple(s * size for s, size in zip(source.spacing, block, strict=True))
+    return out, Grid(shape=out.shape, spacing=spacing, origin=source.origin)
+
+
 def resample(
     volume: np.ndarray, source: Grid, target: Grid, *, how: Literal["linear", "nearest"] = "linear"
 ) -> np.ndarray:
@@ -207,6 +233,6 @@ def _native_region(
             "undo paddings and crops of the network's input first"
         )
     out = np.zeros(mapping.native.shape, dtype)
-    box = mapping.native.inside(mapping.stage)
+    box = mapping.box
     region = out[box]
     return out, region, mapping.native.crop(box) if region.size else None

@@ -1,0 +1,197 @@
+"""`release`: the package's networks, trained on cases made meanwhile, and their decision."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from kitslib.commands.line import add_jobs, progress_line
+from kitslib.config import (
+    KidneyGrid,
+    RunConfig,
+    TumorGrid,
+    arm,
+    as_dict,
+    code_key,
+    configure,
+    key,
+    parse_settings,
+    read_json,
+    write_json,
+)
+from kitslib.data import (
+    CaseFiles,
+    CaseStream,
+    Entry,
+    find_cases,
+    fresh_entry,
+    load_case,
+    prepare,
+    stage_labels,
+    tumor_input,
+)
+from kitslib.evaluation import KidneyStage, TumorStage, as_setting, choose_decision, patient_row
+from kitslib.phantom import render_case, write_cohort
+from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe, start_study
+from kitslib.training import export_models
+
+MADE_BY = ("data/fresh.py", "data/stages.py", "data/sampling.py", "phantom", "transforms")
+SLICES_MM = (2.0, 3.0, 4.0, 5.0)  # of the cases that are trained on
+PIXEL = (0.8, 1.0)  # their pixels, in halves of the stage's: two by two are averaged, as of a scan
+DEVELOP_SEED = 1  # added to the training's: of the patients that the decision is chosen on
+TUMOR_SEED = 1000  # added for the second stage, which sees other patients than the first
+DEVELOPMENT = {"matrix": 256, "spacing_z": (1.5, 2.5, 4.0, 5.0), "tumor_free": 0.5}
+PATIENTS = 160
+AHEAD = 32  # cases that are made ready; half as many take turns, so it decides the weights
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """Resumes where it was stopped. OUT/release/models is a folder for `predict
+    --models`; once its numbers are good, its files replace those of kitslib/weights."""
+    parser.add_argument("--out", default="reports", metavar="DIR", help="default: reports")
+    words = "change a setting of the profile release, such as kidney.epochs=3; may be repeated"
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=words
+    )
+    words = f"synthetic patients that the decision is chosen and tested on (default: {PATIENTS})"
+    parser.add_argument("--patients", type=int, default=PATIENTS, metavar="N", help=words)
+    add_jobs(parser, "development patients rendered")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train both networks, choose what counts as a tumour, and write the folder of models."""
+    options = parse_settings(args.settings)
+    config = configure(profile="release", data="", out=args.out, options=options)
+    folder = config.store / "cohorts" / f"development-{config.cohort.seed + DEVELOP_SEED}"
+    names = write_cohort(
+        folder, cases=args.patients, seed=config.cohort.seed + DEVELOP_SEED, variety="clinic",
+        jobs=args.jobs, progress=progress_line("development patients rendered"), **DEVELOPMENT,
+    )  # fmt: skip
+    files = []
+    for item in find_cases(folder):
+        if (
+            item.case_id in names and item.record and sum(item.record["volume_ml"].values()) > 0
+        ):  # a kidney is in view
+            files.append(item)
+    accelerator = start_study(config)
+    runs = {}
+    for kind in (KidneyRecipe, TumorRecipe):
+        recipe = fresh_recipe(kind, config, files, accelerator)
+        try:
+            recipe.fit(recipe.network())
+        finally:  # an interrupted training does not wait for cases that nobody asks for
+            recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
+        runs["kidney" if kind is KidneyRecipe else "tumor"] = recipe.run
+    models = export_models(config, **runs)
+    made = read_json(models / "made.json")
+    made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
+    write_json(models / "made.json", made)
+    patients = develop(config, files, models, accelerator)
+    decision = choose_decision(patients[::2])
+    settings = read_json(models / "tumor" / "settings.json")
+    settings["decision"] = as_setting(decision, patients[::2], patients[1::2])
+    write_json(models / "tumor" / "settings.json", settings)
+    write_json(models / "patients.json", patients)
+    print(summary(settings["decision"]))
+    print(models)
+    return 0
+
+
+def fresh_recipe(
+    kind: type[Recipe], config: RunConfig, files: list[CaseFiles], accelerator: Accelerator
+) -> Recipe:
+    """The recipe of a stage on fresh cases; the first `held_out` patients are watched."""
+    watched, own = files[: config.cohort.held_out or 16], {}
+    if kind is KidneyRecipe:
+        name, training, grid = "release-kidney", config.kidney, config.kidney_grid
+        seed = config.cohort.seed
+    else:
+        name, training, grid = "release-tumor", config.tumor, config.tumor_grid
+        seed, own = config.cohort.seed + TUMOR_SEED, {"arm": arm(config.arms[0])}
+    share = config.cohort.tumor_free
+    make = partial(fresh_case, seed=seed, grid=grid, tumor_free=share)
+    named = key("fresh", seed, as_dict(grid), share, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
+    stream = CaseStream(make, key=named, ahead=AHEAD)
+    return kind(
+        name=name, training=training, grid=grid, seed=config.seed, train=stream,
+        held_out=prepare(watched, grid, config.store / "cache"), accelerator=accelerator,
+        runs=config.store / "runs", threads=config.threads, cases=config.cohort.cases, **own,
+    )  # fmt: skip
+
+
+def fresh_case(number: int, *, seed: int, grid: KidneyGrid | TumorGrid, tumor_free: float) -> Entry:
+    """The case of a number as a stage is trained on it: all of it, or what lies about the kidneys.
+
+    It is rendered at twice the stage's resolution, which takes a second or two.
+    """
+    rng = np.random.default_rng((seed, number, 9))
+    if grid.spacing_xy is None:
+        raise ValueError("release: fresh cases need a grid with spacing_xy in mm, got None")
+    imaging, labels, spacing = render_case(
+        number, seed=seed, variety="clinic", tumor_free=tumor_free, spacing_z=SLICES_MM,
+        pixel=float(grid.spacing_xy / 2 * rng.uniform(*PIXEL)),
+        around_kidneys=isinstance(grid, TumorGrid),
+    )  # fmt: skip
+    return fresh_entry(f"fresh_{number:05}", imaging, labels, spacing, grid, rng)
+
+
+def develop(
+    config: RunConfig, files: list[CaseFiles], models: Any, accelerator: Accelerator
+) -> list[dict[str, Any]]:
+    """What the cascade finds in each development patient, kept in the study's store."""
+    from kitslib.commands.predict import Models
+
+    trained, rows = Models.load(models, accelerator), []
+    weights = [about["weights"] for about in trained.about.values()]
+    where = config.store / "development" / key(weights)
+    progress = progress_line("development patients segmented")
+    for done, item in enumerate(files, start=1):
+        path = where / f"{item.case_id}.json"
+        if not path.is_file():
+            os.makedirs(where, exist_ok=True)
+            found = _patient(item, trained.kidney, trained.tumor, accelerator)
+            write_json(path, found)
+        rows.append(read_json(path))
+        progress(done, len(files))
+    return rows
+
+
+def _patient(
+    item: CaseFiles, kidney_stage: KidneyStage, tumor_stage: TumorStage, accelerator: Accelerator
+) -> dict[str, Any]:
+    """One patient's row: see `patient_row`; and the Dice of the kidneys."""
+    case, autocast = load_case(item), accelerator.autocast
+    voxel_ml = math.prod(case.spacing) / 1000
+    tumor_ml = float(np.count_nonzero(case.labels == 2)) * voxel_ml
+    kidney = kidney_stage.mask(case.imaging, case.spacing, autocast)
+    both = np.count_nonzero((kidney > 0) & (case.labels > 0))
+    size = np.count_nonzero(kidney) + np.count_nonzero(case.labels)
+    row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml, "found": []}
+    if kidney.any():
+        volume, mask, mapping = tumor_input(case.imaging, kidney, case.spacing, tumor_stage.grid)
+        probability = tumor_stage.probability(volume, mask, autocast)
+        truth = stage_labels(case.labels, mapping) == 2
+        voxel_ml = math.prod(mapping.stage.spacing) / 1000
+        row = patient_row(item.case_id, probability, truth, tumor_ml, voxel_ml)
+    return row | {"kidney_dice": round(2 * both / max(size, 1), 4)}
+
+
+def summary(decision: dict[str, Any]) -> str:
+    """A decision and how it does on the patients that it was not chosen on, as text."""
+    found = decision["tested_on"]
+    lines = [
+        f"called a tumour: at least {decision['least_ml']:g} ml of mean probability "
+        f"{decision['least_certain']:g}",
+        f"specificity {found['specificity']} (n = {found['without_tumor']}), sensitivity above "
+        f"10 ml {found['sensitivity_above_10_ml']}, of all {found['sensitivity']} "
+        f"(n = {found['with_tumor']})",
+    ]
+    for row in found["by_size"]:
+        lines.append(f"  {row['tumor']}: {row['sensitivity']} (n = {row['patients']})")
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Patient level: whether what a tumour network marks is called a tumour, and how often rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise, product
+from typing import Any
+
+import cc3d
+import numpy as np
+
+SIZES_ML = (0.0, 4.0, 10.0, 30.0, 100.0, np.inf)  # of the table by size
+CHOSEN_ABOVE_ML = 10.0  # sensitivity is judged for tumours above this first
+SPECIFIC = 0.95  # wanted where the thresholds are chosen: above what must hold elsewhere
+LEAST_ML = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+LEAST_CERTAIN = tuple(np.arange(0.5, 0.99, 0.02).round(2).tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A component counts as tumour from so many ml on, and so high a mean probability."""
+
+    least_ml: float
+    least_certain: float
+
+    def calls(self, ml: float, certain: float) -> bool:
+        """Whether a component of this volume and mean probability is called a tumour."""
+        return ml >= self.least_ml and certain >= self.least_certain
+
+    def applied(self, probability: np.ndarray, voxel_ml: float) -> np.ndarray:
+        """The probability (D, H, W), 0 in components that are not called."""
+        pieces, rows = components(probability, voxel_ml)
+        kept = [True, *(self.calls(row["ml"], row["certain"]) for row in rows)]
+        return np.where(np.array(kept)[pieces], probability, np.zeros((), probability.dtype))
+
+
+def components(
+    probability: np.ndarray, voxel_ml: float
+) -> tuple[np.ndarray, list[dict[str, float]]]:
+    """The pieces of a probability map (D, H, W) above 0.5: their numbers from 1, 0 elsewhere.
+
+    A row for each: `ml` and `certain`, the mean probability of its voxels.
+    """
+    pieces, count = cc3d.connected_components(probability > 0.5, return_N=True)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    sums = np.bincount(pieces.ravel(), probability.ravel().astype(float), count + 1)[1:]
+    pairs = zip((sizes * voxel_ml).tolist(), (sums / np.maximum(sizes, 1)).tolist(), strict=True)
+    return pieces, [{"ml": ml, "certain": certain} for ml, certain in pairs]
+
+
+def patient_row(
+    case: str, probability: np.ndarray, tumor: np.ndarray, tumor_ml: float, voxel_ml: float
+) -> dict[str, Any]:
+    """A patient's components on the stage's grid, each with whether it `hits` the true tumour.
+
+    tumor: bool of the probability's shape. tumor_ml: of the scan; 0 for a patient without.
+    """
+    pieces, rows = components(probability, voxel_ml)
+    touched = set(np.unique(pieces[tumor]).tolist())
+    found = [row | {"hits": number in touched} for number, row in enumerate(rows, start=1)]
+    return {"case": case, "tumor_ml": tumor_ml, "found": found}
+
+
+def outcome(patient: dict[str, Any], decision: Decision) -> tuple[bool, bool]:
+    """Whether a tumour is called in a patient, and whether one that is called hits the true one."""
+    called = [row for row in patient["found"] if decision.calls(row["ml"], row["certain"])]
+    return bool(called), any(row["hits"] for row in called)
+
+
+def rates(patients: Sequence[dict[str, Any]], decision: Decision) -> dict[str, Any]:
+    """How often a decision is right: specificity, sensitivity, and that by size, with numbers.
+
+    A tumour is found where a component that is called overlaps it. NaN-free: None without cases.
+    """
+    free = [outcome(p, decision)[0] for p in patients if p["tumor_ml"] == 0]
+    sick = [(p["tumor_ml"], outcome(p, decision)[1]) for p in patients if p["tumor_ml"] > 0]
+    rows = []
+    for low, high in pairwise(SIZES_ML):
+        some = [hit for ml, hit in sick if low < ml <= high]
+        name = f"above {low:g} ml" if np.isinf(high) else f"{low:g} to {high:g} ml"
+        rows.append({"tumor": name, "patients": len(some), "sensitivity": _share(some)})
+    above = [hit for ml, hit in sick if ml > CHOSEN_ABOVE_ML]
+    return {
+        "without_tumor": len(free), "specificity": _share([not called for called in free]),
+        "with_tumor": len(sick), "sensitivity": _share([hit for _, hit in sick]),
+        "sensitivity_above_10_ml": _share(above), "by_size": rows,
+    }  # fmt: skip
+
+
+def _share(right: Sequence[bool]) -> float | None:
+    return round(sum(right) / len(right), 4) if right else None
+
+
+def choose_decision(patients: Sequence[dict[str, Any]]) -> Decision:
+    """The thresholds with the best sensitivity among those as specific as is wanted.
+
+    Sensitivity above 10 ml counts first, then that for all; the most specific of equal ones is
+    taken. Where none is specific enough, the best sum of both. Raises ValueError without patients
+    of both kinds.
+    """
+    kinds = {patient["tumor_ml"] > 0 for patient in patients}
+    if kinds != {True, False}:
+        raise ValueError("decision: expected patients with and without tumour, got one kind alone")
+    best, most = None, (-1.0,) * 5
+    for ml, certain in product(LEAST_ML, LEAST_CERTAIN):
+        decision = Decision(least_ml=ml, least_certain=certain)
+        found = rates(patients, decision)
+        specific, every = found["specificity"], found["sensitivity"]
+        large = found["sensitivity_above_10_ml"]
+        large = every if large is None else large
+        worth = (1.0, large, every, specific, -certain)
+        if specific < SPECIFIC:
+            worth = (0.0, large + specific, every, specific, -certain)
+        if worth > most:
+            best, most = decision, worth
+    assert best is not None
+    return best
+
+
+def as_setting(decision: Decision, chosen_on: Sequence, tested_on: Sequence) -> dict[str, Any]:
+    """What a network's settings say of its decision: thresholds, and rates on both sets."""
+    about = {"chosen_on": rates(chosen_on, decision), "tested_on": rates(tested_on, decision)}
+    return asdict(decision) | about

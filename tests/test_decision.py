@@ -1,0 +1,70 @@
+"""Which components are called a tumour: numbers that can be counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kitslib.evaluation import Decision, TumorStage, as_setting, choose_decision, patient_row, rates
+
+
+def found(ml: float, certain: float, hits: bool) -> dict:
+    return {"ml": ml, "certain": certain, "hits": hits}
+
+
+def patient(tumor_ml: float, *rows: dict) -> dict:
+    return {"case": "c", "tumor_ml": tumor_ml, "found": list(rows)}
+
+
+def test_a_patient_is_what_its_components_say() -> None:
+    probability = np.zeros((3, 4, 6), np.float16)
+    probability[0, 0, :2] = 0.75
+    probability[2, 2:, 4:] = 1.0
+    truth = np.zeros(probability.shape, bool)
+    truth[2, 3, 5] = True
+    row = patient_row("c", probability, truth, 0.5, 0.25)
+    assert row["found"] == [found(0.5, 0.75, False), found(1.0, 1.0, True)]
+    decision = Decision(least_ml=0.75, least_certain=0.5)
+    kept = decision.applied(probability, 0.25)
+    assert kept.dtype == np.float16 and not kept[0].any() and (kept[2, 2:, 4:] == 1).all()
+    assert np.array_equal(
+        Decision(least_ml=0, least_certain=0.5).applied(probability, 1), probability
+    )
+
+
+def test_rates_are_counted_by_size() -> None:
+    patients = [
+        patient(0), patient(0, found(2, 0.9, False)), patient(3, found(1, 0.9, True)),
+        patient(20, found(9, 0.9, False)), patient(40, found(30, 0.95, True)),
+    ]  # fmt: skip
+    told = rates(patients, Decision(least_ml=1.5, least_certain=0.5))
+    assert (told["specificity"], told["without_tumor"]) == (0.5, 2)
+    assert told["sensitivity"] == pytest.approx(1 / 3, abs=1e-4)
+    assert told["sensitivity_above_10_ml"] == 0.5
+    by_size = {row["tumor"]: (row["patients"], row["sensitivity"]) for row in told["by_size"]}
+    assert by_size["0 to 4 ml"] == (1, 0.0) and by_size["30 to 100 ml"] == (1, 1.0)
+    assert by_size["4 to 10 ml"] == (0, None) and by_size["10 to 30 ml"] == (1, 0.0)
+
+
+def test_the_choice_is_specific_first() -> None:
+    free = [patient(0, found(1.0, 0.7, False)) for _ in range(20)]
+    sick = [patient(15, found(8, 0.9, True)) for _ in range(9)]
+    small = [patient(2, found(0.9, 0.8, True))]
+    decision = choose_decision([*free, *sick, *small])
+    told = rates([*free, *sick, *small], decision)
+    assert told["specificity"] == 1 and told["sensitivity"] == 1
+    assert 0.7 < decision.least_certain <= 0.8 and decision.least_ml <= 0.9
+    with pytest.raises(ValueError, match="one kind"):
+        choose_decision(sick)
+
+
+def test_a_stage_reads_its_decision_from_the_settings() -> None:
+    decision = Decision(least_ml=0.5, least_certain=0.66)
+    training = {"hu": "foreground", "slices": 5, "slab": 8, "test_time_mirroring": False}
+    settings = {
+        "training": training | {"patch": [48, 48]}, "arm": {"dims": "2.5d"}, "grid": {},
+        "decision": as_setting(decision, [patient(0)], [patient(0)]),
+    }  # fmt: skip
+    assert TumorStage.of(None, settings).decision == decision
+    del settings["decision"]
+    assert TumorStage.of(None, settings).decision is None

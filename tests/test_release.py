@@ -1,0 +1,64 @@
+"""`release`: both networks and the decision by one command, and the same bits after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kitslib.commands import main, release
+from kitslib.recipes import KidneyRecipe
+
+TINY = {
+    "precision": "no", "cohort.cases": 4, "cohort.held_out": 1, "cohort.tumor_free": 0.3,
+    "kidney_grid.spacing_z": 10.0, "kidney_grid.spacing_xy": 10.0, "tumor_grid.spacing_z": 10.0,
+    "tumor_grid.spacing_xy": 8.0, "kidney.widths": "[4, 8, 8, 8, 8]", "kidney.slab": 16,
+    "kidney.patch": 32, "kidney.window_slices": 16, "kidney.samples_per_case": 1,
+    "kidney.epochs": 2, "kidney.validate_every": 2, "tumor.widths": "[4, 8, 8, 8]",
+    "tumor.patch": "[16, 16]", "tumor.batch": 2, "tumor.steps": 2, "tumor.epochs": 1,
+}  # fmt: skip
+
+
+def made(out: Path) -> int:
+    words = ["release", "--out", str(out), "--patients", "8", "--jobs", "1"]
+    for name, value in TINY.items():
+        words += ["--set", f"{name}={value}"]
+    return main(words)
+
+
+def models(out: Path) -> Path:
+    (folder,) = out.glob("release*/models")
+    return folder
+
+
+def test_a_stopped_release_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    small = {"matrix": 48, "spacing_z": (10.0,), "tumor_free": 0.5}
+    monkeypatch.setattr(release, "DEVELOPMENT", small)
+    monkeypatch.setattr(release, "AHEAD", 4)
+
+    def stopped(self: KidneyRecipe, network: object, epoch: int) -> dict:
+        if epoch == 1:
+            raise RuntimeError("stopped here")
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KidneyRecipe, "after_epoch", stopped)
+        assert made(tmp_path / "a") == 1
+    assert "stopped here" in capsys.readouterr().err
+    assert made(tmp_path / "a") == 0
+    said = capsys.readouterr().out
+    assert "resumed after epoch 1 of 2" in said and "called a tumour: at least" in said
+    assert made(tmp_path / "b") == 0
+    for stage in ("kidney", "tumor"):
+        one, other = (models(tmp_path / name) / stage / "weights.safetensors" for name in "ab")
+        assert one.read_bytes() == other.read_bytes(), stage
+    folder = models(tmp_path / "a")
+    found = json.loads((folder / "tumor" / "settings.json").read_text())["decision"]
+    assert set(found) == {"least_ml", "least_certain", "chosen_on", "tested_on"}
+    both = found["chosen_on"], found["tested_on"]
+    assert sum(part["with_tumor"] + part["without_tumor"] for part in both) == 8
+    assert len(json.loads((folder / "patients.json").read_text())) == 8
+    assert str(tmp_path) not in (folder / "made.json").read_text()
