@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks._measure import Cell, Table, Timing, installed, interleave, missing, process, spread
-from benchmarks.training import our_seconds, plain_step
+from benchmarks._measure import STEPS, Cell, Sizes, Table, both_sides, installed, missing, spread
+from benchmarks.training import our_seconds, plain_step, sizes_of
 from kitslib.config import PROFILES, arm
-from kitslib.networks import build, count_parameters, multiply_adds
+from kitslib.networks import build, multiply_adds
 from kitslib.training import (
     deep_supervision_loss,
     dice_cross_entropy_loss,
@@ -72,64 +70,31 @@ def matched(stage: str) -> nn.Module:
     return min(tried, key=lambda net: abs(np.log(multiply_adds(net, one) / wanted)))
 
 
-class Loops:
-    """In a process: ours or the peer's loops of a stage, a step at a time when asked for."""
-
-    jobs: ClassVar[dict[str, Callable[[], float]]] = {}
-
-    @classmethod
-    def prepare(
-        cls, stage: str, mine: bool, threads: int, clock: str
-    ) -> dict[str, tuple[int, int]]:
-        """Build the loops; return parameters and multiply-adds a sample by name."""
-        torch.set_num_threads(threads)
-        shape, found = shape_of(stage), {}
-        if mine:
-            optimizer = DEMO.kidney.optimizer if stage == "kidney" else DEMO.tumor.optimizer
-            found[OURS] = ours(stage)
-            cls.jobs[OURS] = partial(
-                our_seconds, found[OURS], shape, warm=2, steps=2, clock=clock,
-                loss=partial(loss, stage), optimizer=optimizer,
-            )  # fmt: skip
-        elif installed("monai"):
-            for precision in ("float32", "bfloat16"):
-                network = found[f"{PEER}, {precision}"] = matched(stage)
-                autocast = precision == "bfloat16"
-                step = plain_step(network, shape, autocast=autocast, clock=clock)
-                cls.jobs[f"{PEER}, {precision}"] = step
-        sizes = {}
-        for name, network in found.items():
-            sizes[name] = count_parameters(network), multiply_adds(network, (1, *shape[1:]))
-        return sizes
-
-    @classmethod
-    def seconds(cls, name: str) -> float:
-        """What one step takes."""
-        return cls.jobs[name]()
-
-
-def measure(
-    stage: str, threads: int, clock: str, repeats: int
-) -> tuple[dict[str, Timing], dict[str, tuple[int, int]]]:
-    """Timings of a step by contender, in turns, and parameters and multiply-adds."""
-    jobs, sizes = {}, {}
-    with ExitStack() as stack:
-        for mine in (True, False):
-            worker = stack.enter_context(process())
-            found = worker.submit(Loops.prepare, stage, mine, threads, clock).result()
-            for name in found:
-                jobs[name] = lambda worker=worker, name=name: worker.submit(
-                    Loops.seconds, name
-                ).result()
-            sizes |= found
-        return interleave(jobs, repeats), sizes
+def prepare(mine: bool, *, stage: str, threads: int, clock: str) -> Sizes:
+    """Put our step or the peer's into STEPS; return parameters and multiply-adds a sample."""
+    torch.set_num_threads(threads)
+    shape, found = shape_of(stage), {}
+    if mine:
+        optimizer = DEMO.kidney.optimizer if stage == "kidney" else DEMO.tumor.optimizer
+        found[OURS] = ours(stage)
+        STEPS[OURS] = partial(
+            our_seconds, found[OURS], shape, warm=2, steps=2, clock=clock,
+            loss=partial(loss, stage), optimizer=optimizer,
+        )  # fmt: skip
+    elif installed("monai"):
+        for precision in ("float32", "bfloat16"):
+            network = found[name := f"{PEER}, {precision}"] = matched(stage)
+            autocast = precision == "bfloat16"
+            STEPS[name] = plain_step(network, shape, autocast=autocast, clock=clock)
+    return sizes_of(found, shape)
 
 
 def tables(threads: int, clock: str, repeats: int) -> list[Table]:
     """One table a stage of the demo."""
     found = []
     for stage in STAGES:
-        timings, sizes = measure(stage, threads, clock, repeats)
+        how = {"stage": stage, "threads": threads, "clock": clock}
+        timings, sizes = both_sides(partial(prepare, **how), repeats)
         rows: list[dict[str, Cell]] = []
         for name, timing in timings.items():
             row: dict[str, Cell] = {"contender": name, "parameters, million": sizes[name][0] / 1e6}

@@ -14,11 +14,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from kitslib.config import ROOT
 
 INSTALL = "pip install -r benchmarks/requirements.txt"
 CLOCK_HELP = "of all times; processor time suits one thread beside other programs (%(default)s)"
@@ -101,6 +105,34 @@ def interleave(jobs: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
 def process() -> Executor:
     """A process for what is submitted to it, free of what other contenders set in theirs."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+Sizes = dict[str, tuple[int, int]]  # parameters and multiply-adds a sample, by contender
+STEPS: dict[str, Callable[[], float]] = {}  # of this process's contenders: take one, return seconds
+
+
+def both_sides(prepare: Callable[[bool], Sizes], repeats: int) -> tuple[dict[str, Timing], Sizes]:
+    """Time the steps of ours and of the peers in turns, each side in a process of its own.
+
+    prepare(mine), called there, puts the side's steps into STEPS and returns their sizes.
+    """
+    jobs, sizes = {}, {}
+    with ExitStack() as stack:
+        for mine in (True, False):
+            worker = stack.enter_context(process())
+            found = worker.submit(prepare, mine).result()
+            for name in found:
+                jobs[name] = partial(_step_of, worker, name)
+            sizes |= found
+        return interleave(jobs, repeats), sizes
+
+
+def _step_of(worker: Executor, name: str) -> float:
+    return worker.submit(_step, name).result()
+
+
+def _step(name: str) -> float:
+    return STEPS[name]()
 
 
 def installed(module: str) -> bool:
@@ -239,6 +271,12 @@ def judged(
     return f"{what}: {number:.2f} {unit}, at {at} {bound:g} asked: {verdict}"
 
 
+def shared_option(reader: argparse.ArgumentParser, holds: str) -> None:
+    """Add --shared, the folder that `holds` says."""
+    shared = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared"))
+    reader.add_argument("--shared", type=Path, default=shared, help=f"folder with {holds}")
+
+
 def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argparse.ArgumentParser:
     """The options that every job has."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=doc)
@@ -258,8 +296,17 @@ def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argpars
 
 
 def command(name: str, arguments: Sequence[str]) -> str:
-    """What wrote a report, as it was typed."""
-    return " ".join(["python -m benchmarks", name, *arguments])
+    """What wrote a report, as it was typed; of paths of this machine what others have too."""
+    return " ".join(["python -m benchmarks", name, *map(_anywhere, arguments)])
+
+
+def _anywhere(word: str) -> str:
+    """An absolute path from the project's folder, or its name where it lies elsewhere."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    inside = path.is_relative_to(ROOT.parent)
+    return os.path.relpath(path, ROOT) if inside else path.name
 
 
 def _version(module: str) -> str:

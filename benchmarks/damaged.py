@@ -330,11 +330,11 @@ def verdict(item: Damaged) -> tuple[str, str]:
 
 def predicted(items: Sequence[Damaged], out: Path) -> tuple[str, list[str]]:
     """Give all to `predict` in one call; return what it said, and which files are not whole."""
-    about = {stage: {"weights": "0" * 64} for stage in ("kidney", "tumor")}
+    about = {stage: {"weights": "0" * 64, "settings": ""} for stage in ("kidney", "tumor")}
     kidney = SimpleNamespace(mask=lambda imaging, spacing, autocast: imaging > 100)
 
-    def load(folder: Path | None, accelerator: object) -> SimpleNamespace:
-        return SimpleNamespace(
+    def load(folder: Path | None, accelerator: object) -> predict.Models:
+        return predict.Models(
             kidney=kidney, tumor=None, accelerator=accelerator, about=about, description="test"
         )
 

@@ -20,7 +20,16 @@ from typing import Any
 import pandas as pd
 import papermill
 
-from benchmarks._measure import Report, Table, command, conditions, parser, peak_gb, process
+from benchmarks._measure import (
+    Report,
+    Table,
+    command,
+    conditions,
+    parser,
+    peak_gb,
+    process,
+    shared_option,
+)
 from benchmarks._study import Watch
 from kitslib.commands import main as kitslib
 from kitslib.config import (
@@ -204,11 +213,7 @@ def measure(
 def main(arguments: list[str]) -> int:
     """Render the cases, run both profiles, and publish the tables."""
     options = parser("fullsize", __doc__, threads=2, repeats=1)
-    shared = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared"))
-    options.add_argument(
-        "--shared", type=Path, default=shared,
-        help="folder with kits19/data and kits_geometry.csv",
-    )  # fmt: skip
+    shared_option(options, "kits19/data and kits_geometry.csv")
     options.add_argument("--work", type=Path, default=ROOT / "reports" / "fullsize")
     options.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
     options.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES))

@@ -11,7 +11,6 @@ edge alike and measures between their centres; MedPy takes one percentile of bot
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,9 +29,9 @@ from benchmarks._measure import (
     missing,
     now,
     parser,
+    shared_option,
     timed,
 )
-from kitslib.config import ROOT
 from kitslib.data import find_cases, read_labels, require_same_grid
 from kitslib.evaluation import KITS23_CLASSES, score_case, surface_distances
 
@@ -197,11 +196,7 @@ def case_rows(rows: list[dict[str, Any]]) -> list[dict[str, Cell]]:
 def main(arguments: Sequence[str]) -> int:
     """Score the pairs by all scorers, print deviations, times and every value."""
     reader = parser("score", __doc__, threads=1, repeats=1)
-    shared = Path(os.environ.get("KITS_SHARED", ROOT.parent / "shared"))
-    reader.add_argument(
-        "--shared", type=Path, default=shared,
-        help="folder with kits19/data and kits23/dataset, of the same patients",
-    )  # fmt: skip
+    shared_option(reader, "kits19/data and kits23/dataset, of the same patients")
     reader.add_argument("--cases", type=int, default=20, help="pairs of label maps (%(default)s)")
     options = reader.parse_args(arguments)
     there = {name: scorer for name, (package, scorer) in PEERS.items() if installed(package)}

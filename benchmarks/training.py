@@ -16,21 +16,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import (
+    STEPS,
     Cell,
     Report,
+    Sizes,
     Table,
     Timing,
     available_gb,
+    both_sides,
     command,
     conditions,
     installed,
@@ -40,7 +42,6 @@ from benchmarks._measure import (
     now,
     parser,
     peak_gb,
-    process,
     spread,
     timed,
 )
@@ -196,61 +197,30 @@ OURS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Loops:
-    """In a process: the loops that are measured there, each a step at a time when asked for."""
-
-    jobs: ClassVar[dict[str, Callable[[], float]]] = {}
-
-    @classmethod
-    def prepare(
-        cls, mine: bool, shape: tuple[int, ...], threads: int, clock: str
-    ) -> dict[str, tuple[int, int]]:
-        """Build our loops or the peers'; return parameters and multiply-adds a sample by name."""
-        torch.set_num_threads(threads)
-        networks: dict[str, nn.Module] = {}
-        for name, make in (OURS if mine else {}).items():
-            networks[name] = make()
-            cls.jobs[name] = partial(
-                our_seconds, networks[name], shape, warm=2, steps=2, clock=clock
-            )
-        for peer, make in ({} if mine or not installed("monai") else PEERS).items():
-            for precision in ("float32", "bfloat16"):
-                networks[name := f"{peer}, {precision}"] = make()
-                cls.jobs[name] = plain_step(
-                    networks[name], shape, autocast=precision == "bfloat16", clock=clock
-                )
-        return {
-            name: (count_parameters(n), multiply_adds(n, (1, *shape[1:])))
-            for name, n in networks.items()
-        }
-
-    @classmethod
-    def seconds(cls, name: str) -> float:
-        """What one step takes."""
-        return cls.jobs[name]()
+def prepare(mine: bool, *, shape: tuple[int, ...], threads: int, clock: str) -> Sizes:
+    """Put our steps or the peers' into STEPS; return parameters and multiply-adds a sample."""
+    torch.set_num_threads(threads)
+    networks: dict[str, nn.Module] = {}
+    for name, make in (OURS if mine else {}).items():
+        networks[name] = make()
+        STEPS[name] = partial(our_seconds, networks[name], shape, warm=2, steps=2, clock=clock)
+    for peer, make in ({} if mine or not installed("monai") else PEERS).items():
+        for precision in ("float32", "bfloat16"):
+            network = networks[name := f"{peer}, {precision}"] = make()
+            autocast = precision == "bfloat16"
+            STEPS[name] = plain_step(network, shape, autocast=autocast, clock=clock)
+    return sizes_of(networks, shape)
 
 
-def measure(
-    shape: tuple[int, ...], threads: int, clock: str, repeats: int
-) -> tuple[dict[str, Timing], dict[str, tuple[int, int]]]:
-    """Timings of a step by contender, in turns, and its parameters and multiply-adds a sample."""
-    jobs: dict[str, Callable[[], float]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    with ExitStack() as stack:
-        for mine in (True, False):
-            worker = stack.enter_context(process())
-            found = worker.submit(Loops.prepare, mine, shape, threads, clock).result()
-            for name in found:
-                jobs[name] = lambda worker=worker, name=name: worker.submit(
-                    Loops.seconds, name
-                ).result()
-            sizes |= found
-        return interleave(jobs, repeats), sizes
+def sizes_of(networks: dict[str, nn.Module], shape: tuple[int, ...]) -> Sizes:
+    """Parameters and multiply-adds a sample of each network."""
+    found = {}
+    for name, network in networks.items():
+        found[name] = count_parameters(network), multiply_adds(network, (1, *shape[1:]))
+    return found
 
 
-def rows(
-    timings: dict[str, Timing], sizes: dict[str, tuple[int, int]], shape: tuple[int, ...]
-) -> list[dict[str, Cell]]:
+def rows(timings: dict[str, Timing], sizes: Sizes, shape: tuple[int, ...]) -> list[dict[str, Cell]]:
     """One row a contender: size, cost, speed, and how many times its samples a second ours has."""
     ours = timings["ours, bfloat16"].median
     found: list[dict[str, Cell]] = [
@@ -365,7 +335,8 @@ def main(arguments: list[str]) -> int:
     options = reader.parse_args(arguments)
     facts = conditions(options.threads, options.repeats, "monai", clock=options.clock)
     shape = (BATCH, 1, *options.crop)
-    timings, sizes = measure(shape, options.threads, options.clock, options.repeats)
+    how = {"shape": shape, "threads": options.threads, "clock": options.clock}
+    timings, sizes = both_sides(partial(prepare, **how), options.repeats)
     note = f"Batches of {' x '.join(map(str, shape))}."
     tables = [Table(title="A step beside peers", note=note, rows=rows(timings, sizes, shape))]
     judgements = bounds(timings)

@@ -17,7 +17,16 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command
-from benchmarks import _demo_shapes, augmentation, fullsize, oversampling, realct, training, windows
+from benchmarks import (
+    _demo_shapes,
+    _measure,
+    augmentation,
+    fullsize,
+    oversampling,
+    realct,
+    training,
+    windows,
+)
 from benchmarks._measure import (
     Report,
     Table,
@@ -28,7 +37,7 @@ from benchmarks._measure import (
     missing,
     spread,
 )
-from kitslib.config import configure
+from kitslib.config import ROOT, configure
 from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
@@ -188,7 +197,7 @@ def test_a_volume_of_less_than_a_window_is_refused(capsys: pytest.CaptureFixture
 def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"ours, bfloat16": lambda: ResUNet3D(widths=(2, 2, 2, 2, 2))}
     monkeypatch.setattr(training, "OURS", small)
-    monkeypatch.setattr(training, "process", Here)
+    monkeypatch.setattr(_measure, "process", Here)
     options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--no-demo"]
     assert training.main([*options, "--out", str(tmp_path)]) == 0
     table = contents(tmp_path, "training")["tables"][0]
@@ -204,7 +213,7 @@ def test_the_demo_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> No
     kidney = replace(demo.kidney, widths=(2, 2, 2, 2, 2), slab=16, patch=16)
     tumor = replace(demo.tumor, widths=(2, 2, 2, 2), batch=2, patch=(16, 16))
     monkeypatch.setattr(_demo_shapes, "DEMO", replace(demo, kidney=kidney, tumor=tumor))
-    monkeypatch.setattr(_demo_shapes, "process", Here)
+    monkeypatch.setattr(_measure, "process", Here)
     for table in _demo_shapes.tables(1, "wall", 1):
         mine, peer = table.rows
         assert mine["samples/s"] > 0 and peer["remark"].startswith("not installed")
@@ -264,6 +273,13 @@ def test_memory_of_child_processes_is_watched() -> None:
     watch.over.set()
     watch.join()
     assert watch.peak > 0.3
+
+
+def test_a_report_names_no_path_of_this_machine() -> None:
+    typed = ["--out", str(ROOT / "reports" / "x"), "--work", "/far/away/work", "--study", "reports"]
+    assert _measure.command("stages", typed) == (
+        "python -m benchmarks stages --out reports/x --work work --study reports"
+    )
 
 
 def test_oversampling_is_judged_by_the_volume_in_cysts_and_by_dice() -> None:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import _beside, _nnunet, monai, nnunet, predict, score
 from benchmarks._measure import Report, Timing, installed, wrap
 from benchmarks._study import StudyError
-from kitslib.commands.peers import peer_rows
+from kitslib.commands.peers import in_brief, peer_rows
 from kitslib.config import PROFILES, read_json
 from kitslib.data import canonical_affine, read_imaging, write_imaging, write_labels
 from kitslib.phantom import render_case
@@ -135,7 +135,11 @@ def test_the_index_gets_the_rows_of_its_own_study(tmp_path: Path) -> None:
     assert row["composite"] == pytest.approx(0.7) and row["composite_gap"] == pytest.approx(0.1)
     low, high = row["composite_ci"]
     assert low < 0.7 < high and row["composite_gap_ci"] == pytest.approx([0.1, 0.1])
+    brief = in_brief(row)
+    assert "after 0.4 h" in brief["says"] and "+0.100" in brief["says"]
+    assert "another run" not in brief["says"] and brief["dice"] == row["composite"]
     (row,) = peer_rows(summary | {"cascade": {"composite": 0.81}}, tmp_path)
+    assert "another run (demo, commit abc)" in in_brief(row)["says"]
     assert row["current"] is False and row["study"] == "demo, commit abc"
     assert peer_rows(summary | {"profile": "study"}, tmp_path) == []
     assert peer_rows(summary, tmp_path / "none") == []

@@ -108,6 +108,12 @@ def test_a_column_that_was_not_scored_is_not_testable():
     found = stability(bare).set_index("row").loc["8"]
     assert found["surface Dice"] == found["tumour hit"] == "not testable here"
     assert found["same"] == "2 of 5"
+    few = replace(
+        STRONG, tumor={PRIMARY: {name: DICE[name] for name in ("baseline", "multi_scale")}}
+    )
+    assert list(stability(few)["row"]) == ["8"], "what was not tested is not firm"
+    none = stability(replace(STRONG, tumor={PRIMARY: {}}))
+    assert none.empty and "row" in none
 
 
 def test_how_probable_a_false_claim_is_on_paper():

@@ -41,8 +41,11 @@ TO_XYZ = np.array(
 
 
 @pytest.fixture(autouse=True)
-def close_figures():
-    yield
+def styled():
+    """Figures in the pages' own style, whatever other tests have set."""
+    with matplotlib.rc_context():
+        figures.use_style()
+        yield
     plt.close("all")
 
 
@@ -176,9 +179,7 @@ def test_case_view_cuts_to_the_labels_and_a_margin():
     assert int(view.truth.sum()) == 200 and view.spacing == (1.0, 2.5)
     assert view.image.base.ndim == view.truth.base.ndim == 2  # the volumes can go
     fig = figures.case_grid([view] * 4, columns=3)
-    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes if ax.get_visible()] == [
-        "a case"
-    ] * 4
+    assert [ax.get_title(loc="left") for ax in fig.axes if ax.get_visible()] == ["a case"] * 4
     with pytest.raises(FigureError, match="at least one case"):
         figures.case_grid([])
 

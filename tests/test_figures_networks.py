@@ -9,6 +9,7 @@ import pytest
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
@@ -23,9 +24,16 @@ KIDNEY = {"name": "resunet3d", "widths": (2, 4, 6, 8, 10)}
 
 
 @pytest.fixture(autouse=True)
-def close_figures():
-    yield
+def styled():
+    """Figures in the pages' own style, whatever other tests have set."""
+    with matplotlib.rc_context():
+        figures.use_style()
+        yield
     plt.close("all")
+
+
+def title(ax: Axes) -> str:
+    return ax.get_title(loc="left")
 
 
 def options_of(name: str) -> dict:
@@ -157,8 +165,8 @@ def test_attention_maps_stand_beside_the_slice_on_one_scale() -> None:
     maps = {2: np.full((8, 12), 0.25), 1: np.linspace(0.1, 0.9, 96).reshape(8, 12)}
     fig = figures.attention_maps(image, maps, labels, spacing=(2.0, 1.0))
     ct, coarse, fine = fig.axes[:3]
-    assert coarse.get_title() == "1/2 resolution: 0.25 to 0.25"
-    assert fine.get_title() == "full resolution: 0.10 to 0.90"
+    assert title(coarse) == "1/2 resolution: 0.25 to 0.25"
+    assert title(fine) == "full resolution: 0.10 to 0.90"
     for ax, found in ((coarse, maps[2]), (fine, maps[1])):
         assert np.array_equal(ax.images[0].get_array(), found)
         assert ax.images[0].get_clim() == (0, 1)
@@ -175,7 +183,7 @@ def test_attention_maps_of_another_shape_are_refused() -> None:
 def test_coverage_fills_the_holes_and_counts_what_is_reached() -> None:
     hybrid, plain = hdc_coverage((2, 3, 5)), hdc_coverage((2, 2, 2))
     fig = figures.coverage_panels({"HDC": hybrid, "plain": plain})
-    assert [ax.get_title().split("\n")[1] for ax in fig.axes[:2]] == [
+    assert [title(ax).split("\n")[1] for ax in fig.axes[:2]] == [
         f"{19**2} of {21**2} voxels reached",
         f"{7**2} of {13**2} voxels reached",
     ]
@@ -203,7 +211,7 @@ def test_the_four_maps_over_a_training_have_a_row_per_epoch() -> None:
         "epoch 1",
         "epoch 40",
     ]
-    assert [ax.get_title() for ax in fig.axes[:6]] == [
+    assert [title(ax) for ax in fig.axes[:6]] == [
         "CT",
         "map at 1/8",
         "map at 1/4",

@@ -265,7 +265,7 @@ def test_what_is_in_the_way_is_said_before_any_network_is_loaded(
         file: "file is a file, not a folder",
         file / "deeper": "file is a file, not a folder",
         folder: "prediction_a.jpg is a folder",
-        tmp_path / "table": "no column `case`",
+        tmp_path / "table": "lacks columns of a table",
         tmp_path / ("x" * 300): "File name too long",
     }.items():
         assert predict(models, scan, "-o", out) == 1

@@ -179,11 +179,11 @@ def study(cluster: Cluster, out: Path) -> Path:
     with said.open("w") as file:
         call = on_slurm(cluster, out, stdout=file, stderr=subprocess.STDOUT)
     try:
-        training = lambda: cluster.running("rule_tumor") or call.poll() is not None  # noqa: E731
+        training = lambda: cluster.running("rule_tumor_wildcards") or call.poll() is not None  # noqa: E731
         wait_for(training, 900, "no training was started")
         assert call.poll() is None, said.read_text()
         time.sleep(5)
-        cluster.call("scancel", cluster.running("rule_tumor")[0])
+        cluster.call("scancel", cluster.running("rule_tumor_wildcards")[0])
         cluster.crash_node()
         time.sleep(15)  # Slurm misses no job that is younger than BatchStartTimeout and 10 s
         cluster.start_node()

@@ -172,6 +172,8 @@ def test_a_terminal_shows_a_bar_for_each_stage_at_work(
     screen = Terminal()
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("COLUMNS", "80")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)  # however long the page takes
     watch = Watch(study.config, NAMES, NAMES, study.config.work / "preflight.json")
     study.finish("01_data", 10)
     study.log("02_kidney", ago=50)

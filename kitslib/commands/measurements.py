@@ -77,8 +77,8 @@ def read_rows(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         text = f"{path} cannot be read as a table ({type(error).__name__})"
         raise CaseError(f"{text}; move it away, or name another place with -o") from None
-    if "case" not in table.columns:
-        text = f"{path} has no column `case`, so it is not a table of `predict`"
+    if not {"case", "tumor_ml"} <= set(table.columns):
+        text = f"{path} lacks columns of a table of `predict`"
         raise CaseError(f"{text}; move it away, or name another place with -o")
     return table
 

@@ -41,3 +41,16 @@ def peer_rows(summary: Mapping[str, Any], folder: Path = FOLDER) -> list[dict[st
             scores |= {f"{score}_gap": row.get("ours minus it")}
             scores |= {f"{score}_gap_ci": [row.get("from"), row.get("to")]}
     return list(found.values())
+
+
+def in_brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `peer_rows` as the index page shows it: its composite, ours beside it."""
+    says = f"KiTS19 composite after {row['hours']:.2g} h of training"
+    if row["composite_gap"] is not None:
+        low, high = row["composite_gap_ci"]
+        says += f"; ours minus it {row['composite_gap']:+.3f}, 95 % {low:+.3f} to {high:+.3f}"
+    says += "" if row["current"] else f"; compared with another run ({row['study']})"
+    return {
+        "system": row["system"], "says": says, "dice": row["composite"],
+        "ci": row["composite_ci"], "n": row["n"],
+    }  # fmt: skip

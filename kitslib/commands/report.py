@@ -12,6 +12,7 @@ from kitslib import evaluation, reporting, training
 from kitslib.commands import cards, followed
 from kitslib.commands.compare import compare, load
 from kitslib.commands.followed import NOTEBOOKS
+from kitslib.commands.peers import in_brief, peer_rows
 from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 
@@ -79,6 +80,7 @@ def index(folder: Path) -> Path:
         found["real_ci"] = evaluation.estimate(real).ci
     compared = records.get("04_ablations", {}).get("effects", [])
     found["effects"] = followed.effects(found["claims"], compared)
+    found["peers"] = list(map(in_brief, peer_rows(found)))
     write_json(folder / "summary.json", found)
     for page in folder.glob("0*.html"):
         text = page.read_text(encoding="utf-8")

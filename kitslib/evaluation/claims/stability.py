@@ -39,10 +39,10 @@ def without_worst(evidence: Evidence) -> Evidence:
 
 
 def stability(evidence: Evidence) -> pd.DataFrame:
-    """Return a row per row of the ledger that compares tumour arms, a column per reading.
+    """Return a row per row of the ledger that compares tumour arms and was tested.
 
-    Verdicts are not adjusted for the number of rows. Columns: `row`, `claim`, one per reading, and
-    `same`: in how many of the others it is that of the first, as in "4 of 5".
+    A column per reading; verdicts are not adjusted for the number of rows. Columns: `row`, `claim`,
+    one per reading, and `same`: in how many of the others it is that of the first, as in "4 of 5".
     """
     seen, table = readings(evidence), []
     for number, letter, part in parts():
@@ -50,6 +50,8 @@ def stability(evidence: Evidence) -> pd.DataFrame:
             continue
         words = {name: part.rule(reading).word() for name, reading in seen.items()}
         first, *others = words.values()
+        if first == "not testable here":
+            continue
         same = f"{others.count(first)} of {len(others)}"
         table.append({"row": f"{number}{letter}", "claim": part.sentence, **words, "same": same})
-    return pd.DataFrame(table)
+    return pd.DataFrame(table, columns=["row", "claim", *seen, "same"])
