@@ -64,11 +64,11 @@ RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any s
         DEMO.kidney,
         widths=(8, 12, 24, 48, 96), slab=36, patch=96, window_slices=48, samples_per_case=6,
         foreground_oversampling=0.5, volume_power=0.0, move=False, jitter=True, tumor_weight=2.0,
-        least_ml=5.0, epochs=22, validate_every=11,
+        least_ml=5.0, epochs=16, validate_every=8,
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(12, 24, 48, 96), batch=16, epochs=32, steps=288, foreground_oversampling=0.4,
+        widths=(12, 24, 48, 96), batch=16, epochs=24, steps=288, foreground_oversampling=0.4,
         validate_every=8,
     ),
 )  # fmt: skip
