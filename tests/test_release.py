@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kitslib.commands import main, release
+from kitslib.evaluation import decision_words
 from kitslib.recipes import KidneyRecipe
 
 TINY = {
@@ -50,7 +51,7 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
     assert "stopped here" in capsys.readouterr().err
     assert made(tmp_path / "a") == 0
     said = capsys.readouterr().out
-    assert "resumed after epoch 1 of 2" in said and "called a tumour: at least" in said
+    assert "resumed after epoch 1 of 2" in said and "is called a tumour from" in said
     assert made(tmp_path / "b") == 0
     for stage in ("kidney", "tumor"):
         one, other = (models(tmp_path / name) / stage / "weights.safetensors" for name in "ab")
@@ -58,6 +59,12 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
     folder = models(tmp_path / "a")
     found = json.loads((folder / "tumor" / "settings.json").read_text())["decision"]
     assert set(found) == {"least_ml", "least_certain", "chosen_on", "tested_on"}
+    card = (folder / "README.md").read_text()
+    assert "license: mit" in card and decision_words(found) in card
+    assert "| 4 to 10 ml" in card and "8 further synthetic patients" in card
+    assert main(["info", "--models", str(folder)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert decision_words(found) in told
     both = found["chosen_on"], found["tested_on"]
     assert sum(part["with_tumor"] + part["without_tumor"] for part in both) == 8
     assert len(json.loads((folder / "patients.json").read_text())) == 8

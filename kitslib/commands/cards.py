@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def model_card(
 
 def front_matter(found: Mapping[str, Any]) -> str:
     """Return what Hugging Face reads of a model card, as YAML: licence, tags, each score."""
-    from huggingface_hub import EvalResult, ModelCardData  # nothing else needs its half second
+    from huggingface_hub import EvalResult  # nothing else needs its half second
 
     cohort, results = "synthetic CT in KiTS19's layout" if found["synthetic"] else "KiTS19", []
     for (part, field), what in SCORES.items():
@@ -103,11 +103,40 @@ def front_matter(found: Mapping[str, Any]) -> str:
                 task_type="image-segmentation", dataset_type="kits19", dataset_name=cohort,
                 metric_type="dice", metric_name=what, metric_value=round(found[part][field], 4),
             ))  # fmt: skip
+    return card_data(found["profile"], results)
+
+
+def card_data(profile: str, results: list[Any]) -> str:
+    """Return licence, tags and results (`EvalResult`) of a profile's networks, as YAML."""
+    from huggingface_hub import ModelCardData
+
     return ModelCardData(
         license="mit", library_name="pytorch", pipeline_tag="image-segmentation",
-        model_name=f"kitslib {found['profile']}", eval_results=results, metrics=["dice"],
+        model_name=f"kitslib {profile}", eval_results=results or None, metrics=["dice"],
         tags=["medical", "computed tomography", "kidney", "kidney tumor", "KiTS19"],
     ).to_yaml()  # fmt: skip
+
+
+def release_card(
+    made: Mapping[str, Any], patients: Sequence[Mapping[str, Any]], decision: dict[str, Any]
+) -> str:
+    """Return the card of the package's own networks, as Markdown.
+
+    made: what made.json says. patients: the development patients, with `kidney_dice`. decision:
+    that of the tumour network's settings.
+    """
+    rows = []
+    for row in decision["tested_on"]["by_size"]:
+        share = row["sensitivity"]
+        found = "–" if share is None else f"{100 * share:.0f} %"
+        rows.append([row["tumor"], str(row["patients"]), found])
+    return reporting.filled(
+        "release_card.md.j2", head=card_data(made["profile"], []), made=made, patients=patients,
+        share=f"{100 * made['settings']['cohort']['tumor_free']:.0f}",
+        dice=sorted(patient["kidney_dice"] for patient in patients),
+        words=evaluation.decision_words(decision),
+        sizes=markdown_table(["tumour", "patients", "found in"], rows),
+    )  # fmt: skip
 
 
 def groups(tumor: followed.Record) -> str:

@@ -16,6 +16,7 @@ import torch
 from kitslib import __version__
 from kitslib.commands.line import text_table
 from kitslib.config import HERE, PROFILES, RunConfig, read_json, size_text, usable_cores
+from kitslib.evaluation import decision_words
 from kitslib.networks import build, count_parameters
 from kitslib.training import (
     commit,
@@ -90,6 +91,7 @@ def networks(folder: Path) -> dict[str, dict[str, Any]]:
         found[stage] = {
             "file": str(file), "sha256": digest, "bytes": file.stat().st_size,
             "network": settings["network"]["name"], "parameters": parameters, "made_by": command,
+            "decision": settings.get("decision"),
         }  # fmt: skip
     return found
 
@@ -122,6 +124,8 @@ def in_words(found: dict[str, Any]) -> str:
         numbers = [f"{about['parameters']:,}", size_text(about["bytes"]), about["network"]]
         rows.append([stage, *numbers, about["sha256"][:16]])
     lines += [text_table(rows, left=(0, 3, 4)), ""]
+    if decision := found["networks"]["tumor"]["decision"]:
+        lines += [*textwrap.wrap(decision_words(decision), 100), ""]
     rows = [["profile", "cases", "trainings", "arms", "seeds", "epochs: kidney", "tumour"]]
     for name, about in found["profiles"].items():
         names = "cases", "trainings", "arms", "seeds", "kidney_epochs", "tumor_epochs"

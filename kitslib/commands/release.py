@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from kitslib.commands.cards import release_card
 from kitslib.commands.line import add_jobs, progress_line
 from kitslib.config import (
     KidneyGrid,
@@ -24,6 +25,7 @@ from kitslib.config import (
     parse_settings,
     read_json,
     write_json,
+    write_text,
 )
 from kitslib.data import (
     CaseFiles,
@@ -36,7 +38,14 @@ from kitslib.data import (
     stage_labels,
     tumor_input,
 )
-from kitslib.evaluation import KidneyStage, TumorStage, as_setting, choose_decision, patient_row
+from kitslib.evaluation import (
+    KidneyStage,
+    TumorStage,
+    as_setting,
+    choose_decision,
+    decision_words,
+    patient_row,
+)
 from kitslib.phantom import render_case, write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe, start_study
 from kitslib.training import export_models
@@ -98,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     settings["decision"] = as_setting(decision, patients[::2], patients[1::2])
     write_json(models / "tumor" / "settings.json", settings)
     write_json(models / "patients.json", patients)
-    print(summary(settings["decision"]))
+    write_text(models / "README.md", release_card(made, patients, settings["decision"]))
+    print(decision_words(settings["decision"]))
     print(models)
     return 0
 
@@ -180,18 +190,3 @@ def _patient(
         voxel_ml = math.prod(mapping.stage.spacing) / 1000
         row = patient_row(item.case_id, probability, truth, tumor_ml, voxel_ml)
     return row | {"kidney_dice": round(2 * both / max(size, 1), 4)}
-
-
-def summary(decision: dict[str, Any]) -> str:
-    """A decision and how it does on the patients that it was not chosen on, as text."""
-    found = decision["tested_on"]
-    lines = [
-        f"called a tumour: at least {decision['least_ml']:g} ml of mean probability "
-        f"{decision['least_certain']:g}",
-        f"specificity {found['specificity']} (n = {found['without_tumor']}), sensitivity above "
-        f"10 ml {found['sensitivity_above_10_ml']}, of all {found['sensitivity']} "
-        f"(n = {found['with_tumor']})",
-    ]
-    for row in found["by_size"]:
-        lines.append(f"  {row['tumor']}: {row['sensitivity']} (n = {row['patients']})")
-    return "\n".join(lines)

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from scipy.ndimage import distance_transform_edt
 
 from kitslib.config import write_text
+from kitslib.evaluation import decision_words
 from kitslib.transforms import bounding_box
 
 TEMPLATE = Path(__file__).with_name("summary.html.j2")
@@ -91,8 +92,10 @@ def write_summary(path: Path, record: Mapping[str, Any], preview: Path) -> None:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = page.from_string(TEMPLATE.read_text(encoding="utf-8"))
     row, position = record["measurements"], record["tumor_position"]
+    decision = record["models"]["tumor"].get("decision")
     sizes = " × ".join(f"{size:.2f}" for size in record["spacing_mm"])
     write_text(path, template.render(
         record=record, row=row, position=position, picture=picture, sizes=sizes,
-        shape=" × ".join(map(str, record["shape"])),
+        shape=" × ".join(map(str, record["shape"])), decision=decision,
+        decision_words=decision_words,
     ))  # fmt: skip

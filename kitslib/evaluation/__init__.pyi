@@ -43,6 +43,7 @@ from .claims.stability import stability as stability
 from .decision import Decision as Decision
 from .decision import as_setting as as_setting
 from .decision import choose_decision as choose_decision
+from .decision import decision_words as decision_words
 from .decision import patient_row as patient_row
 from .decision import rates as rates
 from .gridding import gridding as gridding

@@ -118,6 +118,24 @@ def choose_decision(patients: Sequence[dict[str, Any]]) -> Decision:
     return best
 
 
+def decision_words(decision: dict[str, Any]) -> str:
+    """What `as_setting` gave, in a sentence: the thresholds, and how often they are right."""
+    found = decision["tested_on"]
+    text = (
+        f"A component is called a tumour from {decision['least_ml']:g} ml and a mean probability "
+        f"of {decision['least_certain']:g} on. Of {found['without_tumor']} patients without one "
+        f"{_percent(found['specificity'])} were told so; of {found['with_tumor']} with one it was "
+        f"found in {_percent(found['sensitivity'])}"
+    )
+    if found["sensitivity_above_10_ml"] is None:
+        return f"{text}."
+    return f"{text}, above 10 ml in {_percent(found['sensitivity_above_10_ml'])}."
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.0f} %"
+
+
 def as_setting(decision: Decision, chosen_on: Sequence, tested_on: Sequence) -> dict[str, Any]:
     """What a network's settings say of its decision: thresholds, and rates on both sets."""
     about = {"chosen_on": rates(chosen_on, decision), "tested_on": rates(tested_on, decision)}
