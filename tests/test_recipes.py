@@ -250,3 +250,26 @@ def test_a_batch_of_the_3d_arm_is_taken_in_as_many_parts_as_it_has_samples(
     for name in ("baseline", "vnet_3d"):
         recipe = TumorRecipe.of(replace(config, tumor=changed), files, start(), arm=name)
         assert len(recipe.fit(recipe.network(), silent)) == 1
+
+
+def test_watched_cases_without_a_tumour_are_left_out_of_its_mean(tumor: TumorRecipe) -> None:
+    (entry,) = tumor.watched.values()
+    healthy = replace(entry, labels=np.minimum(entry.labels, 1))
+    one, both = {"a": entry}, {"a": entry, "b": healthy}
+    network, scores = tumor.network().eval(), []
+    for watched in (one, both, {"b": healthy}):
+        scores.append(replace(tumor, held_out=_Watched(watched)).validate(network))
+    assert scores[0] == scores[1] and scores[0]["dice"] >= 0 and scores[2] == {}
+
+
+class _Watched(dict):
+    """Entries by case as a held-out cohort gives them."""
+
+    key = "watched"
+
+    @property
+    def case_ids(self) -> list[str]:
+        return list(self)
+
+    def subset(self, case_ids: list[str]) -> _Watched:
+        return self

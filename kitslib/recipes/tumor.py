@@ -169,12 +169,13 @@ class TumorRecipe(Recipe):
         return tumor_cases(self.stage(network), cohort, self.accelerator.autocast)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the mean tumour Dice of the watched cases on the stage's grid."""
+        """Return the mean tumour Dice of the watched cases with a tumour, on the stage's grid."""
         stage, scores = self.stage(network), []
         for entry in self.watched.values():
-            found = self._tumor(stage, entry, self.training.scored_every)
-            scores.append(dice(found, entry.labels == 2))
-        return {"dice": float(np.mean(scores))}
+            if (truth := entry.labels == 2).any():
+                found = self._tumor(stage, entry, self.training.scored_every)
+                scores.append(dice(found, truth))
+        return {"dice": float(np.mean(scores))} if scores else {}
 
     def after_epoch(self, network: nn.Module, epoch: int) -> dict[str, Any]:
         """Every few epochs measure how hard the training slices are; draw hard ones more often.
