@@ -211,7 +211,7 @@ def test_the_study_ends_after_a_kill_with_a_page_per_stage(study: Path) -> None:
     for name in names:
         first.add(f"{name}-s0")
         second.add(f"{name}-s1")  # has a record and no page
-    made = {"index", "rerun", "model_card", "data_card"}
+    made = {"index", "rerun", "model_card", "data_card", "claim"}
     assert {page.stem for page in study.glob("*.html")} == made | alone | first
     records = (study / "work" / "records").glob("*.json")
     assert {path.stem for path in records} == alone | first | second
