@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import yaml
 
 from kitslib import evaluation, reporting
@@ -17,34 +18,37 @@ from kitslib.reporting import interval, number
 
 CLAIM = "claim.html"
 STATES = "answered", "not done", "does not apply"
+GRID = "spacing_z", "spacing_xy"
+TRAITS = {"kidney_ml": "kidneys", "tumor_ml": "tumour"}
+SIDES = {"train": ("kidney_train", "tumor_train"), "test": ("cascade_test",)}
+Rows = Sequence[Mapping[str, Any]]
 UNRECORDED = "No record of this study says it."
-TITLES = {"index": "The index page", "rerun": "How to cite and re-run this"}  # of other pages
+TITLES = {"index": ("The index page",), "rerun": ("How to cite and re-run this",)}
 
 
 def write_claim(
     folder: Path, found: Mapping[str, Any], records: Mapping[str, followed.Record]
 ) -> reporting.Page:
     """Write the checklist as a page of a study's folder; return how the index lists it."""
-    known, there, sections = facts(folder, found, records), sources(found, records), {}
+    known, there = facts(folder, found, records), sources(found, records)
+    sections, counts, tally = {}, Counter(), {}
     items = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     for section, asked in items.items():
-        sections[section] = [
-            {"number": place, "asks": item["asks"]} | answer(item["answers"], known, there)
-            for place, item in asked.items()
-        ]
-    rows = [row for section in sections.values() for row in section]
-    for row in rows:
-        row["title"] = title(row["href"])
-        if not (folder / row["href"].partition("#")[0]).is_file():
-            row["href"] = ""
-    counts, tally = Counter(row["state"] for row in rows), {}
+        sections[section] = []
+        for place, item in asked.items():
+            row = {"number": place, "asks": item["asks"]} | answer(item["answers"], known, there)
+            row["title"] = title(row["href"])
+            if not (folder / row["href"].partition("#")[0]).is_file():
+                row["href"] = ""
+            sections[section].append(row)
+            counts[row["state"]] += 1
     for state in STATES:
         several = state.replace("does", "do") if counts[state] != 1 else state
         tally[state] = f"{counts[state]} {several}"
     banners = {"synthetic": found["synthetic"], "untrained": found.get("untrained", "")}
     write_text(folder / CLAIM, reporting.checklist_html(sections, tally, **banners))
-    words = ", ".join(tally.values())
-    about = f"What a reader of a study in medical imaging asks for, {len(rows)} items: {words}."
+    about = f"What a reader of a study in medical imaging asks for, {counts.total()} items: "
+    about += f"{', '.join(tally.values())}."
     return reporting.Page(title="CLAIM 2024 checklist", href=CLAIM, about=about)
 
 
@@ -67,9 +71,8 @@ def answer(
 def title(href: str) -> str:
     """Return what a page is called, whichever of its headings a link leads to."""
     name = href.partition(".html")[0]
-    named = {page.removesuffix(".html"): words for page, (words, _) in cards.ABOUT.items()}
-    chapter = followed.NOTEBOOKS.get(name.partition("-")[0], ("",))[0]
-    return chapter or (TITLES | named).get(name, "")
+    about = cards.ABOUT | followed.NOTEBOOKS | TITLES
+    return about.get(f"{name}.html", about.get(name.partition("-")[0], ("",)))[0]
 
 
 def sources(found: Mapping[str, Any], records: Mapping[str, followed.Record]) -> set[str]:
@@ -78,7 +81,7 @@ def sources(found: Mapping[str, Any], records: Mapping[str, followed.Record]) ->
     there.add("synthetic" if found["synthetic"] else "given")
     if shown(found, records):
         there.add("tumor")
-    if any("tk_dice" in row for row in last.get("rows", [])):
+    if "tk_dice" in pd.DataFrame(last.get("rows") or []):
         there.add("scores")
     return there
 
@@ -99,7 +102,7 @@ def facts(
     rows, limits = data.get("rows") or [], data.get("ceilings") or []
     known = of_summary(found) | of_settings(last["config"]) | of_scores(last.get("rows") or [])
     known |= of_split(split) | of_cases(rows, split.get("run", {})) | of_networks(found, records)
-    known |= mean_of("reader", [row.get("tumor_label_version") for row in limits])
+    known |= mean_of("reader", limits, "tumor_label_version")
     known |= {"cohort": followed.cohort(last["config"]).capitalize()}
     known |= {"command": followed.command(last)}
     known |= {"license": followed.citation(found, last)["license"]}
@@ -114,7 +117,7 @@ def facts(
 def of_summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the study's summary says."""
     cascade, history = found["cascade"], found.get("rules_history") or []
-    known = {name: found.get(name) for name in ("cases", "commit", "rules")}
+    known = {"cases": found["cases"], "commit": found["commit"], "rules": found.get("rules")}
     known |= {"claims": len(found["claims"]) or None, "n": cascade.get("n")}
     known |= {"deviations": len(found.get("deviations") or [])}
     for name in ("tk_dice", "tumor_dice", "composite"):
@@ -122,7 +125,7 @@ def of_summary(found: Mapping[str, Any]) -> dict[str, Any]:
             known[name] = f"{value} ({interval(cascade.get(f'{name}_ci')) or 'no interval'})"
     if history:
         known |= {"rules_date": history[0]["date"], "rules_changes": len(history) - 1}
-    return known | mean_of("real", [row["dice"] for row in found.get("real") or []])
+    return known | mean_of("real", found.get("real") or [], "dice")
 
 
 def of_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,19 +156,17 @@ def of_split(split: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_cases(rows: list[Mapping[str, Any]], parts: Mapping[str, Any]) -> dict[str, Any]:
+def of_cases(rows: Rows, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the cases are like: all of them, and those of each side of the split."""
-    known: dict[str, Any] = {}
-    for name in ("spacing_z", "spacing_xy"):
-        if values := [row[name] for row in rows if row.get(name)]:
-            known[name] = span(values, 2)
-    sides = {"train": ("kidney_train", "tumor_train"), "test": ("cascade_test",)}
-    for side, names in sides.items():
-        ids, words = {case for name in names for case in parts.get(name, ())}, []
-        for column, what in (("kidney_ml", "kidneys"), ("tumor_ml", "tumour")):
-            values = [row[column] for row in rows if row["case"] in ids and row.get(column)]
-            if values:
-                words.append(f"{what} {number(np.median(values), 1)} ml")
+    cases, known = pd.DataFrame(rows, columns=["case", *GRID, *TRAITS]).set_index("case"), {}
+    for name in GRID:
+        if cases[name].notna().any():
+            known[name] = span(cases[name].dropna(), 2)
+    for side, names in SIDES.items() if parts else ():
+        ids, words = cases.index.intersection(list(chain(*map(parts.get, names)))), []
+        for column, what in TRAITS.items():
+            if median := number(cases.loc[ids, column].median(), 1):
+                words.append(f"{what} {median} ml")
         if words:
             known[f"{side}_traits"] = f"{len(ids)} cases, median {', '.join(words)}"
     return known
@@ -173,15 +174,18 @@ def of_cases(rows: list[Mapping[str, Any]], parts: Mapping[str, Any]) -> dict[st
 
 def of_networks(found: Mapping[str, Any], records: Mapping[str, followed.Record]) -> dict[str, Any]:
     """Return what was trained, and what its comparisons could have shown."""
-    trained = {record["run"]: record["train_s"] for record in records.values() if record.get("run")}
-    compared = records.get("04_ablations", {}).get("effects") or []
-    least = [row["smallest"] for row in compared if number(row.get("smallest"))]
-    kidney = records.get("02_kidney", {})
-    known: dict[str, Any] = {"kidney_weights": number(kidney.get("parameters"))}
-    known["comparisons"] = len(compared) or None
-    known["readings"] = len({row["reading"] for row in kidney.get("readings") or []}) or None
-    if least:
-        known["smallest"] = span(least, 3)
+    trained, known, kidney = {}, {}, records.get("02_kidney", {})
+    for record in records.values():
+        if record.get("run"):
+            trained[record["run"]] = record["train_s"]
+    compared = pd.DataFrame(records.get("04_ablations", {}).get("effects") or [])
+    known["kidney_weights"] = number(kidney.get("parameters"))
+    if len(compared):
+        known["comparisons"] = len(compared)
+        if compared["smallest"].notna().any():
+            known["smallest"] = span(compared["smallest"].dropna(), 3)
+    if readings := kidney.get("readings"):
+        known["readings"] = pd.DataFrame(readings)["reading"].nunique()
     if trained:
         known |= {"trainings": len(trained), "trained": duration_text(sum(trained.values()))}
     if name := shown(found, records):
@@ -191,32 +195,31 @@ def of_networks(found: Mapping[str, Any], records: Mapping[str, followed.Record]
     return known
 
 
-def of_scores(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+def of_scores(rows: Rows) -> dict[str, Any]:
     """Return what became of the tumours of the test cases, from the cascade's rows."""
-    known: dict[str, Any] = {}
-    for name in ("outside_kidney", "not_seen", "dropped"):
-        if values := [row[name] for row in rows if row.get(name) is not None]:
-            known[name] = f"{np.mean(values):.0%}"
-    tumors = [row["found"] > 0 for row in rows if row.get("tumor_truth_ml") and "found" in row]
-    healthy = [row["tumor_ml"] > 0 for row in rows if row.get("tumor_truth_ml") == 0]
-    if tumors:
-        hits = sum(tumors)
-        known |= {"hits": hits, "with_tumor": len(tumors), "hit_share": f"{hits / len(tumors):.0%}"}
-        known["hit_ci"] = interval(evaluation.wilson_interval(hits, len(tumors)), 2)
-    if healthy:
-        known |= {"healthy": len(healthy), "alarms": sum(healthy)}
-    ensembles = {name for row in rows for name in row if name.startswith("ensemble of ")}
-    for name in sorted(ensembles):
-        known |= {"ensemble": name} | mean_of("ensemble", [row.get(name) for row in rows])
+    scores, known = pd.DataFrame(rows), {}
+    for name in scores.columns.intersection(["outside_kidney", "not_seen", "dropped"]):
+        known[name] = f"{scores[name].mean():.0%}"
+    if {"found", "tumor_truth_ml", "tumor_ml"} <= set(scores):
+        healthy = scores["tumor_truth_ml"] == 0
+        n, hits = int((~healthy).sum()), int((scores["found"][~healthy] > 0).sum())
+        known |= {"hits": hits, "with_tumor": n, "hit_share": f"{hits / max(n, 1):.0%}"}
+        known["hit_ci"] = interval(evaluation.wilson_interval(hits, n), 2) if n else None
+        if healthy.any():
+            known["healthy"] = int(healthy.sum())
+            known["alarms"] = int((scores["tumor_ml"][healthy] > 0).sum())
+    for name in scores.columns[scores.columns.str.startswith("ensemble of ")]:
+        known |= {"ensemble": name} | mean_of("ensemble", rows, name)
     return known
 
 
-def span(values: list[float], digits: int) -> str:
+def span(values: Iterable[float], digits: int) -> str:
     """Return the least and the largest of some numbers: "3.00 to 5.00"; one where both are that."""
-    return " to ".join(dict.fromkeys(number(end, digits) for end in (min(values), max(values))))
+    ends = number(min(values), digits), number(max(values), digits)
+    return " to ".join(dict.fromkeys(ends))
 
 
-def mean_of(name: str, values: list[float | None]) -> dict[str, Any]:
+def mean_of(name: str, rows: Rows, column: str) -> dict[str, Any]:
     """Return a mean Dice and the number of cases that have one; nothing where none has."""
-    there = [value for value in values if number(value)]
-    return {f"{name}_n": len(there), f"{name}_dice": number(np.mean(there))} if there else {}
+    there = pd.to_numeric(pd.DataFrame(rows, columns=[column])[column]).dropna()
+    return {f"{name}_n": len(there), f"{name}_dice": number(there.mean())} if len(there) else {}
