@@ -190,7 +190,8 @@ def of_networks(found: Mapping[str, Any], records: Mapping[str, followed.Record]
         known |= {"trainings": len(trained), "trained": duration_text(sum(trained.values()))}
     if name := shown(found, records):
         tumor = records[name]
-        known |= {"tumor_arm": tumor["arm"], "tumor_weights": number(tumor["parameters"])}
+        known["tumor_weights"] = number(tumor.get("parameters"))
+        known["tumor_arm"] = tumor.get("arm")
         known["tumor_page"] = f"{name}.html"
     return known
 
@@ -208,8 +209,9 @@ def of_scores(rows: Rows) -> dict[str, Any]:
         if healthy.any():
             known["healthy"] = int(healthy.sum())
             known["alarms"] = int((scores["tumor_ml"][healthy] > 0).sum())
-    for name in scores.columns[scores.columns.str.startswith("ensemble of ")]:
-        known |= {"ensemble": name} | mean_of("ensemble", rows, name)
+    for name in map(str, scores):
+        if name.startswith("ensemble of "):
+            known |= {"ensemble": name} | mean_of("ensemble", rows, name)
     return known
 
 

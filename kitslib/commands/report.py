@@ -9,7 +9,7 @@ from pathlib import Path
 
 # what a command does not use of them is not loaded
 from kitslib import evaluation, reporting, training
-from kitslib.commands import cards, claim, followed
+from kitslib.commands import cards, claim, crate, followed
 from kitslib.commands.compare import compare, load
 from kitslib.commands.followed import NOTEBOOKS
 from kitslib.commands.peers import in_brief, peer_rows
@@ -93,12 +93,15 @@ def index(folder: Path) -> Path:
     listed += cards.write_cards(folder, found, records, words)
     write_text(folder / followed.RERUN, followed.rerun_page(folder, found, records))
     listed.append(claim.write_claim(folder, found, records))
+    listed.append(reporting.Page(title="RO-Crate", href=crate.CRATE, about=crate.ABOUT))
     picture = folder / "picture.jpg"
     html = reporting.index_html(
         found, listed, data=words, picture=picture if picture.is_file() else None,
         sources=followed.sources(found, records), rerun=followed.RERUN,
     )  # fmt: skip
-    return write_text(folder / "index.html", html)
+    page = write_text(folder / "index.html", html)
+    crate.write_crate(folder, found, records)
+    return page
 
 
 def pages(folder: Path, arms: list[str]) -> list[reporting.Page]:
