@@ -143,6 +143,7 @@ def test_a_cohort_that_was_given_is_not_called_synthetic(tmp_path) -> None:
     assert "ynthetic" not in BeautifulSoup(text, "html.parser").body.text and "secret" not in text
     assert [shown[number][0] for number in (5, 11, 15, 16, 17)] == ["answered"] + ["not done"] * 4
     assert "tumour Dice of 0.800 (n = 1)" in shown[18][1]
+    assert shown[7][1].startswith("The cases given with --data, 8 cases.")
     records["01_data"]["ceilings"] = []
     write_claim(tmp_path, found, records)
     assert rows_of(tmp_path)[18][0] == "not done"

@@ -124,18 +124,22 @@ def test_times_versions_and_tools_are_those_of_the_records(tmp_path) -> None:
     assert entities["#value-data"]["value"].startswith("synthetic cohort, key ")
 
 
-@pytest.mark.parametrize("data", ["/secret/kits", "/data"])
+@pytest.mark.parametrize("data", ["/secret/kits", "/secret/kits/", "/data"])
 def test_of_the_folder_given_the_name_alone_is_told(tmp_path, data) -> None:
     found, records = stored(tmp_path, data=data, changes=["kidney.epochs=2"])
     file = tmp_path / "work" / "split.json"
     split = json.loads(file.read_text(encoding="utf-8"))
-    split["left_out"] = {"x": f"{data}/case_00001/imaging.nii.gz: torn; kitslib/data/cases knows"}
+    place = data.rstrip("/")
+    split["left_out"] = {"x": f"{place}/case_00001/imaging.nii.gz: torn; kitslib/data/cases knows"}
     file.write_text(json.dumps(split), encoding="utf-8")
     crate = write_crate(tmp_path, found, records)
-    name, archive = data.rpartition("/")[2], zipfile.ZipFile(crate)
+    name, archive = place.rpartition("/")[2], zipfile.ZipFile(crate)
     told = json.loads(archive.read("work/split.json"))["left_out"]["x"]
     assert told == f"{name}/case_00001/imaging.nii.gz: torn; kitslib/data/cases knows"
-    assert json.loads(archive.read("work/records/02_kidney.json"))["config"]["data"] == name
+    assert (
+        json.loads(archive.read("work/records/02_kidney.json"))["config"]["data"].rstrip("/")
+        == name
+    )
     entities = graph(crate)
     assert entities["#value-data"]["value"] == name
     assert entities["#value-kidney.epochs"]["value"] == "2"

@@ -103,7 +103,7 @@ def facts(
     known = of_summary(found) | of_settings(last["config"]) | of_scores(last.get("rows") or [])
     known |= of_split(split) | of_cases(rows, split.get("run", {})) | of_networks(found, records)
     known |= mean_of("reader", limits, "tumor_label_version")
-    known |= {"cohort": followed.cohort(last["config"]).capitalize()}
+    known |= {"cohort": followed.cohort(last["config"]).partition(";")[0].capitalize()}
     known |= {"command": followed.command(last)}
     known |= {"license": followed.citation(found, last)["license"]}
     made = folder / "models" / "made.json"

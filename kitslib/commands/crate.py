@@ -83,7 +83,7 @@ def write_crate(folder: Path, found: Mapping[str, Any], records: Records) -> Pat
 
 def add_files(crate: Any, folder: Path, records: Records) -> dict[str, Any]:
     """Add the study's own files and records; return what came out of it, by name."""
-    given = records["05_evaluation"]["config"].get("data") or ""
+    given = (records["05_evaluation"]["config"].get("data") or "").rstrip("/")
     path = re.compile(rf"(?<![\w./-]){re.escape(given)}(?![\w.-])") if given else None
     for name, words in SOURCES.items():
         about = {"name": words, "encodingFormat": "text/plain"}
