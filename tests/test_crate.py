@@ -136,10 +136,8 @@ def test_of_the_folder_given_the_name_alone_is_told(tmp_path, data) -> None:
     name, archive = place.rpartition("/")[2], zipfile.ZipFile(crate)
     told = json.loads(archive.read("work/split.json"))["left_out"]["x"]
     assert told == f"{name}/case_00001/imaging.nii.gz: torn; kitslib/data/cases knows"
-    assert (
-        json.loads(archive.read("work/records/02_kidney.json"))["config"]["data"].rstrip("/")
-        == name
-    )
+    config = json.loads(archive.read("work/records/02_kidney.json"))["config"]
+    assert config["data"].rstrip("/") == name
     entities = graph(crate)
     assert entities["#value-data"]["value"] == name
     assert entities["#value-kidney.epochs"]["value"] == "2"
