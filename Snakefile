@@ -132,6 +132,7 @@ def logged(words):
     )
 
 
+INDEXED = "report.py", "followed.py", "cards.py", "claim.py", "claim.yaml", "crate.py"  # of kitslib/commands
 TRAINED = code_key(*RESULTS)  # decides a record that is made without a notebook
 
 
@@ -275,8 +276,8 @@ rule page:
 
 rule index:  # fills in the pages what each mechanism is worth
     input: [stage(name) for name in STAGES], expand(str(PAGES / "{page}.html"), page=PAGED)
-    output: PAGES / "index.html", PAGES / "summary.json", PAGES / "rerun.html"
-    params: identity=code_key("reporting", *map("commands/{}.py".format, ("report", "followed", "cards")))
+    output: [PAGES / name for name in ("index.html", "summary.json", "rerun.html", "claim.html", "ro-crate.zip")]
+    params: identity=code_key("reporting", *(f"commands/{name}" for name in INDEXED))
     shell: f"python -m kitslib report --index {braced(quote(str(study.reports)))} > /dev/null"
 
 

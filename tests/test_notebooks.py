@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -211,7 +212,7 @@ def test_the_study_ends_after_a_kill_with_a_page_per_stage(study: Path) -> None:
     for name in names:
         first.add(f"{name}-s0")
         second.add(f"{name}-s1")  # has a record and no page
-    made = {"index", "rerun", "model_card", "data_card"}
+    made = {"index", "rerun", "model_card", "data_card", "claim"}
     assert {page.stem for page in study.glob("*.html")} == made | alone | first
     records = (study / "work" / "records").glob("*.json")
     assert {path.stem for path in records} == alone | first | second
@@ -263,12 +264,23 @@ def test_every_link_between_the_pages_leads_to_something(study: Path) -> None:
     for name, (_, links) in pages.items():
         for link in links:
             file, _, anchor = link.partition("#")
-            if "://" in file:
+            if "://" in file or file == "ro-crate.zip":
                 continue
             targets = pages.get(file or name, (None, []))[0]
             if targets is None or (anchor and unquote(anchor) not in targets):
                 missing.append(f"{name}: {link}")
     assert not missing
+
+
+def test_the_crate_has_every_record_and_no_path_of_the_machine(study: Path) -> None:
+    with zipfile.ZipFile(study / "ro-crate.zip") as crate:
+        texts = {name: crate.read(name).decode("utf-8") for name in crate.namelist()}
+    for record in (study / "work" / "records").glob("*.json"):
+        assert texts[f"work/records/{record.name}"] == record.read_text(encoding="utf-8")
+    told = json.loads(texts["ro-crate-metadata.json"])["@graph"]
+    runs = [one["name"] for one in told if one["@type"] == "ControlAction"]
+    assert f"work/records/{runs[0]}.json" in texts and len(runs) == 12
+    assert not [name for name, text in texts.items() if str(study.parent.parent) in text]
 
 
 def test_every_number_of_the_index_leads_to_its_chapter_and_record(study: Path) -> None:

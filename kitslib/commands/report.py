@@ -9,7 +9,7 @@ from pathlib import Path
 
 # what a command does not use of them is not loaded
 from kitslib import evaluation, reporting, training
-from kitslib.commands import cards, followed
+from kitslib.commands import cards, claim, crate, followed
 from kitslib.commands.compare import compare, load
 from kitslib.commands.followed import NOTEBOOKS
 from kitslib.commands.peers import in_brief, peer_rows
@@ -66,7 +66,7 @@ def page_html(notebook: Path) -> str:
 
 
 def index(folder: Path) -> Path:
-    """Write summary.json, the index page and the one on re-running it; return the index page.
+    """Write summary.json, the index page and those that come with it; return the index page.
 
     The chapters' places for what a mechanism is worth are filled.
     """
@@ -91,13 +91,17 @@ def index(folder: Path) -> Path:
     words += f"{found['cascade']['n']} of them seen by neither network."
     listed = pages(folder / "work" / "records", list(found["tumor"]))
     listed += cards.write_cards(folder, found, records, words)
+    write_text(folder / followed.RERUN, followed.rerun_page(folder, found, records))
+    listed.append(claim.write_claim(folder, found, records))
+    listed.append(reporting.Page(title="RO-Crate", href=crate.CRATE, about=crate.ABOUT))
     picture = folder / "picture.jpg"
     html = reporting.index_html(
         found, listed, data=words, picture=picture if picture.is_file() else None,
         sources=followed.sources(found, records), rerun=followed.RERUN,
     )  # fmt: skip
-    write_text(folder / followed.RERUN, followed.rerun_page(folder, found, records))
-    return write_text(folder / "index.html", html)
+    page = write_text(folder / "index.html", html)
+    crate.write_crate(folder, found, records)
+    return page
 
 
 def pages(folder: Path, arms: list[str]) -> list[reporting.Page]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "kitslib"
 # what relative paths begin from: the project; where the package is installed without it, here
 HERE = ROOT if (ROOT / "run_all.sh").is_file() else Path.cwd()
-SOURCES = (".py", ".j2", ".css", ".js", ".json")
+SOURCES = (".py", ".j2", ".css", ".js", ".json", ".yaml")
 RESULTS = (  # whose numbers a record holds
     "data", "evaluation/cascade.py", "evaluation/ceilings.py", "evaluation/held_out.py",
     "evaluation/inference.py", "evaluation/metrics", "networks", "phantom", "recipes",

@@ -19,6 +19,7 @@ from .pages.outputs import provenance_output as provenance_output
 from .pages.page import to_html as to_html
 from .pages.readme import results_markdown as results_markdown
 from .pages.readme import with_results as with_results
+from .pages.text import checklist_html as checklist_html
 from .pages.text import filled as filled
 from .pages.text import text_html as text_html
 from .pages.words import interval as interval

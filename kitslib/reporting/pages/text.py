@@ -1,7 +1,8 @@
-"""Cards: Markdown filled from a study's records, and the same as a page."""
+"""Cards: Markdown filled from a study's records, and the same as a page; a checklist as a page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bs4 import BeautifulSoup
@@ -28,4 +29,20 @@ def text_html(markdown: str, *, synthetic: bool, untrained: str = "") -> str:
     shown |= {"synthetic": synthetic, "untrained": untrained}
     html = page.render(css=asset("page.css"), js=asset("page.js"), **shown)
     require_offline(html, title)
+    return html
+
+
+def checklist_html(
+    sections: Mapping[str, Sequence[Mapping[str, Any]]], tally: Mapping[str, str], *,
+    synthetic: bool, untrained: str = "",
+) -> str:  # fmt: skip
+    """The CLAIM 2024 checklist as a page of the study.
+
+    `sections` maps a heading to its items: `number`, `asks`, `state`, `says`, and `href` and
+    `title` of where that is shown ("" for nowhere). `tally` says of each state how many have it.
+    """
+    shown = {"sections": sections, "tally": tally, "synthetic": synthetic, "untrained": untrained}
+    page = environment().get_template("claim.html.j2")
+    html = page.render(css=asset("page.css"), js=asset("page.js"), **shown)
+    require_offline(html, "claim.html")
     return html
