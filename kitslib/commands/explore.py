@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from kitslib.commands.predict import STAGES, Models
 from kitslib.commands.scans import find_scans, stem
 from kitslib.config import ARMS, HERE, OneLine, RunConfig, closest, usable_cores
 from kitslib.data import (
+    Case,
     CaseError,
     CaseFiles,
     available_labels,
@@ -36,7 +37,7 @@ from kitslib.evaluation import dice, segment
 from kitslib.phantom import write_cohort
 from kitslib.recipes import start_study
 from kitslib.reporting import Output, Shown, answer_output
-from kitslib.training import WEIGHTS, provenance, recorded, start
+from kitslib.training import WEIGHTS, RunError, provenance, recorded, start
 
 SHIPPED = "shipped"  # the networks that come with the package
 MOST = 6  # scans that are kept, each with all that was found in it
@@ -46,35 +47,25 @@ class ExploreError(OneLine, ValueError):
     """A scan or an arm that is not there or cannot be used."""
 
 
-class _Scan(NamedTuple):
-    """HU and labels (D, H, W), the labels None where nobody drew any; spacing (z, y, x) in mm."""
-
-    imaging: np.ndarray
-    truth: np.ndarray | None
-    spacing: tuple[float, float, float]
-    words: str
-
-
 class Explorer:
     """Scans and arms by name; what was read or found once is kept.
 
     The scans are those of `file`, anything that `predict` reads, else the study's cases, unseen
-    ones first. The arms are those that the study has trained with its seed, the cascade's first,
-    and the networks of the package. `words` says more of each scan. Raises ExploreError, which
-    names what is wrong.
+    ones first, with `words` for each. The arms are those that the study has trained with its seed,
+    the cascade's first, and the networks of the package. Raises ExploreError, which names what is
+    wrong.
     """
 
     def __init__(self, config: RunConfig, file: str = "") -> None:
         self.config, self.file = config, file
-        self.arms = [*self._trained(), SHIPPED]
+        self.arms, self.words = [*self._trained(), SHIPPED], {}
         scans = self._given() if file else self._cases()
-        self.words = self._roles(scans) if self.arms[1:] and not file else {}
         self.words |= {name: name for name in scans if name not in self.words}
         self.scans = {name: scans[name] for name in self.words}
         self._networks: dict[str, Models] = {}
         self._kept: dict[str, dict[str, Any]] = {}
-        own = start_study if self.arms[1:] else lambda config: start(device=config.device)
-        self.accelerator = own(config)
+        begin = start_study if self.arms[1:] else lambda config: start(device=config.device)
+        self.accelerator = begin(config)
         torch.set_num_threads(usable_cores())
 
     @property
@@ -103,10 +94,10 @@ class Explorer:
 
     def show(self, name: str, arms: Sequence[str]) -> Shown:
         """Return a scan, its truth where there is one, and what each arm finds in it."""
-        scan, panels, rows = self._scan(name), {}, []
-        if scan.truth is not None:
-            panels["truth"] = scan.truth
-            row = self._once(name, "scores", lambda: measure(scan.truth, scan.spacing))
+        (scan, words), panels, rows = self._scan(name), {}, []
+        if scan.labels is not None:
+            panels["truth"] = scan.labels
+            row = self._once(name, "scores", partial(measure, scan.labels, scan.spacing))
             rows.append({"panel": "truth", **row})
         for arm in arms:
             find = partial(self._found, name, arm)
@@ -114,7 +105,7 @@ class Explorer:
             rows.append({"panel": arm, **row})
         return Shown(
             title=self.words[name], imaging=scan.imaging, spacing=scan.spacing, panels=panels,
-            scores=pd.DataFrame(rows), words=scan.words,
+            scores=pd.DataFrame(rows), words=words,
         )  # fmt: skip
 
     def _once(self, name: str, what: str, make: Callable[[], Any]) -> Any:
@@ -127,56 +118,57 @@ class Explorer:
             del self._kept[oldest]
         return kept[what]
 
-    def _scan(self, name: str) -> _Scan:
-        """A scan as `predict` reads it, and its labels on the same grid."""
-        files = self.scans[name]
-
-        def read() -> _Scan:
-            imaging, geometry, warnings = read_scan(files.imaging)
-            truth, versions = None, available_labels(files)
-            if versions:
-                wanted = self.config.cohort.labels
-                wanted = wanted if wanted in versions else versions[0]
-                case = load_case(replace(files, imaging=None), wanted)
-                require_same_grid(name, geometry, case.geometry)
-                truth = case.labels
-            return _Scan(imaging, truth, geometry.spacing, " ".join(warnings))
-
+    def _scan(self, name: str) -> tuple[Case, str]:
+        """A scan as `predict` reads it with its labels on the same grid, and what is odd of it."""
         try:
-            return self._once(name, "scan", read)
+            return self._once(name, "scan", partial(self._read, self.scans[name]))
         except Exception as error:  # whatever a file provokes: one sentence that names it
-            raise ExploreError(reason(files.imaging, error)) from None
+            raise ExploreError(reason(self.scans[name].imaging, error)) from None
+
+    def _read(self, files: CaseFiles) -> tuple[Case, str]:
+        imaging, geometry, warnings = read_scan(files.imaging)
+        labels, versions, wanted = None, available_labels(files), self.config.cohort.labels
+        if versions:
+            wanted = wanted if wanted in versions else versions[0]
+            truth = load_case(replace(files, imaging=None), wanted)
+            require_same_grid(files.case_id, geometry, truth.geometry)
+            labels = truth.labels
+        where = {"spacing": geometry.spacing, "geometry": geometry}
+        case = Case(case_id=files.case_id, imaging=imaging, labels=labels, **where)
+        return case, " ".join(warnings)
 
     def _found(self, name: str, arm: str) -> tuple[np.ndarray, dict[str, float]]:
         """The label map of an arm's cascade, and its scores."""
-        scan, models = self._scan(name), self._network(arm)
+        (scan, _), models = self._scan(name), self._network(arm)
         where, autocast = (scan.imaging, scan.spacing), self.accelerator.autocast
         stages, weights = (models.kidney, models.tumor), models.about["kidney"]["weights"]
-        kidney = self._once(name, weights, lambda: models.kidney.mask(*where, autocast))
+        kidney = self._once(name, weights, partial(models.kidney.mask, *where, autocast))
         labels = segment(*where, *stages, autocast=autocast, kidney=kidney).labels
         row = measure(labels, scan.spacing)
-        if scan.truth is not None:
-            row["dice"] = dice(labels > 0, scan.truth > 0)
-            row["tumor_dice"] = dice(labels == 2, scan.truth == 2)
+        if scan.labels is not None:
+            row["dice"] = dice(labels > 0, scan.labels > 0)
+            row["tumor_dice"] = dice(labels == 2, scan.labels == 2)
         return labels, row
 
     def _network(self, arm: str) -> Models:
         """Both networks of an arm; RunError, with the command that trains it, where it has none."""
         if arm not in self._networks:
-            folders = {stage: WEIGHTS / stage for stage in STAGES}
-            if arm != SHIPPED:
-                names = {"kidney": "02_kidney", "tumor": f"03_tumor-{arm}-s{self.config.seed}"}
-                for stage, name in names.items():
-                    folders[stage] = self.config.store / "runs" / recorded(self.config, name)["run"]
-            self._networks[arm] = Models.of(folders, self.accelerator)
+            self._networks[arm] = Models.of(self._folders(arm), self.accelerator)
         return self._networks[arm]
+
+    def _folders(self, arm: str) -> dict[str, Path]:
+        if arm == SHIPPED:
+            return {stage: WEIGHTS / stage for stage in STAGES}
+        names = {"kidney": "02_kidney", "tumor": f"03_tumor-{arm}-s{self.config.seed}"}
+        runs = self.config.store / "runs"
+        return {stage: runs / recorded(self.config, name)["run"] for stage, name in names.items()}
 
     def _trained(self) -> list[str]:
         """The arms that the study has trained, that of the cascade first."""
-        records, found = self.config.work / "records", []
+        found = []
         for arm in self.config.arms:
-            files = "02_kidney.json", f"03_tumor-{arm}-s{self.config.seed}.json"
-            if all((records / file).is_file() for file in files):
+            with suppress(RunError):  # not yet, or with other settings or code
+                self._folders(arm)
                 found.append(arm)
         return sorted(found, key=lambda arm: arm != "full")
 
@@ -195,7 +187,7 @@ class Explorer:
         return scans
 
     def _cases(self) -> dict[str, CaseFiles]:
-        """The study's cases with imaging."""
+        """The study's cases with imaging; `words` gets which of them its networks have seen."""
         folder = data_folder(self.config, write_cohort, jobs=usable_cores())
         try:
             scans = {case.case_id: case for case in find_cases(folder) if case.imaging}
@@ -203,18 +195,13 @@ class Explorer:
             raise ExploreError(reason(folder, error)) from None
         if not scans:
             raise ExploreError(f"{folder}: no case here has imaging; fetch it, or name a file")
-        return scans
-
-    def _roles(self, scans: dict[str, CaseFiles]) -> dict[str, str]:
-        """Which cases the study's networks have seen; first those that neither has."""
-        files = study_files(self.config, data_folder(self.config, write_cohort), check=False)
-        words = {}
         with suppress(CaseError):  # too few to split
-            split = study_split(self.config, files)
+            split = study_split(self.config, study_files(self.config, folder, check=False))
             trained = {*split.kidney_train, *split.tumor_train}
             words = {name: f"{name}, unseen" for name in split.cascade_test}
             words |= {name: f"{name}, trained on" for name in scans if name in trained}
-        return words
+            self.words |= words if self.arms[1:] else {}
+        return scans
 
 
 def answer(shown: Shown) -> Output:

@@ -24,7 +24,7 @@ def reason(path: Path, error: BaseException | str) -> str:
     """Return an error's sentence, which begins with the file's whole path; of odd ones the kind."""
     usual = isinstance(error, str | ValueError | OSError | RuntimeError)
     text = error if isinstance(error, str) else said(error)
-    text = text.removeprefix(f"{path.parent.name}/{path.name}: ")
+    text = text.removeprefix(f"{path.parent.name}/{path.name}: ").removeprefix(f"{path}: ")
     return f"{path}: {text if usual else f'{type(error).__name__}: {text}'}"
 
 

@@ -28,8 +28,8 @@ from .pages.words import number as number
 from .source import show_source as show_source
 from .viewer.explorer import Shown as Shown
 from .viewer.explorer import live_explorer as live_explorer
+from .viewer.explorer import live_viewer as live_viewer
 from .viewer.explorer import side_by_side as side_by_side
-from .viewer.slices import live_viewer as live_viewer
 from .viewer.slices import slice_viewer as slice_viewer
 from .viewer.slider import Viewer as Viewer
 from .viewer.slider import ViewerError as ViewerError

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 
 from kitslib.reporting.figures.panels import AXES, plane_slice, plane_spacing
 from kitslib.reporting.tables import shaped
@@ -17,14 +18,12 @@ from kitslib.reporting.viewer.slices import (
     HU_WINDOWS,
     check_overlays,
     grey,
-    jpeg,
     layer,
     picture_size,
-    require_kernel,
     start_of,
     viewer_of,
 )
-from kitslib.reporting.viewer.slider import Viewer, columns_of
+from kitslib.reporting.viewer.slider import Viewer, ViewerError, columns_of
 
 AROUND_MM = 25  # shown beyond the labels, where only the kidneys are
 LIVE_SIDE = 480  # pixels of a panel's longer side
@@ -42,6 +41,7 @@ class Shown:
     """A scan with what is known and found in it: HU and label maps (D, H, W), the maps by title.
 
     spacing: (z, y, x) in mm. scores: a row for each map, `panel` its title. words: of the scan.
+    Raises ViewerError when shapes differ.
     """
 
     title: str
@@ -50,6 +50,9 @@ class Shown:
     panels: Mapping[str, np.ndarray]
     scores: pd.DataFrame
     words: str = ""
+
+    def __post_init__(self) -> None:
+        check_overlays(self.imaging, self.panels, self.spacing)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -60,22 +63,17 @@ class Shown:
     def box(self, around_mm: float = AROUND_MM) -> tuple[slice, ...]:
         """Return the part of the volume that holds all labels and so much around; all, if none."""
         box = []
-        for axis, (count, step) in enumerate(zip(self.imaging.shape, self.spacing, strict=True)):
-            others = tuple(other for other in range(3) if other != axis)
-            labelled = [np.flatnonzero(volume.any(axis=others)) for volume in self.panels.values()]
-            where, margin = list(chain.from_iterable(labelled)), round(around_mm / step)
-            if not where:
+        for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
+            where = np.flatnonzero(sum(v.any(axis=others) for v in self.panels.values()))
+            if not len(where):
                 return (slice(None),) * 3
-            box.append(slice(max(min(where) - margin, 0), min(max(where) + margin + 1, count)))
+            margin = round(around_mm / self.spacing[axis])
+            box.append(slice(max(where[0] - margin, 0), where[-1] + margin + 1))
         return tuple(box)
 
 
 def side_by_side(shown: Shown, *, max_slices: int = 32) -> Viewer:
-    """The scan and each label map beside each other behind one slider, cut to the kidneys.
-
-    Raises ViewerError when shapes differ.
-    """
-    check_overlays(shown.imaging, shown.panels, shown.spacing)
+    """The scan and each label map beside each other behind one slider, cut to the kidneys."""
     part = (slice(None), *shown.box()[1:])  # all slices, so that they keep their numbers
     panels = {name: volume[part] for name, volume in shown.panels.items()}
     return viewer_of(
@@ -84,17 +82,34 @@ def side_by_side(shown: Shown, *, max_slices: int = 32) -> Viewer:
     )  # fmt: skip
 
 
+def live_viewer(
+    imaging: np.ndarray, labels: np.ndarray | None = None, *, spacing: Sequence[float], title: str
+) -> Any:
+    """Every slice, plane and HU window of a CT (D, H, W), and beside it with its labels.
+
+    Raises ViewerError where shapes differ or no kernel is running.
+    """
+    panels = {} if labels is None else {"labels": labels}
+    shown = Shown(
+        title=title, imaging=imaging, spacing=spacing, panels=panels, scores=pd.DataFrame(),
+        words=title,
+    )  # fmt: skip
+    return live_explorer(lambda *_: shown, scans={title: title}, scan=title)
+
+
 def live_explorer(
-    show: Callable[[str, list[str]], Shown], *, scans: Mapping[str, str], arms: Sequence[str],
-    scan: str, chosen: Sequence[str],
+    show: Callable[[str, list[str]], Shown], *, scans: Mapping[str, str], scan: str,
+    arms: Sequence[str] = (), chosen: Sequence[str] = (),
 ) -> Any:  # fmt: skip
-    """Controls that choose a scan and one or two arms, and their panels, drawn by the kernel.
+    """Controls that choose a scan, one or two arms and a slice, and their panels.
 
     `show` returns what is to be seen of a scan and arms; its ValueError, RuntimeError or OSError
-    becomes a line under the controls. scans: names to the words in the list. It needs a running
-    kernel, as `live_viewer` does; raises ViewerError when there is none.
+    becomes a line under the controls. scans: names to the words in the list. The kernel draws: call
+    it where somebody watches. Raises ViewerError when there is none.
     """
-    require_kernel("side_by_side")
+    if getattr(get_ipython(), "kernel", None) is None:
+        fix = "use slice_viewer or side_by_side instead"
+        raise ViewerError(f"live viewer: expected a running notebook kernel, found none; {fix}")
     return _Live(show, scans, arms, scan, chosen).box
 
 
@@ -108,10 +123,10 @@ class _Live:
         import ipywidgets as w
 
         options = [(words, name) for name, words in scans.items()]
-        first, second = (*chosen, NONE)[:2]
+        first, second = (*chosen, NONE, NONE)[:2]
         self.show, self.shown, self.kidneys = show, None, ()
         self.scan = w.Dropdown(options=options, value=scan, description="scan")
-        self.first = w.Dropdown(options=list(arms), value=first, description="arm")
+        self.first = w.Dropdown(options=list(arms) or [NONE], value=first, description="arm")
         self.second = w.Dropdown(options=[NONE, *arms], value=second, description="beside")
         self.plane = w.Dropdown(options=list(AXES), description="plane")
         self.hu_window = w.Dropdown(options=list(HU_WINDOWS), description="HU window")
@@ -119,13 +134,11 @@ class _Live:
         self.index = w.IntSlider(description="slice", layout=w.Layout(width="min(100%, 40rem)"))
         self.says, self.table = w.HTML(), w.HTML()
         whole = w.Layout(width="100%")
-        self.cells = [
-            w.VBox([w.HTML(), w.Image(format="jpeg", layout=whole)]) for _ in range(4)
-        ]
+        self.cells = [w.VBox([w.HTML(), w.Image(format="jpeg", layout=whole)]) for _ in range(4)]
         self.panels = w.GridBox(layout=w.Layout(width="100%", grid_gap="0.6rem"))
-        rows = [[self.scan, self.first, self.second], [self.plane, self.hu_window, self.zoom]]
-        wrap = w.Layout(flex_flow="row wrap")
-        boxes = [w.HBox(row, layout=wrap) for row in rows]
+        rows = [[self.scan, self.first, self.second]] if arms else []
+        rows.append([self.plane, self.hu_window, self.zoom])
+        boxes = [w.HBox(row, layout=w.Layout(flex_flow="row wrap")) for row in rows]
         self.box = w.VBox([*boxes, self.index, self.says, self.panels, self.table])
         self.choose()
         for control in (self.scan, self.first, self.second):
@@ -143,7 +156,9 @@ class _Live:
         except (ValueError, RuntimeError, OSError) as error:
             self.says.value = f"<b>{escape(str(error))}</b>"
             return
-        self.says.value, self.table.value = escape(self.shown.words), self.shown.table.to_html()
+        self.says.value = escape(self.shown.words)
+        if len(self.shown.scores):
+            self.table.value = self.shown.table.to_html()
         self.kidneys = self.shown.box()
         if change is None or change.owner is self.scan:
             self.turn()
@@ -178,6 +193,8 @@ class _Live:
             pictures[name].alpha_composite(over.convert("RGBA"))
         for cell, (name, picture) in zip(self.cells, pictures.items(), strict=False):
             title, image = cell.children
-            title.value, image.value = f"<b>{escape(name)}</b>", jpeg(picture)
+            data = io.BytesIO()
+            picture.convert("RGB").save(data, "JPEG", quality=85)
+            title.value, image.value = f"<b>{escape(name)}</b>", data.getvalue()
         self.panels.children = self.cells[: len(pictures)]
         self.panels.layout.grid_template_columns = f"repeat({columns_of(len(pictures))}, 1fr)"

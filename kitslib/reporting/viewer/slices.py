@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
-from IPython import get_ipython
 from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy import ndimage
@@ -20,7 +17,7 @@ from kitslib.reporting.viewer.slider import Viewer, ViewerError, encoded
 HU_WINDOWS = {"abdomen": ABDOMEN, "kidney": (-20, 280), "bone": (-450, 1050), "lung": (-1350, 150)}
 STORED = ("abdomen", "bone")  # the HU windows of a viewer that lies in a page
 BUDGET = 1_700_000  # characters of all pictures of a viewer
-WIDTH, APART_WIDTH, LIVE_WIDTH = 340, 440, 480  # pixels
+WIDTH, APART_WIDTH = 340, 440  # pixels
 MARGIN_MM = 15  # shown beyond the labels
 # per overlay: thickness of the edge in pixels, opacity inside, opacity of the edge
 DRAWN = {"labels": (1, 85, 190), "truth": (1, 95, 95), "prediction": (2, 0, 255)}
@@ -37,7 +34,8 @@ def slice_viewer(
     than 1.7 MB. With labels the slices (at most `max_slices`) span them and 15 mm more.
     Raises ViewerError when shapes differ.
     """
-    overlays = _named(labels, prediction)
+    overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
+    overlays = {name: volume for name, volume in overlays.items() if volume is not None}
     words = "" if prediction is None else "Truth filled, prediction outlined."
     options: dict[str, Any] = {"max_slices": max_slices, "plane": plane, "words": words}
     return viewer_of(imaging, overlays, spacing=spacing, title=title, **options)
@@ -88,9 +86,7 @@ def viewer_of(
     )  # fmt: skip
 
 
-def _named(
-    labels: np.ndarray | None, prediction: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def _named(labels: np.ndarray | None, prediction: np.ndarray | None) -> dict[str, np.ndarray]:
     """What lies over the CT, by name; labels are the truth where there is a prediction."""
     overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
     return {name: volume for name, volume in overlays.items() if volume is not None}
@@ -160,61 +156,3 @@ def layer(labels: np.ndarray, size: tuple[int, int], overlay: str) -> Image.Imag
     picture.putpalette([0, 0, 0, *np.rint(255 * colors).astype(int).flatten().tolist() * 2])
     picture.info["transparency"] = bytes([0, *[inside] * len(NAMES), *[edge] * len(NAMES)])
     return picture
-
-
-def jpeg(picture: Image.Image) -> bytes:
-    """A picture as a live viewer sends it."""
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def require_kernel(instead: str) -> None:
-    """Raise ViewerError, which names what to use `instead`, where no notebook is running."""
-    if getattr(get_ipython(), "kernel", None) is None:
-        fix = f"use {instead} instead"
-        raise ViewerError(f"live viewer: expected a running notebook kernel, found none; {fix}")
-
-
-def live_viewer(
-    imaging: np.ndarray, labels: np.ndarray | None = None,
-    *, spacing: Sequence[float], title: str, prediction: np.ndarray | None = None,
-) -> Any:  # fmt: skip
-    """Every slice, plane and HU window of a CT (D, H, W), drawn by the kernel as the slider moves.
-
-    Each plane opens at its slice with most tumour. It needs a running kernel: call it only where
-    somebody watches, never in a headless run. Raises ViewerError when there is no kernel.
-    """
-    require_kernel("slice_viewer")
-    import ipywidgets
-
-    overlays = _named(labels, prediction)
-    check_overlays(imaging, overlays, spacing)
-    plane = ipywidgets.Dropdown(options=list(AXES), description="plane")
-    hu_window = ipywidgets.Dropdown(options=list(HU_WINDOWS), description="HU window")
-    index = ipywidgets.IntSlider(description="slice", max=imaging.shape[0] - 1)
-    switches = [ipywidgets.Checkbox(value=True, description=name) for name in overlays]
-    picture = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
-
-    def draw(_: object = None) -> None:
-        image = plane_slice(imaging, plane.value, index.value)
-        size = picture_size(image, plane_spacing(spacing, plane.value), LIVE_WIDTH)
-        shown = grey(image, size, hu_window.value).convert("RGBA")
-        for switch in switches:
-            if switch.value:
-                part = plane_slice(overlays[switch.description], plane.value, index.value)
-                shown.alpha_composite(layer(part, size, switch.description).convert("RGBA"))
-        picture.value = jpeg(shown)
-
-    def change_plane(_: object = None) -> None:
-        axis = AXES[plane.value]
-        index.max = imaging.shape[axis] - 1
-        index.value = start_of(overlays, axis, range(imaging.shape[axis]))
-        draw()
-
-    plane.observe(change_plane, "value")
-    for control in (hu_window, index, *switches):
-        control.observe(draw, "value")
-    change_plane()
-    controls = ipywidgets.HBox([plane, hu_window, *switches])
-    return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(title)}</b>"), controls, index, picture])
