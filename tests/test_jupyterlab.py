@@ -17,7 +17,7 @@ import pytest
 from browser import Browser
 from conftest import ROOT
 
-PATIENCE = 240  # seconds for what takes a few where the machine does nothing else
+PATIENCE = 300  # seconds for what takes a few where the machine does nothing else
 NOTEBOOK = "jupyterapp.shell.currentWidget"
 # what is wrong with the outputs of a notebook's cells, whether they are in view or not
 WRONG = f"""[...{NOTEBOOK}.content.model.cells].flatMap((cell) =>
@@ -170,10 +170,11 @@ def test_a_wrong_arm_is_one_line(lab: Lab, finished: Path) -> None:
 def test_the_explorer_shows_another_case_and_another_arm(lab: Lab, finished: Path) -> None:
     lab.run("06_explore", out=str(finished), arm="full", beside="shipped")
     assert lab.browser.script(WRONG) == [] and lab.browser.script(NOT_RUN) == 0
-    first = lab.pictures(lambda found: len(set(found)) == 4, "four different panels")
+    # untrained, the study's arm may find nothing in the slice: its panel is the scan's then
+    first = lab.pictures(lambda found: found[3:] and found[3] not in found[:3], "both arms")
     lab.choose("beside", "none")
     lab.pictures(lambda found: found == first[:3], "scan, truth and one arm")
     lab.choose("arm", "shipped")
     lab.pictures(lambda found: found == [*first[:2], first[3]], "the other arm's panel")
     lab.choose("scan", "case_00000")
-    lab.pictures(lambda found: len(set(found) - set(first)) == 3, "another case")
+    lab.pictures(lambda found: len(found) == 3 and not set(found) & set(first), "another case")

@@ -16,7 +16,7 @@ import torch
 
 from kitslib.commands.measurements import measure
 from kitslib.commands.outcome import reason
-from kitslib.commands.predict import STAGES, Models
+from kitslib.commands.predict import Models
 from kitslib.commands.scans import find_scans, stem
 from kitslib.config import ARMS, HERE, OneLine, RunConfig, closest, usable_cores
 from kitslib.data import (
@@ -158,10 +158,11 @@ class Explorer:
 
     def _folders(self, arm: str) -> dict[str, Path]:
         if arm == SHIPPED:
-            return {stage: WEIGHTS / stage for stage in STAGES}
-        names = {"kidney": "02_kidney", "tumor": f"03_tumor-{arm}-s{self.config.seed}"}
+            return {"kidney": WEIGHTS / "kidney", "tumor": WEIGHTS / "tumor"}
+        kidney = recorded(self.config, "02_kidney")["run"]
+        tumor = recorded(self.config, f"03_tumor-{arm}-s{self.config.seed}")["run"]
         runs = self.config.store / "runs"
-        return {stage: runs / recorded(self.config, name)["run"] for stage, name in names.items()}
+        return {"kidney": runs / kidney, "tumor": runs / tumor}
 
     def _trained(self) -> list[str]:
         """The arms that the study has trained, that of the cascade first."""

@@ -160,7 +160,7 @@ class Models:
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
         """Load a folder's stages, or the package's. Raises RunError where one is missing or old."""
         folder = models_folder(folder)
-        return cls.of({name: folder / name for name in STAGES}, accelerator)
+        return cls.of({"kidney": folder / "kidney", "tumor": folder / "tumor"}, accelerator)
 
     @classmethod
     def of(cls, folders: Mapping[str, Path], accelerator: Accelerator) -> Models:

@@ -27,7 +27,7 @@ from kitslib.reporting.viewer.slider import Viewer, ViewerError, columns_of
 
 AROUND_MM = 25  # shown beyond the labels, where only the kidneys are
 LIVE_SIDE = 480  # pixels of a panel's longer side
-NONE = "none"
+NONE = ("none", "")  # words and value
 COLUMNS = {
     "panel": "", "kidney_and_masses_ml": "kidneys and masses, ml", "tumor_ml": "tumour, ml",
     "tumor_diameter_mm": "tumour diameter, mm", "dice": "Dice, kidneys and masses",
@@ -122,12 +122,14 @@ class _Live:
     ) -> None:  # fmt: skip
         import ipywidgets as w
 
-        options = [(words, name) for name, words in scans.items()]
-        first, second = (*chosen, NONE, NONE)[:2]
+        options = list(zip(scans.values(), scans, strict=True))
+        first, second = (*chosen, "", "")[:2]
         self.show, self.shown, self.kidneys = show, None, ()
         self.scan = w.Dropdown(options=options, value=scan, description="scan")
-        self.first = w.Dropdown(options=list(arms) or [NONE], value=first, description="arm")
-        self.second = w.Dropdown(options=[NONE, *arms], value=second, description="beside")
+        self.first = w.Dropdown(options=list(arms) or [""], value=first, description="arm")
+        self.second = w.Dropdown(
+            options=[NONE, *zip(arms, arms, strict=True)], value=second, description="beside"
+        )
         self.plane = w.Dropdown(options=list(AXES), description="plane")
         self.hu_window = w.Dropdown(options=list(HU_WINDOWS), description="HU window")
         self.zoom = w.Checkbox(value=True, description="kidneys only", indent=False)
@@ -152,7 +154,7 @@ class _Live:
         arms = [self.first.value, self.second.value]
         self.says.value = "Working: what is seen for the first time is read and segmented first …"
         try:
-            self.shown = self.show(self.scan.value, [name for name in arms if name != NONE])
+            self.shown = self.show(self.scan.value, list(filter(None, arms)))
         except (ValueError, RuntimeError, OSError) as error:
             self.says.value = f"<b>{escape(str(error))}</b>"
             return
