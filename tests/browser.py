@@ -51,7 +51,8 @@ FAULTS = r"""(() => {
 class Browser:
     """Headless Chromium over its debugging pipe, one tab."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, patience: float = 30) -> None:
+        self.patience = patience  # seconds for an answer
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [
@@ -78,10 +79,10 @@ class Browser:
         self.call("Emulation.setScrollbarsHidden", hidden=True)
 
     def _message(self) -> dict:
-        end = time.monotonic() + 30
+        end = time.monotonic() + self.patience
         while b"\0" not in self._rest:
             if not select.select([self._read], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError("Chromium did not answer within 30 s")
+                raise TimeoutError(f"Chromium did not answer within {self.patience} s")
             self._rest += os.read(self._read, 1 << 20)
         message, self._rest = self._rest.split(b"\0", 1)
         return json.loads(message)
@@ -99,7 +100,7 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, page: Path, width: int, *, scheme: str = "light", media: str = "") -> None:
+    def open(self, page: Path | str, width: int, *, scheme: str = "light", media: str = "") -> None:
         self.events = []
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -110,7 +111,7 @@ class Browser:
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._message())
 
@@ -120,6 +121,14 @@ class Browser:
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, expression: str, seconds: float, what: str):
+        """Wait until a script's value is true, and return it; `what` is what did not come."""
+        end = time.monotonic() + seconds
+        while not (value := self.script(expression)):
+            assert time.monotonic() < end, f"{what} did not come within {seconds} s"
+            time.sleep(0.1)
+        return value
 
     def press(self, key: str) -> None:
         number = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}[key]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,31 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder / name
+
+
+def smoke_study(out: Path) -> None:
+    """Make the smoke study in `out`."""
+    command = ["bash", "run_all.sh", "--profile", "smoke", "--out", str(out)]
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    call = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert call.returncode == 0, call.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The --out folder of a finished smoke study, a copy that the module may change.
+
+    It is the first that this test run made, or the one that $KITS_SMOKE names.
+    """
+    there = tmp_path_factory.mktemp("finished") / "out"
+    with once(tmp_path_factory, "smoke") as kept:
+        if given := os.environ.get("KITS_SMOKE"):
+            kept = Path(given)
+        elif not kept.is_dir():
+            smoke_study(there)
+            shutil.copytree(there, kept, symlinks=True)
+            return there
+        return Path(shutil.copytree(kept, there, symlinks=True))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from kitslib.config import ARMS, PROFILES, configure
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = ["01_data", "02_kidney", "03_tumor", "04_ablations", "05_evaluation"]
+BY_HAND = ["06_explore"]
 MOST_CELL_LINES, MOST_CODE_LINES = 20, 150
 # of a run, not of the paper, whose p starts at 0.33
 COUNTED = r"\b\d+ (?:minutes|seconds|cases|seeds|% of cases|% of patients)\b"
@@ -42,8 +43,8 @@ def source(cell: dict) -> str:
     return "".join(cell["source"])
 
 
-def test_the_five_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == STAGES
+def test_the_notebooks_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == STAGES + BY_HAND
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -132,11 +133,12 @@ def test_help_names_every_option() -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke study; its summary is kept for other modules of this test run."""
+    """The smoke study; a copy is kept for other modules of this test run."""
     out = tmp_path_factory.mktemp("study") / "it's run #2 {profile}: a + b"
-    with once(tmp_path_factory, "smoke.json") as kept:
+    with once(tmp_path_factory, "smoke") as kept:
         killed_and_called_again(out, odd_surroundings(tmp_path_factory.mktemp("odd")))
-        shutil.copy(out / "smoke" / "summary.json", kept)
+        if not kept.is_dir():
+            shutil.copytree(out, kept, symlinks=True)
     return out / "smoke"
 
 

@@ -192,42 +192,48 @@ def test_the_live_viewer_needs_a_kernel():
         reporting.live_viewer(np.zeros((2, 3, 3)), spacing=(1, 1, 1), title="t")
 
 
-def test_the_live_viewer_draws_what_its_controls_say(monkeypatch):
-    monkeypatch.setattr(
-        "kitslib.reporting.viewer.slices.get_ipython",
-        lambda: type("Shell", (), {"kernel": object()})(),
-    )
+@pytest.fixture
+def kernel(monkeypatch):
+    shell = type("Shell", (), {"kernel": object()})()
+    monkeypatch.setattr("kitslib.reporting.viewer.explorer.get_ipython", lambda: shell)
+
+
+def live(box, place: int) -> np.ndarray:
+    """A panel of a live viewer."""
+    _, _, _, panels, _ = box.children
+    data = panels.children[place].children[1].value
+    return np.asarray(Image.open(io.BytesIO(data))).astype(int)
+
+
+def test_the_live_viewer_draws_what_its_controls_say(kernel):
     imaging = np.full((4, 6, 8), -1000, np.int16)
     imaging[3] = 1000
     box = reporting.live_viewer(
         imaging, np.zeros(imaging.shape, np.uint8), spacing=(2, 1, 1), title="t"
     )
-    _, controls, index, shown = box.children
+    controls, index, says, _, _ = box.children
+    assert says.value == "t"
     index.value = 3
-    bright = np.asarray(Image.open(io.BytesIO(shown.value)))
+    bright = live(box, 0)
     index.value = 0
-    dark = np.asarray(Image.open(io.BytesIO(shown.value)))
-    assert bright.shape == (360, 480, 3) and bright.mean() > 240 and dark.mean() < 15
+    assert bright.shape == (360, 480, 3) and bright.mean() > 240 and live(box, 0).mean() < 15
     controls.children[0].value = "coronal"
-    assert np.asarray(Image.open(io.BytesIO(shown.value))).shape == (480, 480, 3) and index.max == 5
+    assert live(box, 0).shape == (480, 480, 3) and index.max == 5
+    with pytest.raises(ViewerError, match="labels must have the imaging's shape"):
+        reporting.live_viewer(imaging, imaging[1:], spacing=(2, 1, 1), title="t")
 
 
-def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(monkeypatch):
-    monkeypatch.setattr(
-        "kitslib.reporting.viewer.slices.get_ipython",
-        lambda: type("Shell", (), {"kernel": object()})(),
-    )
+def test_the_live_viewer_opens_where_the_lesion_is_in_every_plane(kernel):
     labels = np.zeros((4, 6, 8), np.uint8)
     labels[3, 1, 6] = 3
     box = reporting.live_viewer(
         np.zeros(labels.shape, np.int16), labels, spacing=(2, 1, 1), title="t"
     )
-    _, controls, index, shown = box.children
+    controls, index, _, panels, _ = box.children
     assert index.value == 3, "no tumour: the largest cyst"
     for plane, expected in (("coronal", 1), ("sagittal", 6), ("axial", 3)):
         controls.children[0].value = plane
         assert index.value == expected
-    green = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
-    controls.children[2].value = False
-    plain = np.asarray(Image.open(io.BytesIO(shown.value))).astype(int)
-    assert abs(green - plain)[60:120, 360:420].max() > 30 and abs(green - plain)[:, :240].max() < 12
+    assert len(panels.children) == 2
+    apart = abs(live(box, 1) - live(box, 0))
+    assert apart[60:120, 360:420].max() > 30 and apart[:, :240].max() < 12

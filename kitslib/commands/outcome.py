@@ -17,11 +17,15 @@ DICOM = ("dicom_seg", "rtstruct")
 def complain(path: Path, error: BaseException | str) -> None:
     """Say on standard error why a scan could not be segmented, or an output not be written."""
     passing("")
+    print(f"kitslib predict: {reason(path, error)}", file=sys.stderr)
+
+
+def reason(path: Path, error: BaseException | str) -> str:
+    """Return an error's sentence, which begins with the file's whole path; of odd ones the kind."""
     usual = isinstance(error, str | ValueError | OSError | RuntimeError)
     text = error if isinstance(error, str) else said(error)
-    text = text.removeprefix(f"{path.parent.name}/{path.name}: ")
-    text = text if usual else f"{type(error).__name__}: {text}"
-    print(f"kitslib predict: {path}: {text}", file=sys.stderr)
+    text = text.removeprefix(f"{path.parent.name}/{path.name}: ").removeprefix(f"{path}: ")
+    return f"{path}: {text if usual else f'{type(error).__name__}: {text}'}"
 
 
 class Report:

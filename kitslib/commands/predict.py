@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from kitslib.networks import build, ready
 from kitslib.training import Run, RunError, commit, device_name, models_folder, start, versions
 from kitslib.transforms import restore_probability
 
+STAGES: dict[str, Any] = {"kidney": KidneyStage, "tumor": TumorStage}
 TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 
 
@@ -157,15 +159,22 @@ class Models:
     @classmethod
     def load(cls, folder: Path | None, accelerator: Accelerator) -> Models:
         """Load a folder's stages, or the package's. Raises RunError where one is missing or old."""
-        folder, stages, about, words = models_folder(folder), {}, {}, f"kitslib {__version__}"
-        for name, kind in (("kidney", KidneyStage), ("tumor", TumorStage)):
+        folder = models_folder(folder)
+        return cls.of({"kidney": folder / "kidney", "tumor": folder / "tumor"}, accelerator)
+
+    @classmethod
+    def of(cls, folders: Mapping[str, Path], accelerator: Accelerator) -> Models:
+        """Load the two stages from a run's folder each. Raises RunError as `load` does."""
+        stages, about, words = {}, {}, f"kitslib {__version__}"
+        for name, kind in STAGES.items():
+            folder = folders[name]
             try:
-                trained = Run.load(folder / name)
-                settings, weights = trained.settings, folder / name / "weights.safetensors"
+                trained = Run.load(folder)
+                settings, weights = trained.settings, folder / "weights.safetensors"
                 network = trained.load_weights(build(**settings["network"]))
                 stages[name] = kind.of(ready(network, accelerator.device), settings)
                 digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-                about[name] = {"folder": str(folder / name), "weights": digest}
+                about[name] = {"folder": str(folder), "weights": digest}
                 about[name]["settings"] = key(settings)
                 words += f" {name} {digest[:8]}"
                 about[name] |= {"arm": settings["arm"]["name"]} if "arm" in settings else {}
@@ -175,7 +184,7 @@ class Models:
             except (SafetensorError, KeyError, TypeError) as error:
                 text = f"not a network of this version ({type(error).__name__}: {error}); run the "
                 text += "study again, or name another folder with --models"
-                raise RunError(f"{folder / name}: {text}") from None
+                raise RunError(f"{folder}: {text}") from None
         words = f"{words} {about['tumor'].get('arm', '')}".strip()[:79]
         return cls(**stages, accelerator=accelerator, about=about, description=words)
 

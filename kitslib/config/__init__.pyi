@@ -8,6 +8,7 @@ from .arms import arm as arm
 from .arms import compared_pairs as compared_pairs
 from .arms import kidney_arm as kidney_arm
 from .checked import ConfigError as ConfigError
+from .checked import OneLine as OneLine
 from .checked import closest as closest
 from .checked import typed as typed
 from .code import HERE as HERE

@@ -10,7 +10,14 @@ from dataclasses import field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
-class ConfigError(ValueError):
+class OneLine:
+    """Of an error whose sentence says all: a notebook shows it without where it was raised."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(OneLine, ValueError):
     """A setting that does not exist, has the wrong type or lies outside its range."""
 
 

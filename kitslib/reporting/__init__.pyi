@@ -14,6 +14,7 @@ from .pages.offline import RemoteRequestError as RemoteRequestError
 from .pages.offline import remote_requests as remote_requests
 from .pages.outputs import ANSWER_MIME as ANSWER_MIME
 from .pages.outputs import PROVENANCE_MIME as PROVENANCE_MIME
+from .pages.outputs import Output as Output
 from .pages.outputs import answer_output as answer_output
 from .pages.outputs import provenance_output as provenance_output
 from .pages.page import to_html as to_html
@@ -26,7 +27,10 @@ from .pages.words import interval as interval
 from .pages.words import markdown_table as markdown_table
 from .pages.words import number as number
 from .source import show_source as show_source
-from .viewer.slices import live_viewer as live_viewer
+from .viewer.explorer import Shown as Shown
+from .viewer.explorer import live_explorer as live_explorer
+from .viewer.explorer import live_viewer as live_viewer
+from .viewer.explorer import side_by_side as side_by_side
 from .viewer.slices import slice_viewer as slice_viewer
 from .viewer.slider import Viewer as Viewer
 from .viewer.slider import ViewerError as ViewerError

@@ -49,13 +49,7 @@ def show(
     if most is not None and len(frame) > most:
         print(f"the first {most} of {len(frame)} rows; all stand in the record")
         frame = frame.head(most)
-    names = columns or {name: name for name in frame}
-    decimals = digits if isinstance(digits, dict) else dict.fromkeys(names, digits)
-    shown = pd.DataFrame(index=frame.index if index is None else frame[index])
-    shown.index.name = names.get(index, index or frame.index.name)
-    for name, title in names.items():
-        if name != index:
-            shown[title] = _cells(frame[name], decimals.get(name, 3))
+    shown = shaped(frame, columns, digits, index)
     with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
         if isinstance(shown.index, pd.RangeIndex) and shown.index.name is None:
             shown.index = [""] * len(shown)
@@ -64,6 +58,21 @@ def show(
         display(shown)
     for title, words in same.items():
         display(HTML(f"<p>{escape(title.capitalize())}, in every row: {escape(words)}</p>"))
+
+
+def shaped(
+    frame: pd.DataFrame, columns: dict[str, str] | None = None,
+    digits: int | dict[str, int] = 3, index: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the table that `show` displays, its cells as text."""
+    names = columns or {name: name for name in frame}
+    decimals = digits if isinstance(digits, dict) else dict.fromkeys(names, digits)
+    shown = pd.DataFrame(index=frame.index if index is None else frame[index])
+    shown.index.name = names.get(index, index or frame.index.name)
+    for name, title in names.items():
+        if name != index:
+            shown[title] = _cells(frame[name], decimals.get(name, 3))
+    return shown
 
 
 def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:

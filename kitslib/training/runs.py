@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from kitslib.config import key, read_json, replacing, write_json, write_text
+from kitslib.config import OneLine, key, read_json, replacing, write_json, write_text
 from kitslib.training.machine import versions
 
 DEAD_S = 3600  # a half-written file of this age has no writer any more
 
 
-class RunError(ValueError):
+class RunError(OneLine, ValueError):
     """A run folder or a record that is missing, damaged or made with other settings."""
 
 

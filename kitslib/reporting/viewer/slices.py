@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
-from IPython import get_ipython
 from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy import ndimage
@@ -20,7 +17,7 @@ from kitslib.reporting.viewer.slider import Viewer, ViewerError, encoded
 HU_WINDOWS = {"abdomen": ABDOMEN, "kidney": (-20, 280), "bone": (-450, 1050), "lung": (-1350, 150)}
 STORED = ("abdomen", "bone")  # the HU windows of a viewer that lies in a page
 BUDGET = 1_700_000  # characters of all pictures of a viewer
-WIDTH, LIVE_WIDTH = 340, 480  # pixels
+WIDTH, APART_WIDTH = 340, 440  # pixels
 MARGIN_MM = 15  # shown beyond the labels
 # per overlay: thickness of the edge in pixels, opacity inside, opacity of the edge
 DRAWN = {"labels": (1, 85, 190), "truth": (1, 95, 95), "prediction": (2, 0, 255)}
@@ -37,18 +34,34 @@ def slice_viewer(
     than 1.7 MB. With labels the slices (at most `max_slices`) span them and 15 mm more.
     Raises ViewerError when shapes differ.
     """
-    overlays = _overlays(imaging, labels, prediction, spacing)
+    overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
+    overlays = {name: volume for name, volume in overlays.items() if volume is not None}
+    words = "" if prediction is None else "Truth filled, prediction outlined."
+    options: dict[str, Any] = {"max_slices": max_slices, "plane": plane, "words": words}
+    return viewer_of(imaging, overlays, spacing=spacing, title=title, **options)
+
+
+def viewer_of(
+    imaging: np.ndarray, overlays: Mapping[str, np.ndarray], *, spacing: Sequence[float],
+    title: str, max_slices: int, words: str, plane: Plane = "axial", apart: bool = False,
+) -> Viewer:  # fmt: skip
+    """Slices of a CT (D, H, W) in HU with label maps by name, over each other or `apart`.
+
+    The arguments are those of `slice_viewer`; `words` end the caption.
+    """
+    check_overlays(imaging, overlays, spacing)
     axis, step = AXES[plane], plane_spacing(spacing, plane)
     count = imaging.shape[axis]
     indices = _slices(overlays, axis, count, round(MARGIN_MM / spacing[axis]), max_slices)
-    size = _size(plane_slice(imaging, plane, 0), step, WIDTH)
+    size = picture_size(plane_slice(imaging, plane, 0), step, APART_WIDTH if apart else WIDTH)
     layers, frames, left_out, weight = {}, {}, [], 0
     for name, volume in overlays.items():
-        pictures = [_layer(plane_slice(volume, plane, index), size, name) for index in indices]
+        style = "labels" if apart else name
+        pictures = [layer(plane_slice(volume, plane, index), size, style) for index in indices]
         layers[name] = [encoded(one, "PNG", optimize=True, bits=4) for one in pictures]
         weight += sum(map(len, layers[name]))
     for name in STORED:
-        pictures = [_grey(plane_slice(imaging, plane, index), size, name) for index in indices]
+        pictures = [grey(plane_slice(imaging, plane, index), size, name) for index in indices]
         codes = [encoded(one, "JPEG", quality=64, optimize=True) for one in pictures]
         weight += sum(map(len, codes))
         if frames and weight > BUDGET:
@@ -58,37 +71,38 @@ def slice_viewer(
     caption = f"{title}. {len(indices)} of {count} slices"
     if left_out:
         caption += f", abdomen HU window ({', '.join(left_out)} left out to keep the page small)"
-    if prediction is not None:
-        caption += ". Truth filled, prediction outlined"
     alt = f"{title}: {plane} CT slices"
-    if overlays:
+    if overlays and not apart:
         alt += f" with {' and '.join(overlays)} drawn over them"
     legend = []
     for value, name in NAMES.items():
         if any((volume == value).any() for volume in overlays.values()):
             legend.append((WORDS[value], PALETTE[name]))
-    words = [f"slice {z + 1} of {count}, {z * spacing[axis]:.0f} mm" for z in indices]
+    places = [f"slice {z + 1} of {count}, {z * spacing[axis]:.0f} mm" for z in indices]
     return Viewer(
-        title=title, alt=alt, caption=f"{caption}.", frames=frames, layers=layers, words=words,
-        start=_start(overlays, axis, indices), size=size, marks=MARKS[plane], legend=legend,
+        title=title, alt=alt, caption=f"{caption}. {words}".strip(), frames=frames, layers=layers,
+        words=places, start=start_of(overlays, axis, indices), size=size, marks=MARKS[plane],
+        legend=legend, apart=apart,
     )  # fmt: skip
 
 
-def _overlays(
-    imaging: np.ndarray, labels: np.ndarray | None, prediction: np.ndarray | None,
-    spacing: Sequence[float],
-) -> dict[str, np.ndarray]:  # fmt: skip
+def _named(labels: np.ndarray | None, prediction: np.ndarray | None) -> dict[str, np.ndarray]:
     """What lies over the CT, by name; labels are the truth where there is a prediction."""
+    overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
+    return {name: volume for name, volume in overlays.items() if volume is not None}
+
+
+def check_overlays(
+    imaging: np.ndarray, overlays: Mapping[str, np.ndarray], spacing: Sequence[float]
+) -> None:
+    """Raise ViewerError where shapes differ or the imaging is not a volume."""
     if imaging.ndim != 3 or len(spacing) != 3:
         got = f"shape {imaging.shape}, spacing {spacing}"
         raise ViewerError(f"viewer: expected a (D, H, W) volume and 3 spacings, got {got}")
-    overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
-    overlays = {name: volume for name, volume in overlays.items() if volume is not None}
     for name, volume in overlays.items():
         if volume.shape != imaging.shape:
             got = f"the imaging's shape {imaging.shape}, got {volume.shape}"
             raise ViewerError(f"viewer: {name} must have {got}")
-    return overlays
 
 
 def _areas(volume: np.ndarray, axis: int) -> np.ndarray:
@@ -108,7 +122,7 @@ def _slices(
     return np.unique(np.linspace(first, last, shown).round().astype(int)).tolist()
 
 
-def _start(overlays: Mapping[str, np.ndarray], axis: int, indices: Sequence[int]) -> int:
+def start_of(overlays: Mapping[str, np.ndarray], axis: int, indices: Sequence[int]) -> int:
     """The place in `indices` with most tumour, else cyst, else kidney, else the middle."""
     for wanted in (2, 3, 1):
         for volume in overlays.values():
@@ -118,20 +132,20 @@ def _start(overlays: Mapping[str, np.ndarray], axis: int, indices: Sequence[int]
     return len(indices) // 2
 
 
-def _size(image: np.ndarray, step: Sequence[float], width: int) -> tuple[int, int]:
+def picture_size(image: np.ndarray, step: Sequence[float], width: int) -> tuple[int, int]:
     """Width and height in pixels of a slice at true aspect; `step` is mm per row and column."""
     tallness = image.shape[0] * step[0] / (image.shape[1] * step[1])
     return width, max(1, round(width * tallness))
 
 
-def _grey(image: np.ndarray, size: tuple[int, int], hu_window: str) -> Image.Image:
+def grey(image: np.ndarray, size: tuple[int, int], hu_window: str) -> Image.Image:
     low, high = HU_WINDOWS[hu_window]
     shade = (np.clip(image, low, high).astype(np.float32) - low) * (255 / (high - low))
     picture = Image.fromarray(shade.round().astype(np.uint8))
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _layer(labels: np.ndarray, size: tuple[int, int], overlay: str) -> Image.Image:
+def layer(labels: np.ndarray, size: tuple[int, int], overlay: str) -> Image.Image:
     """Labels as a transparent picture: labels filled with an edge, truth filled, or outlined."""
     thickness, inside, edge = DRAWN[overlay]
     picture = Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
@@ -142,50 +156,3 @@ def _layer(labels: np.ndarray, size: tuple[int, int], overlay: str) -> Image.Ima
     picture.putpalette([0, 0, 0, *np.rint(255 * colors).astype(int).flatten().tolist() * 2])
     picture.info["transparency"] = bytes([0, *[inside] * len(NAMES), *[edge] * len(NAMES)])
     return picture
-
-
-def live_viewer(
-    imaging: np.ndarray, labels: np.ndarray | None = None,
-    *, spacing: Sequence[float], title: str, prediction: np.ndarray | None = None,
-) -> Any:  # fmt: skip
-    """Every slice, plane and HU window of a CT (D, H, W), drawn by the kernel as the slider moves.
-
-    Each plane opens at its slice with most tumour. It needs a running kernel: call it only where
-    somebody watches, never in a headless run. Raises ViewerError when there is no kernel.
-    """
-    if getattr(get_ipython(), "kernel", None) is None:
-        fix = "use slice_viewer instead"
-        raise ViewerError(f"live viewer: expected a running notebook kernel, found none; {fix}")
-    import ipywidgets
-
-    overlays = _overlays(imaging, labels, prediction, spacing)
-    plane = ipywidgets.Dropdown(options=list(AXES), description="plane")
-    hu_window = ipywidgets.Dropdown(options=list(HU_WINDOWS), description="HU window")
-    index = ipywidgets.IntSlider(description="slice", max=imaging.shape[0] - 1)
-    switches = [ipywidgets.Checkbox(value=True, description=name) for name in overlays]
-    picture = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
-
-    def draw(_: object = None) -> None:
-        image = plane_slice(imaging, plane.value, index.value)
-        size = _size(image, plane_spacing(spacing, plane.value), LIVE_WIDTH)
-        shown = _grey(image, size, hu_window.value).convert("RGBA")
-        for switch in switches:
-            if switch.value:
-                part = plane_slice(overlays[switch.description], plane.value, index.value)
-                shown.alpha_composite(_layer(part, size, switch.description).convert("RGBA"))
-        buffer = io.BytesIO()
-        shown.convert("RGB").save(buffer, "JPEG", quality=85)
-        picture.value = buffer.getvalue()
-
-    def change_plane(_: object = None) -> None:
-        axis = AXES[plane.value]
-        index.max = imaging.shape[axis] - 1
-        index.value = _start(overlays, axis, range(imaging.shape[axis]))
-        draw()
-
-    plane.observe(change_plane, "value")
-    for control in (hu_window, index, *switches):
-        control.observe(draw, "value")
-    change_plane()
-    controls = ipywidgets.HBox([plane, hu_window, *switches])
-    return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(title)}</b>"), controls, index, picture])

@@ -41,6 +41,7 @@ class Viewer:
     size: tuple[int, int]
     marks: Sequence[str]
     legend: Sequence[tuple[str, str]]
+    apart: bool = False  # the pictures alone, then each overlay on its own, beside each other
 
     @property
     def id(self) -> str:
@@ -55,7 +56,14 @@ class Viewer:
         text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
         script = _asset("slider.js").replace("VIEWER_ID", self.id).replace("VIEWER_DATA", text)
         template = Template(_asset("slider.html.j2"), autoescape=True)
-        return template.render(viewer=self, css=_asset("slider.css"), script=script, places=_PLACES)
+        columns = columns_of(1 + len(self.layers))
+        shown = {"css": _asset("slider.css"), "script": script, "places": _PLACES}
+        return template.render(viewer=self, columns=columns, **shown)
+
+
+def columns_of(panels: int) -> int:
+    """How many panels stand beside each other at most: four are two rows of two."""
+    return 2 if panels == 4 else min(panels, 3)
 
 
 def encoded(picture: Image.Image, format: str, **options: Any) -> str:
