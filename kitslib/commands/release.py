@@ -102,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
     made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
     write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator)
-    decision = choose_decision(patients[::2])
+    by_size = sorted(patients, key=lambda patient: (patient["tumor_ml"], patient["case"]))
+    choose_on, test_on = by_size[::2], by_size[1::2]
+    decision = choose_decision(choose_on)
     settings = read_json(models / "tumor" / "settings.json")
-    settings["decision"] = as_setting(decision, patients[::2], patients[1::2])
+    settings["decision"] = as_setting(decision, choose_on, test_on)
     write_json(models / "tumor" / "settings.json", settings)
     write_json(models / "patients.json", patients)
     write_text(models / "README.md", release_card(made, patients, settings["decision"]))

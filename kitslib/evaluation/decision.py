@@ -12,8 +12,8 @@ import numpy as np
 
 SIZES_ML = (0.0, 4.0, 10.0, 30.0, 100.0, np.inf)  # of the table by size
 CHOSEN_ABOVE_ML = 10.0  # sensitivity is judged for tumours above this first
-SPECIFIC = 0.95  # wanted where the thresholds are chosen: above what must hold elsewhere
-LEAST_ML = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+SPECIFIC = 0.9  # wanted where the thresholds are chosen
+LEAST_ML = (0.0, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 LEAST_CERTAIN = tuple(np.arange(0.5, 0.99, 0.02).round(2).tolist())
 
 
