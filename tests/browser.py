@@ -87,18 +87,24 @@ class Browser:
         message, self._rest = self._rest.split(b"\0", 1)
         return json.loads(message)
 
-    def call(self, method: str, **params) -> dict:
+    def _send(self, method: str, params: dict) -> int:
         self._count += 1
-        wanted, message = self._count, {"id": self._count, "method": method, "params": params}
+        message = {"id": self._count, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
+        return self._count
+
+    def call(self, method: str, **params) -> dict:
+        wanted = self._send(method, params)
         while True:
             answer = self._message()
             if answer.get("id") == wanted:
                 assert "error" not in answer, answer
                 return answer["result"]
             self.events.append(answer)
+            if answer.get("method") == "Page.javascriptDialogOpening":  # as "Leave the page?"
+                self._send("Page.handleJavaScriptDialog", {"accept": True})
 
     def open(self, page: Path | str, width: int, *, scheme: str = "light", media: str = "") -> None:
         self.events = []

@@ -17,7 +17,7 @@ import pytest
 from browser import Browser
 from conftest import ROOT
 
-PATIENCE = 300  # seconds for what takes a few where the machine does nothing else
+PATIENCE = 120  # seconds for what takes a few where the machine does nothing else
 NOTEBOOK = "jupyterapp.shell.currentWidget"
 # what is wrong with the outputs of a notebook's cells, whether they are in view or not
 WRONG = f"""[...{NOTEBOOK}.content.model.cells].flatMap((cell) =>
@@ -162,19 +162,21 @@ def test_a_wrong_arm_is_one_line(lab: Lab, finished: Path) -> None:
     (told,) = lab.browser.script(WRONG)
     assert told.startswith("arm: 'ful' is not a choice; did you mean 'full'?")
     shown = lab.browser.script(
-        "[...document.querySelectorAll('[data-mime-type*=error]')].map((one) => one.innerText)"
+        "[...document.querySelectorAll('.jp-OutputArea-output')].map((one) => one.innerText.trim())"
     )
-    assert [text.strip() for text in shown] == [f"ConfigError: {told}"]
+    assert [text for text in shown if "Error" in text] == [f"ConfigError: {told}"]
 
 
 def test_the_explorer_shows_another_case_and_another_arm(lab: Lab, finished: Path) -> None:
     lab.run("06_explore", out=str(finished), arm="full", beside="shipped")
     assert lab.browser.script(WRONG) == [] and lab.browser.script(NOT_RUN) == 0
     # untrained, the study's arm may find nothing in the slice: its panel is the scan's then
-    first = lab.pictures(lambda found: found[3:] and found[3] not in found[:3], "both arms")
+    lab.pictures(lambda found: found[3:] and found[3] not in found[:3], "both arms")
     lab.choose("beside", "none")
-    lab.pictures(lambda found: found == first[:3], "scan, truth and one arm")
+    first = lab.pictures(lambda found: len(found) == 3, "scan, truth and one arm")
     lab.choose("arm", "shipped")
-    lab.pictures(lambda found: found == [*first[:2], first[3]], "the other arm's panel")
+    other = lab.pictures(lambda found: found[2:] and found[2] != first[2], "the other arm")
+    assert len(set(other)) == 3
     lab.choose("scan", "case_00000")
-    lab.pictures(lambda found: len(found) == 3 and not set(found) & set(first), "another case")
+    seen = {*first, *other}
+    lab.pictures(lambda found: len(found) == 3 and not set(found) & seen, "another case")
