@@ -83,7 +83,10 @@ class Browser:
         while b"\0" not in self._rest:
             if not select.select([self._read], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise TimeoutError(f"Chromium did not answer within {self.patience} s")
-            self._rest += os.read(self._read, 1 << 20)
+            data = os.read(self._read, 1 << 20)
+            if not data:
+                raise EOFError("Chromium has ended")
+            self._rest += data
         message, self._rest = self._rest.split(b"\0", 1)
         return json.loads(message)
 
