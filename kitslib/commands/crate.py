@@ -20,8 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import kitslib
-from kitslib import training
+from kitslib import __version__, training
 from kitslib.commands import followed
 from kitslib.config import ROOT, read_json, replacing
 
@@ -138,7 +137,7 @@ def add_workflow(crate: Any, folder: Path, found: Mapping[str, Any], records: Re
         workflow.append_to("step", step)
     file = folder / "models" / "made.json"
     made = read_json(file) if file.is_file() else {"versions": {}, "python": "not recorded"}
-    needed = {"snakemake": installed("snakemake"), "kitslib": kitslib.__version__}
+    needed = {"snakemake": installed("snakemake"), "kitslib": __version__}
     for name, number in (needed | made["versions"] | {"Python": made["python"]}).items():
         about = {"@id": f"#{name}", "@type": "SoftwareApplication", "name": name}
         workflow.append_to("softwareRequirements", crate.add_jsonld(about | {"version": number}))

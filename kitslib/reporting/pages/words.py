@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kitslib.config import duration_text
-
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: NumPy, paths and tuples unpacked, NaN and infinity as None."""
@@ -69,7 +67,16 @@ def _bound(value: float, digits: int | None) -> str:
 def duration(seconds: Any) -> str | None:
     """A time span as "3.2 s", "4 min 10 s" or "1 h 02 min"; None where it is unknown."""
     seconds = plain(seconds)
-    return duration_text(seconds) if isinstance(seconds, int | float) else None
+    if not isinstance(seconds, int | float):
+        return None
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def moment(value: str | None) -> str | None:
