@@ -16,7 +16,7 @@ from kitslib.commands import explore
 from kitslib.commands.explore import ExploreError, Explorer, answer
 from kitslib.config import RunConfig, configure
 from kitslib.data import canonical_affine, write_imaging, write_labels
-from kitslib.evaluation import dice
+from kitslib.evaluation import KidneyStage, dice
 from kitslib.reporting import Shown
 from kitslib.reporting.viewer.explorer import _Live
 from kitslib.training import WEIGHTS, RunError, record
@@ -70,6 +70,10 @@ def test_the_cascades_arm_and_the_unseen_cases_come_first(explorer: Explorer) ->
 def test_what_is_shown_is_scored_and_kept(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def bright(self: KidneyStage, imaging: np.ndarray, *_: object) -> np.ndarray:
+        return (imaging > 100).astype(np.uint8)
+
+    monkeypatch.setattr(KidneyStage, "mask", bright)  # the networks know no kidneys of a box
     shown = explorer.show("case_00003", ["full", "shipped"])
     assert list(shown.panels) == ["truth", "full", "shipped"]
     truth, found = shown.panels["truth"], shown.panels["full"]
