@@ -44,6 +44,7 @@ from kitslib.evaluation import (
     as_setting,
     choose_decision,
     decision_words,
+    dice,
     patient_row,
 )
 from kitslib.phantom import render_case, write_cohort
@@ -84,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     files = []
     for item in find_cases(folder):
-        if (
-            item.case_id in names and item.record and sum(item.record["volume_ml"].values()) > 0
-        ):  # a kidney is in view
+        in_view = item.record and sum(item.record["volume_ml"].values()) > 0  # of a kidney
+        if item.case_id in names and in_view:
             files.append(item)
     accelerator = start_study(config)
     runs = {}
@@ -182,8 +182,6 @@ def _patient(
     voxel_ml = math.prod(case.spacing) / 1000
     tumor_ml = float(np.count_nonzero(case.labels == 2)) * voxel_ml
     kidney = kidney_stage.mask(case.imaging, case.spacing, autocast)
-    both = np.count_nonzero((kidney > 0) & (case.labels > 0))
-    size = np.count_nonzero(kidney) + np.count_nonzero(case.labels)
     row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml, "found": []}
     if kidney.any():
         volume, mask, mapping = tumor_input(case.imaging, kidney, case.spacing, tumor_stage.grid)
@@ -191,4 +189,4 @@ def _patient(
         truth = stage_labels(case.labels, mapping) == 2
         voxel_ml = math.prod(mapping.stage.spacing) / 1000
         row = patient_row(item.case_id, probability, truth, tumor_ml, voxel_ml)
-    return row | {"kidney_dice": round(2 * both / max(size, 1), 4)}
+    return row | {"kidney_dice": round(float(dice(kidney > 0, case.labels > 0)), 4)}
