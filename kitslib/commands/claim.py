@@ -38,7 +38,8 @@ def write_claim(
         for place, item in asked.items():
             row = {"number": place, "asks": item["asks"]} | answer(item["answers"], known, there)
             row["title"] = title(row["href"])
-            if not (folder / row["href"].partition("#")[0]).is_file():
+            page = row["href"].partition("#")[0]
+            if page != "index.html" and not (folder / page).is_file():  # the index is written last
                 row["href"] = ""
             sections[section].append(row)
             counts[row["state"]] += 1
