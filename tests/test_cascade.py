@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from kitslib.config import KidneyGrid, TumorGrid
-from kitslib.evaluation import Decision, KidneyStage, TumorStage, compose, segment
+from kitslib.evaluation import (
+    WITH,
+    WITHOUT,
+    Decision,
+    Decisions,
+    KidneyStage,
+    TumorStage,
+    compose,
+    contrast,
+    segment,
+)
 from kitslib.networks import build, ready
 from kitslib.training import WEIGHTS
 from kitslib.transforms import HU_WINDOWS
@@ -286,7 +296,11 @@ def test_a_tumour_that_is_not_sure_enough_is_none(stages: tuple, scan: np.ndarra
     ml = float((called == 2).sum()) * float(np.prod(SPACING)) / 1000
     assert ml > 0
     for least_ml, least_certain, kept in ((0.5 * ml, 0.5, True), (2 * ml, 0.5, False)):
-        strict = replace(tumor, decision=Decision(least_ml=least_ml, least_certain=least_certain))
+        decision, never = Decision(least_ml, least_certain), Decision(0, 2)
+        kinds = {WITH: decision, WITHOUT: never}
+        if contrast(scan, run(scan, stages).kidney) == WITHOUT:
+            kinds = {WITH: never, WITHOUT: decision}
+        strict = replace(tumor, decisions=Decisions(kinds))
         labels = run(scan, (kidney, strict)).labels
         assert np.array_equal(labels, called) == kept
         assert (labels == 2).any() == kept and np.array_equal(labels > 0, called > 0)

@@ -126,7 +126,7 @@ def test_kits_cohorts_say_nothing_of_varieties(tmp_path: Path) -> None:
         text = (tmp_path / name / "case_00000" / "synthetic.json").read_text()
         markers.append(json.loads(text)["parameters"])
     assert set(markers[1]) - set(markers[0]) == {"variety", "tumor_free"}
-    assert markers[0]["generator"] == 2 and markers[1]["generator"] == "clinic 1"
+    assert markers[0]["generator"] == 2 and markers[1]["generator"] == "clinic 2"
     with pytest.raises(ValueError, match="choose 'clinic'"):
         write_cohort(tmp_path / "c", tumor_free=0.5, **how)
     with pytest.raises(ValueError, match="'hospital'"):

@@ -5,15 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kitslib.evaluation import Decision, TumorStage, as_setting, choose_decision, patient_row, rates
+from kitslib.evaluation import (
+    WITH,
+    WITHOUT,
+    Decision,
+    TumorStage,
+    choose_decision,
+    choose_decisions,
+    contrast,
+    decision_words,
+    marked,
+    rates,
+)
 
 
 def found(ml: float, certain: float, hits: bool) -> dict:
     return {"ml": ml, "certain": certain, "hits": hits}
 
 
-def patient(tumor_ml: float, *rows: dict) -> dict:
-    return {"case": "c", "tumor_ml": tumor_ml, "found": list(rows)}
+def patient(tumor_ml: float, *rows: dict, scan: str = WITH) -> dict:
+    return {"case": "c", "tumor_ml": tumor_ml, "found": list(rows), "scan": scan}
 
 
 def test_a_patient_is_what_its_components_say() -> None:
@@ -22,8 +33,8 @@ def test_a_patient_is_what_its_components_say() -> None:
     probability[2, 2:, 4:] = 1.0
     truth = np.zeros(probability.shape, bool)
     truth[2, 3, 5] = True
-    row = patient_row("c", probability, truth, 0.5, 0.25)
-    assert row["found"] == [found(0.5, 0.75, False), found(1.0, 1.0, True)]
+    rows = marked(probability, truth, 0.25)
+    assert rows == [found(0.5, 0.75, False), found(1.0, 1.0, True)]
     decision = Decision(least_ml=0.75, least_certain=0.5)
     kept = decision.applied(probability, 0.25)
     assert kept.dtype == np.float16 and not kept[0].any() and (kept[2, 2:, 4:] == 1).all()
@@ -58,13 +69,49 @@ def test_the_choice_is_specific_first() -> None:
         choose_decision(sick)
 
 
-def test_a_stage_reads_its_decision_from_the_settings() -> None:
-    decision = Decision(least_ml=0.5, least_certain=0.66)
+@pytest.mark.parametrize("hu", [32, 140])
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("noise", [5, 25])
+def test_contrast_is_seen_in_the_kidneys_whatever_the_tumour(
+    hu: int, share: float, noise: int
+) -> None:
+    rng = np.random.default_rng(5)
+    kidney = np.zeros((10, 20, 20), np.uint8)
+    kidney[2:8, 4:16, 4:16] = 1
+    imaging = np.where(rng.uniform(size=kidney.shape) < share, 20, hu)  # a tumour without uptake
+    imaging = np.where(kidney > 0, imaging, -900) + rng.normal(0, noise, kidney.shape)
+    assert contrast(imaging.astype(np.int16), kidney) == (WITH if hu > 60 else WITHOUT)
+
+
+def test_scans_without_contrast_have_thresholds_of_their_own() -> None:
+    patients = []
+    for scan, certain in ((WITH, 0.7), (WITHOUT, 0.9)):
+        patients += [patient(0, found(1.0, certain, False), scan=scan) for _ in range(20)]
+        patients += [patient(15, found(8, certain + 0.05, True), scan=scan) for _ in range(20)]
+    chosen = choose_decisions(patients)
+    assert chosen[WITH]["least_certain"] > 0.7 or chosen[WITH]["least_ml"] > 1
+    for scan in (WITH, WITHOUT):
+        assert chosen[scan]["tested_on"]["sensitivity"] == 1
+        assert chosen[scan]["tested_on"]["without_tumor"] == 10
+    words = decision_words(chosen)
+    assert decision_words(chosen, WITHOUT) in words and "Without contrast" in words
+    assert "Without" not in decision_words(chosen, WITH)
+    lone = [one for one in patients if one["scan"] == WITH or one["tumor_ml"]]
+    assert choose_decisions(lone)[WITHOUT]["tested_on"]["specificity"] is None
+
+
+def test_a_stage_reads_its_decisions_from_the_settings() -> None:
+    patients = [patient(ml, scan=scan) for ml in (0, 0, 5, 5) for scan in (WITH, WITHOUT)]
+    setting = choose_decisions(patients)
     training = {"hu": "foreground", "slices": 5, "slab": 8, "test_time_mirroring": False}
     settings = {
         "training": training | {"patch": [48, 48]}, "arm": {"dims": "2.5d"}, "grid": {},
-        "decision": as_setting(decision, [patient(0)], [patient(0)]),
+        "decision": setting,
     }  # fmt: skip
-    assert TumorStage.of(None, settings).decision == decision
+    decisions = TumorStage.of(None, settings).decisions
+    assert decisions is not None and set(decisions) == {WITH, WITHOUT}
+    for scan, decision in decisions.items():
+        values = {key: setting[scan][key] for key in ("least_ml", "least_certain")}
+        assert decision == Decision(**values)
     del settings["decision"]
-    assert TumorStage.of(None, settings).decision is None
+    assert TumorStage.of(None, settings).decisions is None

@@ -58,14 +58,14 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
         assert one.read_bytes() == other.read_bytes(), stage
     folder = models(tmp_path / "a")
     found = json.loads((folder / "tumor" / "settings.json").read_text())["decision"]
-    assert set(found) == {"least_ml", "least_certain", "chosen_on", "tested_on"}
+    assert set(found) == {"with_contrast", "without_contrast"}
     card = (folder / "README.md").read_text()
     assert "license: mit" in card and decision_words(found) in card
     assert "| 4 to 10 ml" in card and "8 further synthetic patients" in card
     assert main(["info", "--models", str(folder)]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert decision_words(found) in told
-    both = found["chosen_on"], found["tested_on"]
-    assert sum(part["with_tumor"] + part["without_tumor"] for part in both) == 8
+    parts = [kind[part] for kind in found.values() for part in ("chosen_on", "tested_on")]
+    assert sum(part["with_tumor"] + part["without_tumor"] for part in parts) == 8
     assert len(json.loads((folder / "patients.json").read_text())) == 8
     assert str(tmp_path) not in (folder / "made.json").read_text()

@@ -125,17 +125,21 @@ def release_card(
     made: what made.json says. patients: the development patients, with `kidney_dice`. decision:
     that of the tumour network's settings.
     """
-    rows = []
-    for row in decision["tested_on"]["by_size"]:
-        share = row["sensitivity"]
-        found = "–" if share is None else f"{100 * share:.0f} %"
-        rows.append([row["tumor"], str(row["patients"]), found])
+    rows: dict[str, list[str]] = {}
+    for kind in decision.values():
+        for row in kind["tested_on"]["by_size"]:
+            share = row["sensitivity"]
+            found = "–" if share is None else f"{100 * share:.0f} %"
+            rows.setdefault(row["tumor"], []).extend([str(row["patients"]), found])
     return reporting.filled(
         "release_card.md.j2", head=card_data(made["profile"], []), made=made, patients=patients,
         share=f"{100 * made['settings']['cohort']['tumor_free']:.0f}",
         dice=sorted(patient["kidney_dice"] for patient in patients),
         words=evaluation.decision_words(decision),
-        sizes=markdown_table(["tumour", "patients", "found in"], rows),
+        sizes=markdown_table(
+            ["tumour", "patients with contrast", "found in", "without contrast", "found in"],
+            [[size, *numbers] for size, numbers in rows.items()],
+        ),
     )  # fmt: skip
 
 

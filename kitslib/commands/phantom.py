@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kitslib.commands.line import add_jobs, positive, progress_line
 from kitslib.data import CaseError, find_cases
-from kitslib.phantom import write_cohort, write_rendered
+from kitslib.phantom import VARIETIES, write_cohort, write_rendered
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("--seed", type=int, default=2019, metavar="S", help="default: 2019")
     argument("--matrix", type=positive, default=512, metavar="N", help="pixels (default: 512)")
     argument("--cysts", choices=("typical", "hard"), default="typical", help="hard: complex cysts")
-    words = "clinic: any field of view, phase and body, single and pelvic kidneys, metal, stones"
-    argument("--variety", choices=("kits", "clinic"), default="kits", help=words)
-    words = "share of the patients of --variety clinic (default: 0)"
+    words = "clinic: any field of view, phase and body, metal, stones; wild: any HU besides"
+    argument("--variety", choices=VARIETIES, default="kits", help=words)
+    words = "share of the patients of --variety clinic or wild (default: 0)"
     argument("--tumor-free", type=float, default=0.0, metavar="SHARE", help=words)
     argument("--labels", type=Path, metavar="DIR", help="render the CT of these label maps instead")
     add_jobs(parser)

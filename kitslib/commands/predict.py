@@ -36,12 +36,16 @@ from kitslib.data import (
     write_labels,
     write_volume,
 )
-from kitslib.evaluation import KidneyStage, TumorStage, segment
+from kitslib.evaluation import WITHOUT, KidneyStage, TumorStage, contrast, segment
 from kitslib.networks import build, ready
 from kitslib.training import Run, RunError, commit, device_name, models_folder, start, versions
 from kitslib.transforms import restore_probability
 
 STAGES: dict[str, Any] = {"kidney": KidneyStage, "tumor": TumorStage}
+NO_CONTRAST = (
+    "the kidneys show no contrast agent: tumours are far harder to find in such a scan; "
+    "`kitslib info` says how often these networks find them"
+)
 TEST_CASES = range(210, 300)  # of KiTS19, whose labels the challenge keeps
 
 
@@ -208,6 +212,9 @@ def segment_scan(
     spacing = geometry.spacing
     step("kidneys")
     kidney = models.kidney.mask(imaging, spacing, autocast)
+    kind = contrast(imaging, kidney) if kidney.any() else None
+    if kind == WITHOUT and models.tumor.decisions:
+        warnings = [*warnings, NO_CONTRAST]
     step("tumour")
     found = segment(imaging, spacing, models.kidney, models.tumor, autocast=autocast, kidney=kidney)
     step("writing")
@@ -229,6 +236,7 @@ def segment_scan(
             "case": name, "imaging": str(path), "warnings": warnings, "key": scan,
             "shape": geometry.canonical_shape, "spacing_mm": spacing,
             "axes": "".join(geometry.axis_codes), "labels": {"1": "kidney", "2": "tumour"},
+            "scan": kind,
             "measurements": row, **models.provenance, "date": now(), **more,
         }  # fmt: skip
         if "summary" in kinds:

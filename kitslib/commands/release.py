@@ -39,13 +39,14 @@ from kitslib.data import (
     tumor_input,
 )
 from kitslib.evaluation import (
+    WITH,
     KidneyStage,
     TumorStage,
-    as_setting,
-    choose_decision,
+    choose_decisions,
+    contrast,
     decision_words,
     dice,
-    patient_row,
+    marked,
 )
 from kitslib.phantom import render_case, write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe, start_study
@@ -57,7 +58,7 @@ PIXEL = (0.8, 1.0)  # their pixels, in halves of the stage's: two by two are ave
 DEVELOP_SEED = 1  # added to the training's: of the patients that the decision is chosen on
 TUMOR_SEED = 1000  # added for the second stage, which sees other patients than the first
 DEVELOPMENT = {"matrix": 256, "spacing_z": (1.5, 2.5, 4.0, 5.0), "tumor_free": 0.5}
-PATIENTS = 160
+PATIENTS = 240
 AHEAD = 32  # cases that are made ready; half as many take turns, so it decides the weights
 
 
@@ -102,11 +103,8 @@ def run(args: argparse.Namespace) -> int:
     made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
     write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator)
-    by_size = sorted(patients, key=lambda patient: (patient["tumor_ml"], patient["case"]))
-    choose_on, test_on = by_size[::2], by_size[1::2]
-    decision = choose_decision(choose_on)
     settings = read_json(models / "tumor" / "settings.json")
-    settings["decision"] = as_setting(decision, choose_on, test_on)
+    settings["decision"] = choose_decisions(patients)
     write_json(models / "tumor" / "settings.json", settings)
     write_json(models / "patients.json", patients)
     write_text(models / "README.md", release_card(made, patients, settings["decision"]))
@@ -126,9 +124,9 @@ def fresh_recipe(
     else:
         name, training, grid = "release-tumor", config.tumor, config.tumor_grid
         seed, own = config.cohort.seed + TUMOR_SEED, {"arm": arm(config.arms[0])}
-    share = config.cohort.tumor_free
-    make = partial(fresh_case, seed=seed, grid=grid, tumor_free=share)
-    named = key("fresh", seed, as_dict(grid), share, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
+    patients = {"variety": config.cohort.variety, "tumor_free": config.cohort.tumor_free}
+    make = partial(fresh_case, seed=seed, grid=grid, patients=patients)
+    named = key("fresh", seed, as_dict(grid), patients, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
     stream = CaseStream(make, key=named, ahead=AHEAD)
     return kind(
         name=name, training=training, grid=grid, seed=config.seed, train=stream,
@@ -137,16 +135,19 @@ def fresh_recipe(
     )  # fmt: skip
 
 
-def fresh_case(number: int, *, seed: int, grid: KidneyGrid | TumorGrid, tumor_free: float) -> Entry:
+def fresh_case(
+    number: int, *, seed: int, grid: KidneyGrid | TumorGrid, patients: dict[str, Any]
+) -> Entry:
     """The case of a number as a stage is trained on it: all of it, or what lies about the kidneys.
 
-    It is rendered at twice the stage's resolution, which takes a second or two.
+    It is rendered at twice the stage's resolution, which takes a second or two. patients: variety
+    and share without tumour.
     """
     rng = np.random.default_rng((seed, number, 9))
     if grid.spacing_xy is None:
         raise ValueError("release: fresh cases need a grid with spacing_xy in mm, got None")
     imaging, labels, spacing = render_case(
-        number, seed=seed, variety="clinic", tumor_free=tumor_free, spacing_z=SLICES_MM,
+        number, seed=seed, **patients, spacing_z=SLICES_MM,
         pixel=float(grid.spacing_xy / 2 * rng.uniform(*PIXEL)),
         around_kidneys=isinstance(grid, TumorGrid),
     )  # fmt: skip
@@ -177,16 +178,17 @@ def develop(
 def _patient(
     item: CaseFiles, kidney_stage: KidneyStage, tumor_stage: TumorStage, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """One patient's row: see `patient_row`; and the Dice of the kidneys."""
+    """One patient's row, as `choose_decisions` takes it; and the Dice of the kidneys."""
     case, autocast = load_case(item), accelerator.autocast
     voxel_ml = math.prod(case.spacing) / 1000
     tumor_ml = float(np.count_nonzero(case.labels == 2)) * voxel_ml
     kidney = kidney_stage.mask(case.imaging, case.spacing, autocast)
-    row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml, "found": []}
+    row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml, "found": [], "scan": WITH}
     if kidney.any():
+        row["scan"] = contrast(case.imaging, kidney)
         volume, mask, mapping = tumor_input(case.imaging, kidney, case.spacing, tumor_stage.grid)
         probability = tumor_stage.probability(volume, mask, autocast)
         truth = stage_labels(case.labels, mapping) == 2
         voxel_ml = math.prod(mapping.stage.spacing) / 1000
-        row = patient_row(item.case_id, probability, truth, tumor_ml, voxel_ml)
+        row["found"] = marked(probability, truth, voxel_ml)
     return row | {"kidney_dice": round(float(dice(kidney > 0, case.labels > 0)), 4)}

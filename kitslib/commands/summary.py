@@ -97,5 +97,5 @@ def write_summary(path: Path, record: Mapping[str, Any], preview: Path) -> None:
     write_text(path, template.render(
         record=record, row=row, position=position, picture=picture, sizes=sizes,
         shape=" × ".join(map(str, record["shape"])), decision=decision,
-        decision_words=decision_words,
+        decision_words=decision_words, scan=record["scan"],
     ))  # fmt: skip

@@ -56,7 +56,7 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
 RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any scanner
     profile="release", arms=("focal_dice",), kidney_arms=(),
     cohort=CohortConfig(
-        cases=64, seed=2026, variety="clinic", tumor_free=0.35, fresh=True, held_out=16
+        cases=64, seed=2026, variety="wild", tumor_free=0.35, fresh=True, held_out=16
     ),
     kidney_grid=KidneyGrid(spacing_z=4.0, spacing_xy=4.0, average=True),
     tumor_grid=TumorGrid(spacing_z=3.0, spacing_xy=2.5, region="box", average=True),

@@ -35,9 +35,10 @@ class CohortConfig(Checked):
     split: Literal["nested", "paper", "fold0", "fold1", "fold2", "fold3", "fold4"] = "nested"
     held_out: int | None = number(None, 1)  # tumour cases held out, but by fold; None: 15 of 210
     draw: float = number(1.0, 0.1, 1)  # share of the training cases that each seed draws for itself
-    # of synthetic cases: as in KiTS19, or any field of view, phase and body that a clinic sees
-    variety: Literal["kits", "clinic"] = "kits"
-    tumor_free: float = number(0.0, 0, 1)  # share of the patients of variety "clinic"
+    # of synthetic cases: as in KiTS19; any field of view, phase and body that a clinic sees; or
+    # with tissues of any HU besides
+    variety: Literal["kits", "clinic", "wild"] = "kits"
+    tumor_free: float = number(0.0, 0, 1)  # share of the patients of "clinic" and "wild"
     fresh: bool = False  # `cases` new ones in every epoch, made while it runs: `kitslib release`
 
 

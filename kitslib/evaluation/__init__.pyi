@@ -40,11 +40,15 @@ from .claims.published import paper_evidence as paper_evidence
 from .claims.published import smallest_credible as smallest_credible
 from .claims.rules import STEPS as STEPS
 from .claims.stability import stability as stability
+from .decision import WITH as WITH
+from .decision import WITHOUT as WITHOUT
 from .decision import Decision as Decision
-from .decision import as_setting as as_setting
+from .decision import Decisions as Decisions
 from .decision import choose_decision as choose_decision
+from .decision import choose_decisions as choose_decisions
+from .decision import contrast as contrast
 from .decision import decision_words as decision_words
-from .decision import patient_row as patient_row
+from .decision import marked as marked
 from .decision import rates as rates
 from .gridding import gridding as gridding
 from .gridding import heard as heard

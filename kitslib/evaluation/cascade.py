@@ -14,7 +14,7 @@ from torch import nn
 
 from kitslib.config import KidneyGrid, TumorGrid
 from kitslib.data import kidney_input, tumor_input
-from kitslib.evaluation.decision import Decision
+from kitslib.evaluation.decision import Decisions, contrast
 from kitslib.evaluation.inference import (
     Autocast,
     Reading,
@@ -107,7 +107,7 @@ class TumorStage:
     window_slices: int | None = None  # in 3D; None: twice the slab
     every: int = 1
     test_time_mirroring: bool = False
-    decision: Decision | None = None  # which components count as tumour; None: all
+    decisions: Decisions | None = None  # which components count as tumour; None: all
 
     @classmethod
     def of(cls, network: nn.Module, settings: dict[str, Any]) -> TumorStage:
@@ -118,8 +118,7 @@ class TumorStage:
         how["every"] = settings["training"].get("scored_every", 1)
         how |= {"dims": settings["arm"]["dims"], "patch": tuple(settings["training"]["patch"])}
         if found := settings.get("decision"):
-            values = {field.name: found[field.name] for field in fields(Decision)}
-            how["decision"] = Decision(**values)
+            how["decisions"] = Decisions.of(found)
         return cls(network=network, grid=TumorGrid(**settings["grid"]), **how)
 
     def probability(self, volume: np.ndarray, mask: np.ndarray, autocast: Autocast) -> np.ndarray:
@@ -147,9 +146,10 @@ class TumorStage:
         """
         volume, mask, mapping = tumor_input(imaging, kidney, spacing, self.grid)
         probability = self.probability(volume, mask, autocast)
-        if self.decision is not None:
+        if self.decisions is not None:
             voxel_ml = math.prod(mapping.stage.spacing) / 1000
-            probability = self.decision.applied(probability, voxel_ml)
+            decision = self.decisions[contrast(imaging, kidney)]
+            probability = decision.applied(probability, voxel_ml)
         return restore_mask(probability, mapping)
 
 

@@ -1,10 +1,15 @@
-"""Patient level: whether what a tumour network marks is called a tumour, and how often rightly."""
+"""Patient level: whether what a tumour network marks is called a tumour, and how often rightly.
+
+Without contrast agent a tumour has the kidney's own grey values: such scans have thresholds, and
+rates, of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise, product
+from operator import itemgetter
 from typing import Any
 
 import cc3d
@@ -15,9 +20,12 @@ CHOSEN_ABOVE_ML = 10.0  # sensitivity is judged for tumours above this first
 SPECIFIC = 0.9  # wanted where the thresholds are chosen
 LEAST_ML = (0.0, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 LEAST_CERTAIN = tuple(np.arange(0.5, 0.99, 0.02).round(2).tolist())
+CONTRAST_HU = 60.0  # kidneys have some 30 without contrast agent, 80 and more with it
+BRIGHT = 0.7  # quantile of the HU in a kidney mask; above half, for large tumours take up less
+WITH, WITHOUT = "with_contrast", "without_contrast"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Decision:
     """A component counts as tumour from so many ml on, and so high a mean probability."""
 
@@ -35,6 +43,24 @@ class Decision:
         return np.where(np.array(kept)[pieces], probability, np.zeros((), probability.dtype))
 
 
+class Decisions(dict[str, Decision]):
+    """A decision for scans with contrast agent in the kidneys, and one for those without."""
+
+    @classmethod
+    def of(cls, setting: Mapping[str, Mapping[str, Any]]) -> Decisions:
+        """Read them from a network's settings, which `choose_decisions` made."""
+        read = itemgetter(*(field.name for field in fields(Decision)))
+        return cls({scan: Decision(*read(setting[scan])) for scan in (WITH, WITHOUT)})
+
+
+def contrast(imaging: np.ndarray, kidney: np.ndarray) -> str:
+    """Return `WITH` or `WITHOUT` contrast agent in the kidneys, a mask that is not empty.
+
+    imaging: HU (D, H, W) of a scan; kidney: of its shape, tumours included.
+    """
+    return WITH if np.quantile(imaging[kidney > 0], BRIGHT) >= CONTRAST_HU else WITHOUT
+
+
 def components(
     probability: np.ndarray, voxel_ml: float
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -49,17 +75,14 @@ def components(
     return pieces, [{"ml": ml, "certain": certain} for ml, certain in pairs]
 
 
-def patient_row(
-    case: str, probability: np.ndarray, tumor: np.ndarray, tumor_ml: float, voxel_ml: float
-) -> dict[str, Any]:
+def marked(probability: np.ndarray, tumor: np.ndarray, voxel_ml: float) -> list[dict[str, Any]]:
     """A patient's components on the stage's grid, each with whether it `hits` the true tumour.
 
-    tumor: bool of the probability's shape. tumor_ml: of the scan; 0 for a patient without.
+    tumor: bool of the probability's shape.
     """
     pieces, rows = components(probability, voxel_ml)
     touched = set(np.unique(pieces[tumor]).tolist())
-    found = [row | {"hits": number in touched} for number, row in enumerate(rows, start=1)]
-    return {"case": case, "tumor_ml": tumor_ml, "found": found}
+    return [row | {"hits": number in touched} for number, row in enumerate(rows, start=1)]
 
 
 def outcome(patient: dict[str, Any], decision: Decision) -> tuple[bool, bool]:
@@ -118,14 +141,40 @@ def choose_decision(patients: Sequence[dict[str, Any]]) -> Decision:
     return best
 
 
-def decision_words(decision: dict[str, Any]) -> str:
-    """What `as_setting` gave, in a sentence: the thresholds, and how often they are right."""
+def choose_decisions(patients: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Thresholds and rates with and without contrast agent, as a network's settings have them.
+
+    patients: each with `case`, `scan` (see `contrast`), `tumor_ml` (0: none) and `found` (see
+    `marked`). Every second one by size chooses, the others test. Where one kind of scan lacks
+    patients of both kinds, those of the other one choose too.
+    """
+    found, by_size = {}, sorted(patients, key=lambda p: (p["tumor_ml"], p["case"]))
+    for scan in (WITH, WITHOUT):
+        own = [patient for patient in by_size if patient["scan"] == scan]
+        choose_on, test_on = own[::2], own[1::2]
+        enough = len({patient["tumor_ml"] > 0 for patient in choose_on}) == 2
+        decision = choose_decision(choose_on if enough else by_size[::2])
+        about = {"chosen_on": rates(choose_on, decision), "tested_on": rates(test_on, decision)}
+        found[scan] = asdict(decision) | about
+    return found
+
+
+def decision_words(decision: Mapping[str, Any], scan: str | None = None) -> str:
+    """What `choose_decisions` gave, in words: thresholds, and how often they are right.
+
+    scan: that kind alone.
+    """
+    kinds = {WITH: "With contrast agent in the kidneys", WITHOUT: "Without contrast agent"}
+    return " ".join(_words(kinds[s], decision[s]) for s in kinds if scan in (None, s))
+
+
+def _words(where: str, decision: Mapping[str, Any]) -> str:
     found = decision["tested_on"]
     text = (
-        f"A component is called a tumour from {decision['least_ml']:g} ml and a mean probability "
-        f"of {decision['least_certain']:g} on. Of {found['without_tumor']} patients without one "
-        f"{_percent(found['specificity'])} were told so; of {found['with_tumor']} with one it was "
-        f"found in {_percent(found['sensitivity'])}"
+        f"{where}, a component is called a tumour from {decision['least_ml']:g} ml and a mean "
+        f"probability of {decision['least_certain']:g} on: of {found['without_tumor']} patients "
+        f"without one {_percent(found['specificity'])} were told so; of {found['with_tumor']} with "
+        f"one it was found in {_percent(found['sensitivity'])}"
     )
     if found["sensitivity_above_10_ml"] is None:
         return f"{text}."
@@ -134,9 +183,3 @@ def decision_words(decision: dict[str, Any]) -> str:
 
 def _percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.0f} %"
-
-
-def as_setting(decision: Decision, chosen_on: Sequence, tested_on: Sequence) -> dict[str, Any]:
-    """What a network's settings say of its decision: thresholds, and rates on both sets."""
-    about = {"chosen_on": rates(chosen_on, decision), "tested_on": rates(tested_on, decision)}
-    return asdict(decision) | about

@@ -11,6 +11,7 @@ from .fidelity import overlap_row as overlap_row
 from .fidelity import sample_geometry as sample_geometry
 from .measured import MeasuredCase as MeasuredCase
 from .measured import measure_case as measure_case
+from .scene import VARIETIES as VARIETIES
 from .scene import draw_case as draw_case
 from .scene import render_case as render_case
 from .scene import render_label_map as render_label_map

@@ -20,11 +20,11 @@ from numpy.random import Generator
 from kitslib import data
 from kitslib.phantom.lesions import Cysts
 from kitslib.phantom.scanner import SliceMm
-from kitslib.phantom.scene import Variety, render_case, render_labels, streams
+from kitslib.phantom.scene import VARIETIES, Variety, render_case, render_labels, streams
 from kitslib.phantom.shapes import Triple
 
 GENERATOR = 2  # raise it when the same seed gives other bits
-CLINIC = 1  # the same, of variety "clinic"
+CLINIC = 2  # the same, of the varieties "clinic" and "wild"
 OPTIONS = ("matrix", "spacing_z", "cysts", "variety", "tumor_free")  # of `render_case`
 NOTE = "synthetic CT, not a patient"
 SUBTYPES = ("clear_cell_rcc", "papillary", "chromophobe", "oncocytoma", "angiomyolipoma")
@@ -43,7 +43,8 @@ def write_cohort(
 
     matrix: rows and columns; the field of view stays. spacing_z: slice distances in mm to draw
     from, KiTS19's when None. cysts: `hard` gives every case complex cysts. variety: `clinic` has
-    every field of view, phase and rarity, and a share `tumor_free` of patients without tumour. A
+    every field of view, phase and rarity, `wild` tissues of any HU besides; a share `tumor_free` of
+    their patients has no tumour. A
     case's bits depend on these, seed and its number alone. Complete cases of the same parameters
     are kept, others removed; a folder that is not synthetic is refused. Raises ValueError.
     """
@@ -59,10 +60,10 @@ def write_cohort(
         spacing_z = list(map(float, spacing_z))
     own: dict[str, Any] = {"matrix": matrix, "spacing_z": spacing_z, "cysts": cysts}
     own |= {"generator": GENERATOR, "seed": seed}
-    if variety not in ("kits", "clinic") or not 0 <= tumor_free <= 1:
-        words = f"'kits' or 'clinic' and a share in [0, 1], got {variety!r} and {tumor_free!r}"
-        raise ValueError(f"variety and tumor_free: expected {words}")
-    if variety == "clinic":
+    if variety not in VARIETIES or not 0 <= tumor_free <= 1:
+        words = f"one of {', '.join(VARIETIES)} and a share in [0, 1], got {variety!r} and "
+        raise ValueError(f"variety and tumor_free: expected {words}{tumor_free!r}")
+    if variety != "kits":
         own |= {"generator": f"clinic {CLINIC}", "variety": variety, "tumor_free": tumor_free}
     elif tumor_free:
         raise ValueError("tumor_free: every case of variety 'kits' has a tumour; choose 'clinic'")

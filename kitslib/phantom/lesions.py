@@ -12,6 +12,7 @@ from kitslib.phantom.shapes import Ellipsoid, Region, cover, draw_field, lattice
 
 Cysts = Literal["typical", "hard"]
 Kind = Literal["tumor", "simple cyst", "complex cyst"]
+ALIKE = 0.7  # share of complex cysts with the HU of tumours, as the paper says of KiTS
 SPINE_KEEPOUT = (36.0, 34.0)  # mm, half axes (y, x) of the column that no lesion enters
 
 
@@ -21,9 +22,14 @@ def ball_radius(mm3: float) -> float:
 
 
 class Appearance:
-    """CT appearance of a lesion of `radius` mm beside tissue of `kidney_hu`, drawn at random."""
+    """CT appearance of a lesion of `radius` mm beside tissue of `kidney_hu`, drawn at random.
 
-    def __init__(self, rng: Generator, kind: Kind, kidney_hu: float, radius: float) -> None:
+    alike: share of complex cysts that have a tumour's HU.
+    """
+
+    def __init__(
+        self, rng: Generator, kind: Kind, kidney_hu: float, radius: float, alike: float = ALIKE
+    ) -> None:
         uptake = kidney_hu - 35
         solid = rng.uniform(26, 44) + uptake * float(np.clip(rng.beta(2.2, 2.4), 0.08, 0.9))
         self.kind = kind
@@ -44,7 +50,7 @@ class Appearance:
             if rng.uniform() < 0.4:
                 self.rim = rng.uniform(5, 25)
         else:
-            self.mean = float(rng.choice([solid, rng.uniform(35, 90)], p=[0.7, 0.3]))
+            self.mean = float(rng.choice([solid, rng.uniform(35, 90)], p=[alike, 1 - alike]))
             self.coarse = rng.uniform(2, 9) + 0.07 * uptake * rng.uniform()
             self.fine = rng.uniform(0, 8)
             self.rim, self.rim_mm = rng.uniform(0, 30), rng.uniform(1, 3)
@@ -116,15 +122,16 @@ def draw_tumor(rng: Generator, center: np.ndarray, ml: float, kidney_hu: float) 
 
 
 def draw_cyst(
-    rng: Generator, center: np.ndarray, ml: float, kind: Kind, kidney_hu: float
-) -> Lesion:
+    rng: Generator, center: np.ndarray, ml: float, kind: Kind, kidney_hu: float,
+    alike: float = ALIKE,
+) -> Lesion:  # fmt: skip
     """Draw a roundish cyst of about `ml` at a centre (z, y, x) in mm; complex ones are lumpy."""
     radius = ball_radius(ml * 1000)
     lump_mm = radius * rng.uniform(0.01, 0.06 if kind == "complex cyst" else 0.02)
     radii = radius * rng.uniform(0.88, 1.12, 3)
     turn = rotation(*rng.uniform(-np.pi, np.pi, 3))
     body = Ellipsoid(center, radii, turn, draw_field(rng, max(5.0, 0.8 * radius)), lump_mm)
-    appearance = Appearance(rng, kind, kidney_hu, radius)
+    appearance = Appearance(rng, kind, kidney_hu, radius, alike)
     return _sized(Lesion(appearance=appearance, parts=[body], smooth=1.0), ml)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
-from kitslib.phantom.lesions import Cysts, Lesion, ball_radius, draw_cyst, draw_tumor
+from kitslib.phantom.lesions import ALIKE, Cysts, Lesion, ball_radius, draw_cyst, draw_tumor
 from kitslib.phantom.patient import Patient
 from kitslib.phantom.renal import Kidney, Renal
 from kitslib.phantom.shapes import Ellipsoid, draw_field, lattice
@@ -19,6 +19,7 @@ KIDNEY_ML = ((0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (100, 259, 352, 408, 490, 612,
 TUMOR_ML = ((0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (-0.2, 0.96, 2.07, 3.41, 4.54, 6.42, 7.25))
 CYST_ML = ((0, 0.14, 0.25, 0.5, 0.75, 0.95, 1), (-3.0, -0.69, 0.2, 1.47, 3.06, 4.4, 5.5))
 ANY_CYST = 0.48  # share of cases
+COMPLEX = 0.45  # share of their cysts
 MEASURE_MM = 2.5
 
 # steps with small discrepancy; independent over the rationals, so that no two ranks move together
@@ -163,9 +164,13 @@ def draw_tumors(
 
 
 def draw_cysts(
-    rng: Generator, ranks: dict[str, float], renal: Renal, patient: Patient, cysts: Cysts
-) -> list[Lesion]:
-    """No cyst in half the cases, one to six in the others; `hard` gives every case complex ones."""
+    rng: Generator, ranks: dict[str, float], renal: Renal, patient: Patient, cysts: Cysts,
+    complex_share: float = COMPLEX, alike: float = ALIKE,
+) -> list[Lesion]:  # fmt: skip
+    """No cyst in half the cases, one to six in the others; `hard` gives every case complex ones.
+
+    complex_share: of the cysts. alike: share of those that have a tumour's HU.
+    """
     hard = cysts == "hard"
     if not hard and ranks["any_cyst"] >= ANY_CYST:
         return []
@@ -176,9 +181,10 @@ def draw_cysts(
         count = max(count, int(rng.integers(1, 4)))
     found: list[Lesion] = []
     for i, share in enumerate(np.sort(rng.dirichlet([1.5] * count))[::-1]):
-        kind = "complex cyst" if (hard and i < 2) or rng.uniform() < 0.45 else "simple cyst"
+        is_complex = (hard and i < 2) or rng.uniform() < complex_share
+        kind = "complex cyst" if is_complex else "simple cyst"
         ml = max(total * float(share), 0.04)
         kidney = renal.kidneys[rng.integers(len(renal.kidneys))]
         center = _place(rng, kidney, ml, patient, renal.tumors + found, (-0.7, 0.6))
-        found.append(draw_cyst(rng, center, ml, kind, patient.values.kidney))
+        found.append(draw_cyst(rng, center, ml, kind, patient.values.kidney, alike))
     return found

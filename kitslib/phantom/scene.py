@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
@@ -24,7 +24,8 @@ from kitslib.phantom.skeleton import Spine, draw_muscles, draw_pelvis, draw_ribs
 THINNEST_MM = 2.5
 STREAMS = ("protocol", "patient", "renal", "scene", "detector", "row", "clinic")
 FIELD_MARGIN_MM = 25.0  # around the kidneys, of a case that shows nothing else
-Variety = Literal["kits", "clinic"]
+Variety = Literal["kits", "clinic", "wild"]
+VARIETIES = get_args(Variety)
 Streams = dict[str, Generator]
 
 
@@ -42,13 +43,14 @@ def draw_case(
 
     variety: `kits` varies as KiTS19 does; `clinic` has what comes to any scanner: every field of
     view, phase and body, single, pelvic and horseshoe kidneys, stones, metal, and a share
-    `tumor_free` of patients without tumour. pixel: mm, in place of the matrix (clinic).
+    `tumor_free` of patients without tumour; `wild` is the same, but that some patients' tissues
+    have any HU. pixel: mm, in place of the matrix (not of `kits`).
     """
     rng, ranks = streams(seed, index), draw_ranks(seed, index)
-    if variety == "clinic":
+    if variety != "kits":
         more = rng["clinic"]
         protocol = ClinicProtocol(rng["protocol"], ranks, matrix, spacing_z, more, pixel)
-        patient = ClinicPatient(rng["patient"], protocol, more)
+        patient = ClinicPatient(rng["patient"], protocol, more, wild=variety == "wild")
         renal = draw_any_renal(rng["renal"], ranks, patient, protocol.size, cysts, tumor_free)
     else:
         protocol = Protocol(rng["protocol"], ranks, matrix, spacing_z)

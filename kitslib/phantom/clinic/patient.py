@@ -25,7 +25,7 @@ RANGES = {  # HU of TISSUES, from and to; the medulla's are below the cortex
         (80, -20, 65, 75, 75, 200, 70, 55, 45), (165, 5, 110, 130, 130, 1500, 105, 95, 90)
     ),
 }  # fmt: skip
-WILD = 0.25  # share of patients whose tissues have any HU, as no scanner and phase would give them
+WILD = 0.25  # of `ClinicValues`, for the variety "wild"
 FIELDS = ((0.8, 0.94), (0.94, 1.15), (1.15, 1.9))  # of the field of view that suits the body
 FIELD_SHARES = (0.15, 0.6, 0.25)
 # mm above and below the kidneys, from and to: abdomen, with pelvis, with chest, with both; cut
@@ -63,9 +63,12 @@ class ClinicProtocol(Protocol):
 
 
 class ClinicValues(Values):
-    """HU of tissues in any phase: none, arterial, portal venous, late with bright urine."""
+    """HU of tissues in any phase: none, arterial, portal venous, late with bright urine.
 
-    def __init__(self, rng: Generator) -> None:
+    wild: share of patients whose tissues have any HU, as no scanner and phase would give them.
+    """
+
+    def __init__(self, rng: Generator, wild: float) -> None:
         super().__init__(rng)
         self.phase = str(rng.choice(PHASES, p=PHASE_SHARES))
         low, high = RANGES[self.phase]
@@ -73,7 +76,7 @@ class ClinicValues(Values):
             setattr(self, name, value)
         if rng.uniform() < 0.12:  # a fatty liver
             self.liver -= rng.uniform(15, 60)
-        if rng.uniform() < WILD:
+        if rng.uniform() < wild:
             for name in (*TISSUES[:5], *TISSUES[6:], "muscle", "marrow"):
                 setattr(self, name, getattr(self, name) + rng.normal(0, 40))
             self.fat += rng.normal(0, 15)
@@ -83,9 +86,11 @@ class ClinicValues(Values):
 class ClinicPatient(Patient):
     """A patient of any clinic, with the height of the pelvis, arms, and what else is drawn once."""
 
-    def __init__(self, rng: Generator, protocol: ClinicProtocol, more: Generator) -> None:
+    def __init__(
+        self, rng: Generator, protocol: ClinicProtocol, more: Generator, wild: bool
+    ) -> None:
         super().__init__(rng, protocol.body_mm, protocol.size)
-        self.values = ClinicValues(more)
+        self.values = ClinicValues(more, WILD if wild else 0.0)
         self.crest = more.uniform(75, 125)  # z in mm of the iliac crests
         self.hips = self.crest + 158  # of the femoral heads
         self.floor = self.hips + more.uniform(0, 35)  # of the abdominal cavity's lower end
