@@ -44,7 +44,7 @@ def draw_case(
     variety: `kits` varies as KiTS19 does; `clinic` has what comes to any scanner: every field of
     view, phase and body, single, pelvic and horseshoe kidneys, stones, metal, and a share
     `tumor_free` of patients without tumour; `wild` is the same, but that some patients' tissues
-    have any HU. pixel: mm, in place of the matrix (not of `kits`).
+    have any HU and more have a mass above a kidney. pixel: mm, in place of the matrix (not `kits`).
     """
     rng, ranks = streams(seed, index), draw_ranks(seed, index)
     if variety != "kits":

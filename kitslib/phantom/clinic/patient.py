@@ -90,6 +90,7 @@ class ClinicPatient(Patient):
         self, rng: Generator, protocol: ClinicProtocol, more: Generator, wild: bool
     ) -> None:
         super().__init__(rng, protocol.body_mm, protocol.size)
+        self.wild = wild
         self.values = ClinicValues(more, WILD if wild else 0.0)
         self.crest = more.uniform(75, 125)  # z in mm of the iliac crests
         self.hips = self.crest + 158  # of the femoral heads

@@ -26,6 +26,8 @@ from kitslib.phantom.shapes import (
 _chain = partial(chain, confined=False)
 _solid = partial(Solid, confined=False)
 METAL = 3000.0  # HU
+MASS, LARGE_MASS = 0.03, 0.003  # shares of adrenal glands; in "wild" more, to be told from kidneys
+WILD_MASS, WILD_LARGE_MASS = 0.11, 0.06
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def draw_below(rng: Generator, patient: ClinicPatient) -> list:
 def draw_around(rng: Generator, patient: ClinicPatient, renal: Renal) -> list[Solid]:
     """Adrenal glands and masses, small spleens, nodes, wide ureters, prostheses, screws."""
     solids, values = [], patient.values
+    some, large = (WILD_MASS, WILD_LARGE_MASS) if patient.wild else (MASS, LARGE_MASS)
     for side in (-1, 1):
         mine = [kidney for kidney in renal.kidneys if kidney.side == side][:1]
         place = mm(-55, -8, side * 42)
@@ -90,7 +93,8 @@ def draw_around(rng: Generator, patient: ClinicPatient, renal: Renal) -> list[So
         for way in (-1, 1):
             limb = np.array([[-8, -4, 0], [8, 4 + 3 * way, 7 * way], [20, 6 + 5 * way, 11 * way]])
             solids += chain(place + limb, (2.4, 2.2, 1.5), hu)
-        size = rng.choice([0.0, rng.uniform(6, 22), rng.uniform(30, 62)], p=[0.83, 0.11, 0.06])
+        sizes = [rng.uniform(6, 22), rng.uniform(30, 62), 0.0]
+        size = rng.choice(sizes, p=[some, large, 1 - some - large])
         if size:
             radii, turn = size * rng.uniform(0.8, 1.2, 3), rotation(*rng.uniform(-3, 3, 3))
             shape = Ellipsoid(
