@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ TINY = {
 }  # fmt: skip
 
 
-def made(out: Path) -> int:
-    words = ["release", "--out", str(out), "--patients", "8", "--jobs", "1"]
+def made(out: Path, *more: str) -> int:
+    words = ["release", "--out", str(out), "--patients", "8", "--jobs", "1", *more]
     for name, value in TINY.items():
         words += ["--set", f"{name}={value}"]
     return main(words)
@@ -69,3 +70,13 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
     assert sum(part["with_tumor"] + part["without_tumor"] for part in parts) == 8
     assert len(json.loads((folder / "patients.json").read_text())) == 8
     assert str(tmp_path) not in (folder / "made.json").read_text()
+    with monkeypatch.context() as patch:  # another's kidney network: none is trained
+        patch.setattr(KidneyRecipe, "fit", stopped)
+        shutil.copytree(folder, tmp_path / "own")
+        text = (folder / "made.json").read_text()
+        commit = json.loads(text)["commit"]
+        (tmp_path / "own" / "made.json").write_text(text.replace(commit, "0123456789ab"))
+        assert made(tmp_path / "a", "--kidney", str(tmp_path / "own")) == 0
+    commits = json.loads((folder / "made.json").read_text())["commits"]
+    assert commits == {"kidney": "0123456789ab", "tumor": commit}
+    assert "first at commit `0123456789ab`" in (folder / "README.md").read_text()

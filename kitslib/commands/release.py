@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ from kitslib.evaluation import (
 )
 from kitslib.phantom import render_case, write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe, start_study
-from kitslib.training import export_models
+from kitslib.training import Run, export_models, models_folder
 
 MADE_BY = ("data/fresh.py", "data/stages.py", "data/sampling.py", "phantom", "transforms")
 SLICES_MM = (2.0, 3.0, 4.0, 5.0)  # of the cases that are trained on
@@ -70,13 +71,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=words
     )
+    words = "folder of models whose kidney network is taken, in place of one that is trained"
+    parser.add_argument("--kidney", type=Path, metavar="DIR", help=words)
     words = f"synthetic patients that the decision is chosen and tested on (default: {PATIENTS})"
     parser.add_argument("--patients", type=int, default=PATIENTS, metavar="N", help=words)
     add_jobs(parser, "development patients rendered")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train both networks, choose what counts as a tumour, and write the folder of models."""
+    """Train the networks, choose what counts as a tumour, and write the folder of models."""
     options = parse_settings(args.settings)
     config = configure(profile="release", data="", out=args.out, options=options)
     folder = config.store / "cohorts" / f"development-{config.cohort.seed + DEVELOP_SEED}"
@@ -90,17 +93,17 @@ def run(args: argparse.Namespace) -> int:
         if item.case_id in names and in_view:
             files.append(item)
     accelerator = start_study(config)
-    runs = {}
-    for kind in (KidneyRecipe, TumorRecipe):
-        recipe = fresh_recipe(kind, config, files, accelerator)
-        try:
-            recipe.fit(recipe.network())
-        finally:  # an interrupted training does not wait for cases that nobody asks for
-            recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
-        runs["kidney" if kind is KidneyRecipe else "tumor"] = recipe.run
-    models = export_models(config, **runs)
+    if args.kidney is None:
+        kidney = trained(KidneyRecipe, config, files, accelerator)
+    else:
+        kidney = Run.load(models_folder(args.kidney) / "kidney")
+    tumor = trained(TumorRecipe, config, files, accelerator)
+    models = export_models(config, kidney=kidney, tumor=tumor)
     made = read_json(models / "made.json")
     made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
+    made["commits"] = {"kidney": made["commit"], "tumor": made["commit"]}
+    if args.kidney is not None:
+        made["commits"]["kidney"] = read_json(args.kidney / "made.json")["commits"]["kidney"]
     write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator)
     settings = read_json(models / "tumor" / "settings.json")
@@ -111,6 +114,18 @@ def run(args: argparse.Namespace) -> int:
     print(decision_words(settings["decision"]))
     print(models)
     return 0
+
+
+def trained(
+    kind: type[Recipe], config: RunConfig, files: list[CaseFiles], accelerator: Accelerator
+) -> Run:
+    """The finished run of a stage."""
+    recipe = fresh_recipe(kind, config, files, accelerator)
+    try:
+        recipe.fit(recipe.network())
+    finally:  # an interrupted training does not wait for cases that nobody asks for
+        recipe.train.close()  # pyright: ignore[reportAttributeAccessIssue]
+    return recipe.run
 
 
 def fresh_recipe(
