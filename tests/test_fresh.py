@@ -40,11 +40,21 @@ def block(number: int, *, grid: KidneyGrid | TumorGrid) -> Entry:
 
 @pytest.mark.parametrize("grid", [KIDNEY, TUMOR])
 def test_a_case_is_decided_by_its_number(grid: KidneyGrid | TumorGrid) -> None:
-    first, again = (fresh_case(2, seed=3, grid=grid, tumor_free=0.0) for _ in range(2))
+    how = {"seed": 3, "grid": grid, "patients": {"variety": "clinic", "tumor_free": 0.0}}
+    first, again = (fresh_case(2, **how) for _ in range(2))
     assert np.array_equal(first.imaging, again.imaging)
     assert np.array_equal(first.labels, again.labels) and first.labels.any()
     assert first.mapping == again.mapping and first.spacing == (10, 10, 10)
     assert (first.mask is None) == (grid is KIDNEY)
+
+
+def test_some_masks_leave_out_what_lies_outside_the_kidneys() -> None:
+    shares = []
+    for number in range(40):
+        seen = block(number, grid=TUMOR).labels == 2
+        shares.append(seen.sum() / (4 * 6 * 5))
+    cut = sum(share < 0.7 for share in shares)
+    assert 4 <= cut <= 25 and max(shares) == 1
 
 
 def test_each_case_comes_as_often_as_the_others_and_never_again() -> None:
