@@ -82,7 +82,7 @@ def test_what_is_shown_is_scored_and_kept(
     assert first["tumor_ml"] == pytest.approx(0.045 * 32) and np.isnan(first["dice"])
     assert row["dice"] == dice(found > 0, truth > 0) and found.any()
     assert {**same, "panel": "full"} == row, "the same networks"
-    monkeypatch.setattr(explore, "read_scan", None)
+    monkeypatch.setattr(explore.data, "read_scan", None)
     monkeypatch.setattr(explore, "segment", None)
     again = explorer.show("case_00003", ["shipped"])
     assert again.panels["shipped"] is shown.panels["shipped"]

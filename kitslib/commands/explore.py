@@ -14,25 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from kitslib import data
 from kitslib.commands.measurements import measure
 from kitslib.commands.outcome import reason
 from kitslib.commands.predict import Models
 from kitslib.commands.scans import find_scans, stem
 from kitslib.config import ARMS, HERE, OneLine, RunConfig, closest, usable_cores
-from kitslib.data import (
-    Case,
-    CaseError,
-    CaseFiles,
-    available_labels,
-    case_list,
-    data_folder,
-    find_cases,
-    load_case,
-    read_scan,
-    require_same_grid,
-    study_files,
-    study_split,
-)
 from kitslib.evaluation import dice, segment
 from kitslib.phantom import write_cohort
 from kitslib.recipes import start_study
@@ -84,7 +71,8 @@ class Explorer:
         if name not in self.scans:
             near = difflib.get_close_matches(name, self.scans, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            text = f"case: {name!r} is not among the scans{hint}. Allowed: {case_list(self.scans)}"
+            text = f"case: {name!r} is not among the scans{hint}. "
+            text += f"Allowed: {data.case_list(self.scans)}"
             raise ExploreError(text)
         wanted = list(dict.fromkeys(filter(None, arms))) or self.arms[:1]
         for arm in wanted:
@@ -118,23 +106,23 @@ class Explorer:
             del self._kept[oldest]
         return kept[what]
 
-    def _scan(self, name: str) -> tuple[Case, str]:
+    def _scan(self, name: str) -> tuple[data.Case, str]:
         """A scan as `predict` reads it with its labels on the same grid, and what is odd of it."""
         try:
             return self._once(name, "scan", partial(self._read, self.scans[name]))
         except Exception as error:  # whatever a file provokes: one sentence that names it
             raise ExploreError(reason(self.scans[name].imaging, error)) from None
 
-    def _read(self, files: CaseFiles) -> tuple[Case, str]:
-        imaging, geometry, warnings = read_scan(files.imaging)
-        labels, versions, wanted = None, available_labels(files), self.config.cohort.labels
+    def _read(self, files: data.CaseFiles) -> tuple[data.Case, str]:
+        imaging, geometry, warnings = data.read_scan(files.imaging)
+        labels, versions, wanted = None, data.available_labels(files), self.config.cohort.labels
         if versions:
             wanted = wanted if wanted in versions else versions[0]
-            truth = load_case(replace(files, imaging=None), wanted)
-            require_same_grid(files.case_id, geometry, truth.geometry)
+            truth = data.load_case(replace(files, imaging=None), wanted)
+            data.require_same_grid(files.case_id, geometry, truth.geometry)
             labels = truth.labels
         where = {"spacing": geometry.spacing, "geometry": geometry}
-        case = Case(case_id=files.case_id, imaging=imaging, labels=labels, **where)
+        case = data.Case(case_id=files.case_id, imaging=imaging, labels=labels, **where)
         return case, " ".join(warnings)
 
     def _found(self, name: str, arm: str) -> tuple[np.ndarray, dict[str, float]]:
@@ -173,7 +161,7 @@ class Explorer:
                 found.append(arm)
         return sorted(found, key=lambda arm: arm != "full")
 
-    def _given(self) -> dict[str, CaseFiles]:
+    def _given(self) -> dict[str, data.CaseFiles]:
         """The scans of `file`, a path from here or from the project, with labels beside them."""
         path = Path(self.file).expanduser()
         path = next((place for place in (path, HERE / path) if place.exists()), path)
@@ -184,20 +172,22 @@ class Explorer:
         for name, imaging in found.items():
             labels = imaging.parent / "segmentation.nii.gz"
             labels = labels if stem(imaging) == "imaging" and labels.is_file() else None
-            scans[name] = CaseFiles(case_id=name, imaging=imaging, segmentation=labels)
+            scans[name] = data.CaseFiles(case_id=name, imaging=imaging, segmentation=labels)
         return scans
 
-    def _cases(self) -> dict[str, CaseFiles]:
+    def _cases(self) -> dict[str, data.CaseFiles]:
         """The study's cases with imaging; `words` gets which of them its networks have seen."""
-        folder = data_folder(self.config, write_cohort, jobs=usable_cores())
+        folder = data.data_folder(self.config, write_cohort, jobs=usable_cores())
         try:
-            scans = {case.case_id: case for case in find_cases(folder) if case.imaging}
-        except (CaseError, OSError) as error:
+            scans = {case.case_id: case for case in data.find_cases(folder) if case.imaging}
+        except (data.CaseError, OSError) as error:
             raise ExploreError(reason(folder, error)) from None
         if not scans:
             raise ExploreError(f"{folder}: no case here has imaging; fetch it, or name a file")
-        with suppress(CaseError):  # too few to split
-            split = study_split(self.config, study_files(self.config, folder, check=False))
+        with suppress(data.CaseError):  # too few to split
+            split = data.study_split(
+                self.config, data.study_files(self.config, folder, check=False)
+            )
             trained = {*split.kidney_train, *split.tumor_train}
             words = {name: f"{name}, unseen" for name in split.cascade_test}
             words |= {name: f"{name}, trained on" for name in scans if name in trained}

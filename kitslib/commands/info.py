@@ -13,19 +13,11 @@ from typing import Any
 import psutil
 import torch
 
-from kitslib import __version__
+from kitslib import __version__, training
 from kitslib.commands.line import text_table
 from kitslib.config import HERE, PROFILES, RunConfig, read_json, size_text, usable_cores
 from kitslib.evaluation import decision_words
 from kitslib.networks import build, count_parameters
-from kitslib.training import (
-    commit,
-    cpu_has_bf16,
-    device_name,
-    models_folder,
-    real_ct_folder,
-    versions,
-)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +35,22 @@ def run(args: argparse.Namespace) -> int:
 
 def gathered(models: Path | None) -> dict[str, Any]:
     """Return versions, devices, networks, profiles and folders as plain JSON types."""
-    software = {"kitslib": __version__, "commit": commit(), "python": platform.python_version()}
-    real = real_ct_folder()
+    software = {
+        "kitslib": __version__,
+        "commit": training.commit(),
+        "python": platform.python_version(),
+    }
+    real = training.real_ct_folder()
     return {
-        "software": software | versions(),
+        "software": software | training.versions(),
         "devices": devices(),
         "memory": psutil.virtual_memory().total,
-        "networks": networks(models_folder(models)),
+        "networks": networks(training.models_folder(models)),
         "profiles": {name: profile(config) for name, config in PROFILES.items()},
         "folders": {
             "package": str(Path(__file__).resolve().parent.parent),
             "results": str(HERE / "reports"),
-            "networks": str(models_folder(models)),
+            "networks": str(training.models_folder(models)),
             "real CT": str(real) if real else None,
         },
     }
@@ -62,9 +58,10 @@ def gathered(models: Path | None) -> dict[str, Any]:
 
 def devices() -> list[dict[str, Any]]:
     """Return the CPU and each GPU: name, precision that "auto" takes, memory (bytes)."""
-    cpu = {"device": "cpu", "name": device_name(), "cores": usable_cores()}
+    cpu = {"device": "cpu", "name": training.device_name(), "cores": usable_cores()}
     found = [
-        cpu | {"precision": precision(cpu_has_bf16()), "memory": psutil.virtual_memory().total}
+        cpu
+        | {"precision": precision(training.cpu_has_bf16()), "memory": psutil.virtual_memory().total}
     ]
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)

@@ -19,7 +19,7 @@ import numpy as np
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from kitslib import __version__
+from kitslib import __version__, data
 from kitslib.commands.line import new_file, passing, positive
 from kitslib.commands.measurements import add_row, measure, write_preview
 from kitslib.commands.outcome import DICOM, Report, complain, now
@@ -27,15 +27,6 @@ from kitslib.commands.outputs import digests, files_of, finished, scan_key, sett
 from kitslib.commands.scans import find_scans, is_nifti, output_files
 from kitslib.commands.summary import tumor_position, write_summary
 from kitslib.config import building, duration_text, key, replacing, usable_cores, write_json
-from kitslib.data import (
-    CaseError,
-    Geometry,
-    kidney_input,
-    read_scan,
-    tumor_input,
-    write_labels,
-    write_volume,
-)
 from kitslib.evaluation import WITHOUT, KidneyStage, TumorStage, contrast, segment
 from kitslib.networks import build, ready
 from kitslib.training import Run, RunError, commit, device_name, models_folder, start, versions
@@ -74,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Segment scans; return 1 where one of them could not be."""
     scans, failures = find_scans(args.imaging)
     if len(scans) > 1 and is_nifti(args.out):
-        raise CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
+        raise data.CaseError(f"-o {args.out}: with several scans this must be a folder, not a file")
     kinds = ["labels", "sidecar", "preview"]
     kinds += ["kidney", "tumor"] * args.probabilities + ["summary"] * args.summary
     kinds += ["dicom_seg"] * args.dicom_seg + ["rtstruct"] * args.rtstruct
@@ -82,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     more = [file for file in (args.submission, args.report) if file]
     inputs, overwrite = files_of(models_folder(args.models)), args.force or args.resume
     if args.submission and args.submission.exists() and not overwrite:
-        raise CaseError(f"{args.submission} exists; --force overwrites it")
+        raise data.CaseError(f"{args.submission} exists; --force overwrites it")
     failures |= try_outputs(scans, outputs, kinds, more, inputs, overwrite=overwrite)
     scans = {name: path for name, path in scans.items() if path not in failures}
     if not scans and not args.report:
@@ -208,7 +199,7 @@ def segment_scan(
         passing(f"{head}: {what}" if what else "")
 
     passing(f"{head}: reading")
-    imaging, geometry, warnings = read_scan(path)
+    imaging, geometry, warnings = data.read_scan(path)
     spacing = geometry.spacing
     step("kidneys")
     kidney = models.kidney.mask(imaging, spacing, autocast)
@@ -241,7 +232,7 @@ def segment_scan(
         }  # fmt: skip
         if "summary" in kinds:
             write_summary(made["summary"], record, made["preview"])
-        write_labels(made["labels"], found.labels, geometry, description=models.description)
+        data.write_labels(made["labels"], found.labels, geometry, description=models.description)
         step("")
         spans = np.diff(times).round(2).tolist()
         record["seconds"] = dict(
@@ -257,7 +248,7 @@ def segment_scan(
 
 
 def write_probabilities(
-    files: dict[str, Path], imaging: np.ndarray, kidney: np.ndarray, geometry: Geometry,
+    files: dict[str, Path], imaging: np.ndarray, kidney: np.ndarray, geometry: data.Geometry,
     models: Models,
 ) -> None:  # fmt: skip
     """Run both networks again and write their probabilities, float32 in steps of 0.01.
@@ -265,14 +256,16 @@ def write_probabilities(
     imaging: HU (D, H, W); kidney: the first stage's mask. The maps have the scan's geometry.
     """
     autocast, tumor = models.accelerator.autocast, np.zeros(imaging.shape, np.float16)
-    volume, mapping = kidney_input(imaging, geometry.spacing, models.kidney.grid)
+    volume, mapping = data.kidney_input(imaging, geometry.spacing, models.kidney.grid)
     probability = restore_probability(models.kidney.probability(volume, autocast), mapping)
     if kidney.any():
-        volume, mask, mapping = tumor_input(imaging, kidney, geometry.spacing, models.tumor.grid)
+        volume, mask, mapping = data.tumor_input(
+            imaging, kidney, geometry.spacing, models.tumor.grid
+        )
         tumor = restore_probability(models.tumor.probability(volume, mask, autocast), mapping)
     for stage, values in (("kidney", probability), ("tumor", tumor)):
         about, values = f"{models.description} P({stage})", values.astype(np.float32).round(2)
-        write_volume(files[stage], values, geometry, description=about, level=1)
+        data.write_volume(files[stage], values, geometry, description=about, level=1)
 
 
 def write_submission(path: Path, folder: Path) -> str:
@@ -281,7 +274,7 @@ def write_submission(path: Path, folder: Path) -> str:
     missing = [f"{number:05}" for number, file in wanted.items() if not file.is_file()]
     if len(missing) == len(wanted):
         text = f"expected {wanted[210].name} to {wanted[299].name} in {folder}, found none"
-        raise CaseError(f"--submission: {text}; predict KiTS19's test cases into it")
+        raise data.CaseError(f"--submission: {text}; predict KiTS19's test cases into it")
     with replacing(path) as part, zipfile.ZipFile(part, "w") as packed:  # .gz: compressed already
         for file in filter(Path.is_file, wanted.values()):
             packed.writestr(zipfile.ZipInfo(file.name), file.read_bytes())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from kitslib import data, evaluation
 from kitslib.commands.cards import release_card
 from kitslib.commands.line import add_jobs, progress_line
 from kitslib.config import (
@@ -27,27 +28,6 @@ from kitslib.config import (
     read_json,
     write_json,
     write_text,
-)
-from kitslib.data import (
-    CaseFiles,
-    CaseStream,
-    Entry,
-    find_cases,
-    fresh_entry,
-    load_case,
-    prepare,
-    stage_labels,
-    tumor_input,
-)
-from kitslib.evaluation import (
-    WITH,
-    KidneyStage,
-    TumorStage,
-    choose_decisions,
-    contrast,
-    decision_words,
-    dice,
-    marked,
 )
 from kitslib.phantom import render_case, write_cohort
 from kitslib.recipes import KidneyRecipe, Recipe, TumorRecipe, start_study
@@ -88,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs, progress=progress_line("development patients rendered"), **DEVELOPMENT,
     )  # fmt: skip
     files = []
-    for item in find_cases(folder):
+    for item in data.find_cases(folder):
         in_view = item.record and sum(item.record["volume_ml"].values()) > 0  # of a kidney
         if item.case_id in names and in_view:
             files.append(item)
@@ -107,17 +87,17 @@ def run(args: argparse.Namespace) -> int:
     write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator)
     settings = read_json(models / "tumor" / "settings.json")
-    settings["decision"] = choose_decisions(patients)
+    settings["decision"] = evaluation.choose_decisions(patients)
     write_json(models / "tumor" / "settings.json", settings)
     write_json(models / "patients.json", patients)
     write_text(models / "README.md", release_card(made, patients, settings["decision"]))
-    print(decision_words(settings["decision"]))
+    print(evaluation.decision_words(settings["decision"]))
     print(models)
     return 0
 
 
 def trained(
-    kind: type[Recipe], config: RunConfig, files: list[CaseFiles], accelerator: Accelerator
+    kind: type[Recipe], config: RunConfig, files: list[data.CaseFiles], accelerator: Accelerator
 ) -> Run:
     """The finished run of a stage."""
     recipe = fresh_recipe(kind, config, files, accelerator)
@@ -129,7 +109,7 @@ def trained(
 
 
 def fresh_recipe(
-    kind: type[Recipe], config: RunConfig, files: list[CaseFiles], accelerator: Accelerator
+    kind: type[Recipe], config: RunConfig, files: list[data.CaseFiles], accelerator: Accelerator
 ) -> Recipe:
     """The recipe of a stage on fresh cases; the first `held_out` patients are watched."""
     watched, own = files[: config.cohort.held_out or 16], {}
@@ -142,17 +122,17 @@ def fresh_recipe(
     patients = {"variety": config.cohort.variety, "tumor_free": config.cohort.tumor_free}
     make = partial(fresh_case, seed=seed, grid=grid, patients=patients)
     named = key("fresh", seed, as_dict(grid), patients, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
-    stream = CaseStream(make, key=named, ahead=AHEAD)
+    stream = data.CaseStream(make, key=named, ahead=AHEAD)
     return kind(
         name=name, training=training, grid=grid, seed=config.seed, train=stream,
-        held_out=prepare(watched, grid, config.store / "cache"), accelerator=accelerator,
+        held_out=data.prepare(watched, grid, config.store / "cache"), accelerator=accelerator,
         runs=config.store / "runs", threads=config.threads, cases=config.cohort.cases, **own,
     )  # fmt: skip
 
 
 def fresh_case(
     number: int, *, seed: int, grid: KidneyGrid | TumorGrid, patients: dict[str, Any]
-) -> Entry:
+) -> data.Entry:
     """The case of a number as a stage is trained on it: all of it, or what lies about the kidneys.
 
     It is rendered at twice the stage's resolution, which takes a second or two. patients: variety
@@ -166,11 +146,11 @@ def fresh_case(
         pixel=float(grid.spacing_xy / 2 * rng.uniform(*PIXEL)),
         around_kidneys=isinstance(grid, TumorGrid),
     )  # fmt: skip
-    return fresh_entry(f"fresh_{number:05}", imaging, labels, spacing, grid, rng)
+    return data.fresh_entry(f"fresh_{number:05}", imaging, labels, spacing, grid, rng)
 
 
 def develop(
-    config: RunConfig, files: list[CaseFiles], models: Any, accelerator: Accelerator
+    config: RunConfig, files: list[data.CaseFiles], models: Any, accelerator: Accelerator
 ) -> list[dict[str, Any]]:
     """What the cascade finds in each development patient, kept in the study's store."""
     from kitslib.commands.predict import Models
@@ -183,27 +163,25 @@ def develop(
         path = where / f"{item.case_id}.json"
         if not path.is_file():
             os.makedirs(where, exist_ok=True)
-            found = _patient(item, trained.kidney, trained.tumor, accelerator)
-            write_json(path, found)
+            write_json(path, _patient(item, trained, accelerator))
         rows.append(read_json(path))
         progress(done, len(files))
     return rows
 
 
-def _patient(
-    item: CaseFiles, kidney_stage: KidneyStage, tumor_stage: TumorStage, accelerator: Accelerator
-) -> dict[str, Any]:
+def _patient(item: data.CaseFiles, models: Any, accelerator: Accelerator) -> dict[str, Any]:
     """One patient's row, as `choose_decisions` takes it; and the Dice of the kidneys."""
-    case, autocast = load_case(item), accelerator.autocast
+    case, autocast, stage = data.load_case(item), accelerator.autocast, models.tumor
     voxel_ml = math.prod(case.spacing) / 1000
     tumor_ml = float(np.count_nonzero(case.labels == 2)) * voxel_ml
-    kidney = kidney_stage.mask(case.imaging, case.spacing, autocast)
-    row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml, "found": [], "scan": WITH}
+    kidney = models.kidney.mask(case.imaging, case.spacing, autocast)
+    row: dict[str, Any] = {"case": item.case_id, "tumor_ml": tumor_ml}
+    row |= {"found": [], "scan": evaluation.WITH}
     if kidney.any():
-        row["scan"] = contrast(case.imaging, kidney)
-        volume, mask, mapping = tumor_input(case.imaging, kidney, case.spacing, tumor_stage.grid)
-        probability = tumor_stage.probability(volume, mask, autocast)
-        truth = stage_labels(case.labels, mapping) == 2
+        row["scan"] = evaluation.contrast(case.imaging, kidney)
+        volume, mask, mapping = data.tumor_input(case.imaging, kidney, case.spacing, stage.grid)
+        probability = stage.probability(volume, mask, autocast)
+        truth = data.stage_labels(case.labels, mapping) == 2
         voxel_ml = math.prod(mapping.stage.spacing) / 1000
-        row["found"] = marked(probability, truth, voxel_ml)
-    return row | {"kidney_dice": round(float(dice(kidney > 0, case.labels > 0)), 4)}
+        row["found"] = evaluation.marked(probability, truth, voxel_ml)
+    return row | {"kidney_dice": round(float(evaluation.dice(kidney > 0, case.labels > 0)), 4)}

@@ -9,16 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kitslib.networks.blocks import (
-    CONV,
-    ConvUnit,
-    DownUnit,
-    Level,
-    TumorNetwork,
-    crop_to,
-    initialise,
-    resize,
-)
+from kitslib.networks import blocks
 
 RATES = (6, 12, 18)  # dilations of the pyramid, in steps of 8 pixels
 STRIDES = 3  # halvings of the encoder; levels beyond them dilate instead
@@ -33,10 +24,10 @@ class ResidualLevel(nn.Module):
     ) -> None:
         super().__init__()
         if halve:
-            self.enter = DownUnit(dims, channels, out, norm=norm)
+            self.enter = blocks.DownUnit(dims, channels, out, norm=norm)
         else:
-            self.enter = ConvUnit(dims, channels, out, kernel=1, norm=norm)
-        self.stage = Level(dims, out, out, dilations=(dilation, dilation), norm=norm)
+            self.enter = blocks.ConvUnit(dims, channels, out, kernel=1, norm=norm)
+        self.stage = blocks.Level(dims, out, out, dilations=(dilation, dilation), norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
@@ -53,13 +44,13 @@ class AtrousPyramid(nn.Module):
         self, dims: int, channels: int, out: int, *, rates: Sequence[int], norm: bool
     ) -> None:
         super().__init__()
-        self.point = ConvUnit(dims, channels, out, kernel=1, norm=norm)
+        self.point = blocks.ConvUnit(dims, channels, out, kernel=1, norm=norm)
         self.atrous = nn.ModuleList()
         for rate in rates:
-            self.atrous.append(ConvUnit(dims, channels, out, dilation=rate, norm=norm))
+            self.atrous.append(blocks.ConvUnit(dims, channels, out, dilation=rate, norm=norm))
         # no norm in these two: it would erase what is constant over space
-        self.image = ConvUnit(dims, channels, out, kernel=1, norm=False)
-        self.fuse = ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1, norm=False)
+        self.image = blocks.ConvUnit(dims, channels, out, kernel=1, norm=False)
+        self.fuse = blocks.ConvUnit(dims, (len(rates) + 2) * out, out, kernel=1, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True))
@@ -67,7 +58,7 @@ class AtrousPyramid(nn.Module):
         return self.fuse(torch.cat([*views, mean.expand_as(views[0])], dim=1))
 
 
-class DeepLabV3Plus(TumorNetwork):
+class DeepLabV3Plus(blocks.TumorNetwork):
     """Dilated encoder, atrous pyramid, and a decoder that adds features of a quarter of the size.
 
     Input, output and arguments as in `UNet`; `rates` are the pyramid's dilations. Three halvings,
@@ -90,10 +81,12 @@ class DeepLabV3Plus(TumorNetwork):
                 ResidualLevel(self.axes, channels, out, halve=halve, dilation=dilation, norm=norm)
             )
         self.pyramid = AtrousPyramid(self.axes, widths[-1], features, rates=rates, norm=norm)
-        self.low_level = ConvUnit(self.axes, widths[1], widths[0], kernel=1, norm=norm)
-        self.decoder = Level(self.axes, features + widths[0], features, dilations=(1, 1), norm=norm)
-        self.map = CONV[self.axes](features, out_channels, 1)
-        initialise(self)
+        self.low_level = blocks.ConvUnit(self.axes, widths[1], widths[0], kernel=1, norm=norm)
+        self.decoder = blocks.Level(
+            self.axes, features + widths[0], features, dilations=(1, 1), norm=norm
+        )
+        self.map = blocks.CONV[self.axes](features, out_channels, 1)
+        blocks.initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
@@ -103,6 +96,6 @@ class DeepLabV3Plus(TumorNetwork):
         low = x = quarter(half(x))
         for level in deeper:
             x = level(x)
-        x = resize(self.pyramid(x), low.shape[2:])
+        x = blocks.resize(self.pyramid(x), low.shape[2:])
         x = self.decoder(torch.cat([x, self.low_level(low)], dim=1))
-        return crop_to(resize(self.map(x), padded), size)
+        return blocks.crop_to(blocks.resize(self.map(x), padded), size)

@@ -7,20 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kitslib.networks.blocks import (
-    CONV,
-    AnySize,
-    ConvUnit,
-    DownUnit,
-    Level,
-    UpUnit,
-    crop_to,
-    initialise,
-    resize,
-)
+from kitslib.networks import blocks
 
 
-class ResUNet3D(AnySize):
+class ResUNet3D(blocks.AnySize):
     """Four encoder and four decoder levels with residual sums and one map layer per decoder level.
 
     Input (B, in_channels, D, H, W) of any size. Returns logits (B, out_channels, D, H, W): in
@@ -44,34 +34,34 @@ class ResUNet3D(AnySize):
         self.residual, self.deep_supervision = residual, deep_supervision
         self.dropout = nn.Dropout(dropout)
 
-        self.encode1 = Level(3, in_channels, w1, dilations=(1, 1), norm=norm)
-        self.down1 = DownUnit(3, w1, w2, norm=norm)
-        self.encode2 = Level(3, w2, w2, dilations=(1, 1, 1), norm=norm)
-        self.down2 = DownUnit(3, w2, w3, norm=norm)
-        self.encode3 = Level(3, w3, w3, dilations=(1, 2, 4), norm=norm)
-        self.down3 = DownUnit(3, w3, w4, norm=norm)
-        self.encode4 = Level(3, w4, w4, dilations=(3, 4, 5), norm=norm)
+        self.encode1 = blocks.Level(3, in_channels, w1, dilations=(1, 1), norm=norm)
+        self.down1 = blocks.DownUnit(3, w1, w2, norm=norm)
+        self.encode2 = blocks.Level(3, w2, w2, dilations=(1, 1, 1), norm=norm)
+        self.down2 = blocks.DownUnit(3, w2, w3, norm=norm)
+        self.encode3 = blocks.Level(3, w3, w3, dilations=(1, 2, 4), norm=norm)
+        self.down3 = blocks.DownUnit(3, w3, w4, norm=norm)
+        self.encode4 = blocks.Level(3, w4, w4, dilations=(3, 4, 5), norm=norm)
 
-        self.bottom = ConvUnit(3, w4, w5, norm=norm) if residual else nn.Identity()
-        self.decode1 = Level(3, w4, w5, dilations=(1, 1, 1), norm=norm)
-        self.up1 = UpUnit(3, w5, w4, norm=norm)
-        self.decode2 = Level(3, w4 + w3, w4, dilations=(1, 1, 1), norm=norm)
-        self.up2 = UpUnit(3, w4, w3, norm=norm)
-        self.decode3 = Level(3, w3 + w2, w3, dilations=(1, 1, 1), norm=norm)
-        self.up3 = UpUnit(3, w3, w2, norm=norm)
-        self.decode4 = Level(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
+        self.bottom = blocks.ConvUnit(3, w4, w5, norm=norm) if residual else nn.Identity()
+        self.decode1 = blocks.Level(3, w4, w5, dilations=(1, 1, 1), norm=norm)
+        self.up1 = blocks.UpUnit(3, w5, w4, norm=norm)
+        self.decode2 = blocks.Level(3, w4 + w3, w4, dilations=(1, 1, 1), norm=norm)
+        self.up2 = blocks.UpUnit(3, w4, w3, norm=norm)
+        self.decode3 = blocks.Level(3, w3 + w2, w3, dilations=(1, 1, 1), norm=norm)
+        self.up3 = blocks.UpUnit(3, w3, w2, norm=norm)
+        self.decode4 = blocks.Level(3, w2 + w1, w2, dilations=(1, 1), norm=norm)
 
         if deep_supervision:
-            self.map1 = CONV[3](w5, out_channels, 1)
-            self.map2 = CONV[3](w4, out_channels, 1)
-            self.map3 = CONV[3](w3, out_channels, 1)
-        self.map4 = CONV[3](w2, out_channels, 1)
-        initialise(self)
+            self.map1 = blocks.CONV[3](w5, out_channels, 1)
+            self.map2 = blocks.CONV[3](w4, out_channels, 1)
+            self.map3 = blocks.CONV[3](w3, out_channels, 1)
+        self.map4 = blocks.CONV[3](w2, out_channels, 1)
+        blocks.initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.training and self.deep_supervision:
             return self.maps(x)
-        return crop_to(self.map4(self._levels(x)[-1]), x.shape[2:])
+        return blocks.crop_to(self.map4(self._levels(x)[-1]), x.shape[2:])
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the logits of the four maps at the input's size, coarsest first, in any mode.
@@ -85,10 +75,10 @@ class ResUNet3D(AnySize):
         level1, level2, level3, level4 = self._levels(x)
         whole, size = level4.shape[2:], x.shape[2:]
         return (
-            crop_to(resize(self.map1(level1), whole), size),
-            crop_to(resize(self.map2(level2), whole), size),
-            crop_to(resize(self.map3(level3), whole), size),
-            crop_to(self.map4(level4), size),
+            blocks.crop_to(blocks.resize(self.map1(level1), whole), size),
+            blocks.crop_to(blocks.resize(self.map2(level2), whole), size),
+            blocks.crop_to(blocks.resize(self.map3(level3), whole), size),
+            blocks.crop_to(self.map4(level4), size),
         )
 
     def _levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

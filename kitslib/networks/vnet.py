@@ -8,23 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kitslib.networks.blocks import (
-    CONV,
-    AdditiveGate,
-    ConcatGate,
-    DownUnit,
-    HybridDilated,
-    Level,
-    PyramidJoin,
-    SqueezeExcite,
-    TumorNetwork,
-    UpUnit,
-    average_pool,
-    crop_to,
-    initialise,
-)
+from kitslib.networks import blocks
 
-GATES = {"concat": ConcatGate, "additive": AdditiveGate}
+GATES = {"concat": blocks.ConcatGate, "additive": blocks.AdditiveGate}
 
 
 class EncoderLevel(nn.Module):
@@ -35,13 +21,13 @@ class EncoderLevel(nn.Module):
         multi_scale: bool, se: bool, dilations: Sequence[int] | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.down = DownUnit(dims, channels, out, norm=norm)
-        self.se = SqueezeExcite(out) if se else nn.Identity()
-        self.multi_scale = PyramidJoin(dims, image, out, norm=norm) if multi_scale else None
-        self.stage = Level(dims, out, out, dilations=[1] * convs, kernel=5, norm=norm)
+        self.down = blocks.DownUnit(dims, channels, out, norm=norm)
+        self.se = blocks.SqueezeExcite(out) if se else nn.Identity()
+        self.multi_scale = blocks.PyramidJoin(dims, image, out, norm=norm) if multi_scale else None
+        self.stage = blocks.Level(dims, out, out, dilations=[1] * convs, kernel=5, norm=norm)
         self.hdc = nn.Identity()
         if dilations:
-            self.hdc = HybridDilated(dims, out, dilations=dilations, norm=norm)
+            self.hdc = blocks.HybridDilated(dims, out, dilations=dilations, norm=norm)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         x = self.se(self.down(x))
@@ -57,9 +43,9 @@ class DecoderLevel(nn.Module):
         self, dims: int, channels: int, skip: int, *, convs: int, norm: bool, gate: str | None
     ) -> None:
         super().__init__()
-        self.up = UpUnit(dims, channels, skip, norm=norm)
+        self.up = blocks.UpUnit(dims, channels, skip, norm=norm)
         self.attention = GATES[gate](dims, skip, skip) if gate else None
-        self.stage = Level(dims, 2 * skip, skip, dilations=[1] * convs, kernel=5, norm=norm)
+        self.stage = blocks.Level(dims, 2 * skip, skip, dilations=[1] * convs, kernel=5, norm=norm)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.up(x)
@@ -68,7 +54,7 @@ class DecoderLevel(nn.Module):
         return x + self.stage(torch.cat([x, skip], dim=1))
 
 
-class VNet(TumorNetwork):
+class VNet(blocks.TumorNetwork):
     """Residual encoder and decoder of 5-wide convolutions.
 
     Input, output, `widths` and `norm` as in `UNet`; the original has no norm, without which short
@@ -101,10 +87,10 @@ class VNet(TumorNetwork):
         convs = [1, 2, *[3] * (bottom - 1)]
         axes, image = self.axes, self.in_channels
 
-        self.stem = Level(axes, image, widths[0], dilations=[1], kernel=5, norm=norm)
+        self.stem = blocks.Level(axes, image, widths[0], dilations=[1], kernel=5, norm=norm)
         self.hdc = nn.Identity()
         if 0 in dilated:
-            self.hdc = HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
+            self.hdc = blocks.HybridDilated(axes, widths[0], dilations=hdc_dilations, norm=norm)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level in range(1, len(widths)):
             each = {"convs": convs[level], "norm": norm, "image": image, "multi_scale": multi_scale}
@@ -113,8 +99,8 @@ class VNet(TumorNetwork):
         for level in reversed(range(bottom)):
             each = {"convs": convs[level], "norm": norm, "gate": gate}
             self.decoder.append(DecoderLevel(axes, widths[level + 1], widths[level], **each))
-        self.map = CONV[axes](widths[0], out_channels, 1)
-        initialise(self)
+        self.map = blocks.CONV[axes](widths[0], out_channels, 1)
+        blocks.initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
@@ -124,8 +110,8 @@ class VNet(TumorNetwork):
         skips = []
         for level in self.encoder:
             skips.append(x)
-            image = average_pool(image)
+            image = blocks.average_pool(image)
             x = level(x, image)
         for level in self.decoder:
             x = level(x, skips.pop())
-        return crop_to(self.map(x), size)
+        return blocks.crop_to(self.map(x), size)

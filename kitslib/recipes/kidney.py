@@ -13,18 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kitslib import data
 from kitslib.config import KidneyConfig, KidneyGrid, RunConfig, as_dict, kidney_arm
-from kitslib.data import (
-    Batch,
-    CaseFiles,
-    CaseStream,
-    Entry,
-    FreshSlabs,
-    SlabSampler,
-    prepare,
-    study_split,
-    training_draw,
-)
 from kitslib.evaluation import KidneyStage, Scored, dice, kidney_cases, predict_maps
 from kitslib.recipes.recipe import Recipe
 from kitslib.training import (
@@ -48,7 +38,7 @@ class KidneyRecipe(Recipe):
 
     @classmethod
     def of(
-        cls, config: RunConfig, files: Sequence[CaseFiles], accelerator: Accelerator, *,
+        cls, config: RunConfig, files: Sequence[data.CaseFiles], accelerator: Accelerator, *,
         arm: str = "", seed: int = 0,
     ) -> KidneyRecipe:  # fmt: skip
         """Build the recipe of a study; `arm` is a name of KIDNEY_ARMS, empty for the cascade's.
@@ -60,34 +50,34 @@ class KidneyRecipe(Recipe):
             name = f"kidney-{arm}-s{seed}"
             training = replace(training, epochs=training.arm_epochs, test_time_mirroring=False)
             training = replace(training, **kidney_arm(arm).settings)
-        cohort = prepare(
+        cohort = data.prepare(
             list(files), config.kidney_grid, config.store / "cache", labels=config.cohort.labels
         )
-        split = study_split(config, list(files))
+        split = data.study_split(config, list(files))
         return cls(
             name=name, training=training, grid=config.kidney_grid, seed=seed,
-            train=cohort.subset(training_draw(split.kidney_train, config.cohort.draw, seed)),
+            train=cohort.subset(data.training_draw(split.kidney_train, config.cohort.draw, seed)),
             held_out=cohort.subset(split.kidney_held_out), accelerator=accelerator,
             runs=config.store / "runs", threads=config.threads, labels=config.cohort.labels,
         )  # fmt: skip
 
     @functools.cached_property
-    def sampler(self) -> SlabSampler:
+    def sampler(self) -> data.SlabSampler:
         """Slabs of consecutive slices around the kidneys, each case alike or by its volume."""
         t = self.training
-        if isinstance(self.train, CaseStream):
-            return FreshSlabs(
+        if isinstance(self.train, data.CaseStream):
+            return data.FreshSlabs(
                 self.train, slab=t.slab, patch=t.patch or self.grid.matrix, batch=t.batch,
                 cases=self.cases, visits=t.samples_per_case, seed=self.seed,
                 foreground_oversampling=t.foreground_oversampling,
             )  # fmt: skip
-        return SlabSampler(
+        return data.SlabSampler(
             self.train, slab=t.slab, patch=t.patch or self.grid.matrix, batch=t.batch,
             seed=self.seed, samples_per_case=t.samples_per_case,
             foreground_oversampling=t.foreground_oversampling, volume_power=t.volume_power,
         )  # fmt: skip
 
-    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def prepare(self, batch: data.Batch) -> tuple[Tensor, Tensor]:
         """Return input and target, (B, 1, D, H, W) both: 1 on kidney and cyst, 2 on tumour."""
         t = self.training
         augment = SlabAugment(mirror=t.mirror, move=t.move, jitter=t.jitter)
@@ -135,7 +125,7 @@ class KidneyRecipe(Recipe):
         """Return the network as it is applied to scans."""
         return KidneyStage.of(network, self.settings)
 
-    def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
+    def scored(self, network: nn.Module, files: Iterable[data.CaseFiles]) -> Iterator[Scored]:
         """Yield labels, kidney mask and Dice of kidney and masses; see `kidney_cases`."""
         how = self.held_out, self.labels, self.accelerator.autocast
         return kidney_cases(self.stage(network), files, *how)
@@ -157,7 +147,7 @@ class KidneyRecipe(Recipe):
         return sorted({round(share * (self.training.epochs - 1)) for share in MAP_SHARES})
 
     @property
-    def shown(self) -> tuple[Entry, int]:
+    def shown(self) -> tuple[data.Entry, int]:
         """The first held-out case, and the middle one of its slices with kidney."""
         entry = self.held_out[self.held_out.case_ids[0]]
         return entry, int(np.mean(entry.meta["kidney_range"]))

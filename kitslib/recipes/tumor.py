@@ -13,20 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kitslib import data
 from kitslib.config import Arm, RunConfig, TumorConfig, TumorGrid, as_dict
 from kitslib.config import arm as arm_of
-from kitslib.data import (
-    Batch,
-    CaseFiles,
-    CaseStream,
-    Entry,
-    FreshStacks,
-    StackSampler,
-    prepare,
-    slice_difficulty,
-    study_split,
-    training_draw,
-)
 from kitslib.evaluation import Scored, TumorStage, dice, tumor_cases
 from kitslib.networks import build, count_parameters
 from kitslib.recipes.recipe import Recipe
@@ -46,24 +35,24 @@ class TumorRecipe(Recipe):
 
     @classmethod
     def of(
-        cls, config: RunConfig, files: Sequence[CaseFiles], accelerator: Accelerator, *,
+        cls, config: RunConfig, files: Sequence[data.CaseFiles], accelerator: Accelerator, *,
         arm: str, seed: int = 0,
     ) -> TumorRecipe:  # fmt: skip
         """Build the recipe of a study's arm, a name of ARMS."""
-        cohort = prepare(
+        cohort = data.prepare(
             list(files), config.tumor_grid, config.store / "cache", labels=config.cohort.labels
         )
-        split = study_split(config, list(files))
+        split = data.study_split(config, list(files))
         return cls(
             name=f"tumor-{arm}-s{seed}", training=config.tumor, grid=config.tumor_grid,
             arm=arm_of(arm), seed=seed,
-            train=cohort.subset(training_draw(split.tumor_train, config.cohort.draw, seed)),
+            train=cohort.subset(data.training_draw(split.tumor_train, config.cohort.draw, seed)),
             held_out=cohort.subset(split.tumor_held_out), accelerator=accelerator,
             runs=config.store / "runs", threads=config.threads, labels=config.cohort.labels,
         )  # fmt: skip
 
     @functools.cached_property
-    def sampler(self) -> StackSampler:
+    def sampler(self) -> data.StackSampler:
         """Slices with kidney and their neighbours; slices with a known cyst more often if asked."""
         t, in_3d = self.training, self.arm.dims == "3d"
         how: dict[str, Any] = {
@@ -71,9 +60,9 @@ class TumorRecipe(Recipe):
             "batch": t.slab_batch if in_3d else t.batch, "steps": t.steps, "seed": self.seed,
             "foreground_oversampling": t.foreground_oversampling,
         }  # fmt: skip
-        if isinstance(self.train, CaseStream):
-            return FreshStacks(self.train, cases=self.cases, **how)
-        sampler = StackSampler(self.train, **how)
+        if isinstance(self.train, data.CaseStream):
+            return data.FreshStacks(self.train, cases=self.cases, **how)
+        sampler = data.StackSampler(self.train, **how)
         if self.arm.oversample_by == "cysts":
             cysts = {}
             for name, entry in self.train.items():
@@ -87,12 +76,12 @@ class TumorRecipe(Recipe):
         augment = SLICE_JITTER if self.training.jitter else SliceAugment()
         return replace(augment, mirror=self.training.mirror)
 
-    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def prepare(self, batch: data.Batch) -> tuple[Tensor, Tensor]:
         """Return input (B, C, H, W) and tumour (B, 1, H, W); in 3D (B, 1, D, H, W) both."""
         tumor = (batch.labels == 2).float()
         return augment_slices(self.hu_window(batch.images), tumor, self.augment, seeds=batch.seeds)
 
-    def sheet(self, batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def sheet(self, batch: data.Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return one sample as it is, under each augmentation alone, and under all.
 
         Values are HU (C, H, W) and tumour 0/1 (1, H, W) by title; the sample is the one whose
@@ -158,12 +147,12 @@ class TumorRecipe(Recipe):
         """Return the network as it is applied to scans."""
         return TumorStage.of(network, self.settings)
 
-    def _tumor(self, stage: TumorStage, entry: Entry, every: int) -> np.ndarray:
+    def _tumor(self, stage: TumorStage, entry: data.Entry, every: int) -> np.ndarray:
         """The tumour found in a case on the stage's grid, from each n-th slice, unmirrored."""
         once = replace(stage, test_time_mirroring=False, every=every)
         return once.probability(entry.imaging, entry.mask, self.accelerator.autocast) > 0.5
 
-    def scored(self, network: nn.Module, files: Iterable[CaseFiles]) -> Iterator[Scored]:
+    def scored(self, network: nn.Module, files: Iterable[data.CaseFiles]) -> Iterator[Scored]:
         """Yield labels, tumour found inside the true kidney mask, and scores; see `tumor_cases`."""
         cohort = self.held_out.subset(item.case_id for item in files)
         return tumor_cases(self.stage(network), cohort, self.accelerator.autocast)
@@ -183,7 +172,11 @@ class TumorRecipe(Recipe):
         By case, all slices of a case are as hard as its slices with kidney are on average.
         """
         t, arm = self.training, self.arm
-        if not arm.oversample or arm.oversample_by == "cysts" or isinstance(self.train, CaseStream):
+        if (
+            not arm.oversample
+            or arm.oversample_by == "cysts"
+            or isinstance(self.train, data.CaseStream)
+        ):
             return {}
         if (epoch + 1) % t.oversample_every or epoch + 1 == t.epochs:
             return {}
@@ -191,7 +184,7 @@ class TumorRecipe(Recipe):
         for name, entry in self.train.items():
             found = self._tumor(stage, entry, t.oversample_stride)
             pixel_mm2 = entry.spacing[1] * entry.spacing[2]
-            hard[name] = slice_difficulty(found, entry.labels == 2, pixel_mm2=pixel_mm2)
+            hard[name] = data.slice_difficulty(found, entry.labels == 2, pixel_mm2=pixel_mm2)
             if arm.oversample_by == "case":
                 hard[name][:] = hard[name][slice(*entry.meta["kidney_range"])].mean()
         self.sampler.set_difficulty(hard, gain=t.oversample_gain, cap=t.oversample_cap)

@@ -14,15 +14,7 @@ from IPython import get_ipython
 
 from kitslib.reporting.figures.panels import AXES, plane_slice, plane_spacing
 from kitslib.reporting.tables import shaped
-from kitslib.reporting.viewer.slices import (
-    HU_WINDOWS,
-    check_overlays,
-    grey,
-    layer,
-    picture_size,
-    start_of,
-    viewer_of,
-)
+from kitslib.reporting.viewer import slices
 from kitslib.reporting.viewer.slider import Viewer, ViewerError, columns_of
 
 AROUND_MM = 25  # shown beyond the labels, where only the kidneys are
@@ -52,7 +44,7 @@ class Shown:
     words: str = ""
 
     def __post_init__(self) -> None:
-        check_overlays(self.imaging, self.panels, self.spacing)
+        slices.check_overlays(self.imaging, self.panels, self.spacing)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -76,7 +68,7 @@ def side_by_side(shown: Shown, *, max_slices: int = 32) -> Viewer:
     """The scan and each label map beside each other behind one slider, cut to the kidneys."""
     part = (slice(None), *shown.box()[1:])  # all slices, so that they keep their numbers
     panels = {name: volume[part] for name, volume in shown.panels.items()}
-    return viewer_of(
+    return slices.viewer_of(
         shown.imaging[part], panels, spacing=shown.spacing, title=shown.title,
         max_slices=max_slices, words=shown.words, apart=True,
     )  # fmt: skip
@@ -131,7 +123,7 @@ class _Live:
             options=[NONE, *zip(arms, arms, strict=True)], value=second, description="beside"
         )
         self.plane = w.Dropdown(options=list(AXES), description="plane")
-        self.hu_window = w.Dropdown(options=list(HU_WINDOWS), description="HU window")
+        self.hu_window = w.Dropdown(options=list(slices.HU_WINDOWS), description="HU window")
         self.zoom = w.Checkbox(value=True, description="kidneys only", indent=False)
         self.index = w.IntSlider(description="slice", layout=w.Layout(width="min(100%, 40rem)"))
         self.says, self.table = w.HTML(), w.HTML()
@@ -174,7 +166,7 @@ class _Live:
         first, last, _ = self.kidneys[axis].indices(count)
         cut = {name: volume[self.kidneys] for name, volume in self.shown.panels.items()}
         self.index.max = count - 1
-        self.index.value = first + start_of(cut, axis, range(last - first))
+        self.index.value = first + slices.start_of(cut, axis, range(last - first))
         self.draw()
 
     def draw(self, _: object = None) -> None:
@@ -184,13 +176,13 @@ class _Live:
         part[AXES[plane]] = slice(None)
         image = plane_slice(self.shown.imaging[tuple(part)], plane, z)
         step = plane_spacing(self.shown.spacing, plane)
-        width, height = picture_size(image, step, LIVE_SIDE)
+        width, height = slices.picture_size(image, step, LIVE_SIDE)
         scale = LIVE_SIDE / max(width, height)
         size = round(width * scale), max(1, round(height * scale))
-        ground = grey(image, size, self.hu_window.value)
+        ground = slices.grey(image, size, self.hu_window.value)
         pictures = {"scan": ground}
         for name, volume in self.shown.panels.items():
-            over = layer(plane_slice(volume[tuple(part)], plane, z), size, "labels")
+            over = slices.layer(plane_slice(volume[tuple(part)], plane, z), size, "labels")
             pictures[name] = ground.convert("RGBA")
             pictures[name].alpha_composite(over.convert("RGBA"))
         for cell, (name, picture) in zip(self.cells, pictures.items(), strict=False):
