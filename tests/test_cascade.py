@@ -295,8 +295,8 @@ def test_a_tumour_that_is_not_sure_enough_is_none(stages: tuple, scan: np.ndarra
     kidney, tumor = stages
     ml = float((called == 2).sum()) * float(np.prod(SPACING)) / 1000
     assert ml > 0
-    for least_ml, least_certain, kept in ((0.5 * ml, 0.5, True), (2 * ml, 0.5, False)):
-        decision, never = Decision(least_ml, least_certain), Decision(0, 2)
+    for least_ml, kept in ((0.001 * ml, True), (2 * ml, False)):
+        decision, never = Decision(least_ml), Decision(1e9)
         kinds = {WITH: decision, WITHOUT: never}
         if contrast(scan, run(scan, stages).kidney) == WITHOUT:
             kinds = {WITH: never, WITHOUT: decision}

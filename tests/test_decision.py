@@ -35,12 +35,10 @@ def test_a_patient_is_what_its_components_say() -> None:
     truth[2, 3, 5] = True
     rows = marked(probability, truth, 0.25)
     assert rows == [found(0.5, 0.75, False), found(1.0, 1.0, True)]
-    decision = Decision(least_ml=0.75, least_certain=0.5)
+    decision = Decision(0.75)
     kept = decision.applied(probability, 0.25)
     assert kept.dtype == np.float16 and not kept[0].any() and (kept[2, 2:, 4:] == 1).all()
-    assert np.array_equal(
-        Decision(least_ml=0, least_certain=0.5).applied(probability, 1), probability
-    )
+    assert np.array_equal(Decision(0).applied(probability, 1), probability)
 
 
 def test_rates_are_counted_by_size() -> None:
@@ -48,7 +46,7 @@ def test_rates_are_counted_by_size() -> None:
         patient(0), patient(0, found(2, 0.9, False)), patient(3, found(1, 0.9, True)),
         patient(20, found(9, 0.9, False)), patient(40, found(30, 0.95, True)),
     ]  # fmt: skip
-    told = rates(patients, Decision(least_ml=1.5, least_certain=0.5))
+    told = rates(patients, Decision(1.4))
     assert (told["specificity"], told["without_tumor"]) == (0.5, 2)
     assert told["sensitivity"] == pytest.approx(1 / 3, abs=1e-4)
     assert told["sensitivity_above_10_ml"] == 0.5
@@ -64,7 +62,7 @@ def test_the_choice_is_specific_first() -> None:
     decision = choose_decision([*free, *sick, *small])
     told = rates([*free, *sick, *small], decision)
     assert told["specificity"] == 1 and told["sensitivity"] == 1
-    assert 0.7 < decision.least_certain <= 0.8 and decision.least_ml <= 0.9
+    assert 0.4 <= decision.least_ml <= 0.54  # 1.0 ml of 0.7 against 0.9 ml of 0.8
     with pytest.raises(ValueError, match="one kind"):
         choose_decision(sick)
 
@@ -89,7 +87,7 @@ def test_scans_without_contrast_have_thresholds_of_their_own() -> None:
         patients += [patient(0, found(1.0, certain, False), scan=scan) for _ in range(20)]
         patients += [patient(15, found(8, certain + 0.05, True), scan=scan) for _ in range(20)]
     chosen = choose_decisions(patients)
-    assert chosen[WITH]["least_certain"] > 0.7 or chosen[WITH]["least_ml"] > 1
+    assert 0.4 <= chosen[WITH]["least_ml"] < 0.8 <= chosen[WITHOUT]["least_ml"] < 1
     for scan in (WITH, WITHOUT):
         assert chosen[scan]["tested_on"]["sensitivity"] == 1
         assert chosen[scan]["tested_on"]["without_tumor"] == 10
@@ -111,7 +109,6 @@ def test_a_stage_reads_its_decisions_from_the_settings() -> None:
     decisions = TumorStage.of(None, settings).decisions
     assert decisions is not None and set(decisions) == {WITH, WITHOUT}
     for scan, decision in decisions.items():
-        values = {key: setting[scan][key] for key in ("least_ml", "least_certain")}
-        assert decision == Decision(**values)
+        assert decision == Decision(setting[scan]["least_ml"])
     del settings["decision"]
     assert TumorStage.of(None, settings).decisions is None

@@ -39,7 +39,7 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
 ) -> None:
     small = {"matrix": 48, "spacing_z": (10.0,), "tumor_free": 0.5}
     monkeypatch.setattr(release, "DEVELOPMENT", small)
-    monkeypatch.setattr(release, "AHEAD", 4)
+    monkeypatch.setattr(release, "AHEAD", {"kidney": 4, "tumor": 4})
 
     def stopped(self: KidneyRecipe, network: object, epoch: int) -> dict:
         if epoch == 1:

@@ -40,7 +40,8 @@ DEVELOP_SEED = 1  # added to the training's: of the patients that the decision i
 TUMOR_SEED = 1000  # added for the second stage, which sees other patients than the first
 DEVELOPMENT = {"matrix": 256, "spacing_z": (1.5, 2.5, 4.0, 5.0), "tumor_free": 0.5}
 PATIENTS = 240
-AHEAD = 32  # cases that are made ready; half as many take turns, so it decides the weights
+# cases that are made ready; half as many take turns, so it decides the weights
+AHEAD = {"kidney": 32, "tumor": 256}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -121,8 +122,9 @@ def fresh_recipe(
         seed, own = config.cohort.seed + TUMOR_SEED, {"arm": arm(config.arms[0])}
     patients = {"variety": config.cohort.variety, "tumor_free": config.cohort.tumor_free}
     make = partial(fresh_case, seed=seed, grid=grid, patients=patients)
-    named = key("fresh", seed, as_dict(grid), patients, SLICES_MM, PIXEL, AHEAD, code_key(*MADE_BY))
-    stream = data.CaseStream(make, key=named, ahead=AHEAD)
+    ahead = AHEAD["kidney" if kind is KidneyRecipe else "tumor"]
+    named = key("fresh", seed, as_dict(grid), patients, SLICES_MM, PIXEL, ahead, code_key(*MADE_BY))
+    stream = data.CaseStream(make, key=named, ahead=ahead)
     return kind(
         name=name, training=training, grid=grid, seed=config.seed, train=stream,
         held_out=data.prepare(watched, grid, config.store / "cache"), accelerator=accelerator,

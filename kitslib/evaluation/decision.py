@@ -7,9 +7,8 @@ rates, of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from itertools import pairwise, product
-from operator import itemgetter
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import cc3d
@@ -18,8 +17,7 @@ import numpy as np
 SIZES_ML = (0.0, 4.0, 10.0, 30.0, 100.0, np.inf)  # of the table by size
 CHOSEN_ABOVE_ML = 10.0  # sensitivity is judged for tumours above this first
 SPECIFIC = 0.9  # wanted where the thresholds are chosen
-LEAST_ML = (0.0, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
-LEAST_CERTAIN = tuple(np.arange(0.5, 0.99, 0.02).round(2).tolist())
+LEAST_ML = tuple(np.geomspace(0.1, 100, 61).round(2).tolist())  # tried, of certain tumour
 CONTRAST_HU = 60.0  # kidneys have some 30 without contrast agent, 80 and more with it
 BRIGHT = 0.7  # quantile of the HU in a kidney mask; above half, for large tumours take up less
 WITH, WITHOUT = "with_contrast", "without_contrast"
@@ -27,14 +25,13 @@ WITH, WITHOUT = "with_contrast", "without_contrast"
 
 @dataclass(frozen=True)
 class Decision:
-    """A component counts as tumour from so many ml on, and so high a mean probability."""
+    """A component counts as tumour from so many ml of certain tumour on: the sum of 2 p - 1."""
 
     least_ml: float
-    least_certain: float
 
     def calls(self, ml: float, certain: float) -> bool:
         """Whether a component of this volume and mean probability is called a tumour."""
-        return ml >= self.least_ml and certain >= self.least_certain
+        return ml * (2 * certain - 1) >= self.least_ml
 
     def applied(self, probability: np.ndarray, voxel_ml: float) -> np.ndarray:
         """The probability (D, H, W), 0 in components that are not called."""
@@ -49,8 +46,7 @@ class Decisions(dict[str, Decision]):
     @classmethod
     def of(cls, setting: Mapping[str, Mapping[str, Any]]) -> Decisions:
         """Read them from a network's settings, which `choose_decisions` made."""
-        read = itemgetter(*(field.name for field in fields(Decision)))
-        return cls({scan: Decision(*read(setting[scan])) for scan in (WITH, WITHOUT)})
+        return cls({scan: Decision(setting[scan]["least_ml"]) for scan in (WITH, WITHOUT)})
 
 
 def contrast(imaging: np.ndarray, kidney: np.ndarray) -> str:
@@ -116,29 +112,17 @@ def _share(right: Sequence[bool]) -> float | None:
 
 
 def choose_decision(patients: Sequence[dict[str, Any]]) -> Decision:
-    """The thresholds with the best sensitivity among those as specific as is wanted.
+    """The lowest threshold that is as specific as is wanted, else the highest that was tried.
 
-    Sensitivity above 10 ml counts first, then that for all; the most specific of equal ones is
-    taken. Where none is specific enough, the best sum of both. Raises ValueError without patients
-    of both kinds.
+    Raises ValueError without patients of both kinds.
     """
     kinds = {patient["tumor_ml"] > 0 for patient in patients}
     if kinds != {True, False}:
         raise ValueError("decision: expected patients with and without tumour, got one kind alone")
-    best, most = None, (-1.0,) * 5
-    for ml, certain in product(LEAST_ML, LEAST_CERTAIN):
-        decision = Decision(least_ml=ml, least_certain=certain)
-        found = rates(patients, decision)
-        specific, every = found["specificity"], found["sensitivity"]
-        large = found["sensitivity_above_10_ml"]
-        large = every if large is None else large
-        worth = (1.0, large, every, specific, -certain)
-        if specific < SPECIFIC:
-            worth = (0.0, large + specific, every, specific, -certain)
-        if worth > most:
-            best, most = decision, worth
-    assert best is not None
-    return best
+    for least_ml in LEAST_ML:
+        if rates(patients, Decision(least_ml))["specificity"] >= SPECIFIC:
+            return Decision(least_ml)
+    return Decision(LEAST_ML[-1])
 
 
 def choose_decisions(patients: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -171,10 +155,10 @@ def decision_words(decision: Mapping[str, Any], scan: str | None = None) -> str:
 def _words(where: str, decision: Mapping[str, Any]) -> str:
     found = decision["tested_on"]
     text = (
-        f"{where}, a component is called a tumour from {decision['least_ml']:g} ml and a mean "
-        f"probability of {decision['least_certain']:g} on: of {found['without_tumor']} patients "
-        f"without one {_percent(found['specificity'])} were told so; of {found['with_tumor']} with "
-        f"one it was found in {_percent(found['sensitivity'])}"
+        f"{where}, a component is called a tumour from {decision['least_ml']:g} ml of certain "
+        f"tumour on: of {found['without_tumor']} patients without one "
+        f"{_percent(found['specificity'])} were told so; of {found['with_tumor']} with one it was "
+        f"found in {_percent(found['sensitivity'])}"
     )
     if found["sensitivity_above_10_ml"] is None:
         return f"{text}."
