@@ -34,11 +34,11 @@ def predict_ours(job: Mapping[str, Any]) -> None:
     inflate(job["by"])
     parts: dict[str, float] = {}
     wrap(predict.Models, "load", "networks read", parts)
-    wrap(predict, "read_scan", "scan read", parts)
+    wrap(predict.data, "read_scan", "scan read", parts)
     wrap(KidneyStage, "mask", "kidneys", parts)
     wrap(predict, "segment", "tumour", parts)
     wrap(predict, "write_preview", "preview", parts)
-    wrap(predict, "write_labels", "labels written", parts)
+    wrap(predict.data, "write_labels", "labels written", parts)
     words = ["predict", job["scan"], "-o", job["out"], "--force", "--device", device()]
     words += ["--threads", str(job["threads"])] + ["--models", job["models"]] * bool(job["models"])
     if main(words):
