@@ -528,7 +528,8 @@ def test_a_tilted_gantry_is_refused_before_anything_is_written(
 
 
 def test_predict_loads_highdicom_only_when_asked() -> None:
-    code = "import sys, kitslib.commands.predict as p; p.data.read_scan; print('highdicom' in sys.modules)"
+    code = "import sys, kitslib.commands.predict as p; p.data.read_scan; "
+    code += "print('highdicom' in sys.modules)"
     call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert call.stdout.strip() == "False"
 
