@@ -56,10 +56,10 @@ def test_seconds_can_be_checked_on_paper() -> None:
     found = costs("demo")
     kidney, baseline = found[1], next(cost for cost in found if "baseline" in cost.what)
     # 112 cases, 16 held out: 96 steps; a validation, and at the end the scans and their mirror
-    assert kidney.what == "kidney: 14 epochs of 96 steps"
+    assert kidney.what == "kidney: 20 epochs of 96 steps"
     readings = 6 * 4  # that 02 tries on 4 cases
     assert kidney.seconds == pytest.approx(
-        5 + 14 * 96 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
+        5 + 20 * 96 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
     )
     assert baseline.seconds == pytest.approx(5 + 12 * 33 * 0.1 + 16 * (1 + 2) * 1)
     full = next(cost for cost in found if "full" in cost.what)
