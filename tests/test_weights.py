@@ -22,7 +22,7 @@ from kitslib.config import (
     TumorGrid,
     as_dict,
 )
-from kitslib.evaluation import dice
+from kitslib.evaluation import decision, dice
 from kitslib.training import WEIGHTS, models_folder
 
 COHORT = json.loads((WEIGHTS / "made.json").read_text())["settings"]["cohort"]
@@ -75,6 +75,9 @@ def test_a_real_ct_is_segmented_in_its_geometry(
     began = time.perf_counter()
     assert main(["predict", str(folder / "imaging.nii.gz"), "-o", str(tmp_path)]) == 0
     assert time.perf_counter() - began < 180 and psutil.Process().memory_info().rss < 4e9
+    (sidecar,) = tmp_path.glob("*.json")
+    plain = case == "ts_example_ct_sm"
+    assert json.loads(sidecar.read_text())["scan"] == ("without" if plain else "with") + "_contrast"
     given = nib.load(folder / "imaging.nii.gz")
     made = nib.load(tmp_path / f"prediction_{case}.nii.gz")
     assert made.shape == given.shape and np.array_equal(made.affine, given.affine)
@@ -82,3 +85,19 @@ def test_a_real_ct_is_segmented_in_its_geometry(
     if least is not None:
         truth = np.asarray(nib.load(folder / "segmentation.nii.gz").dataobj) > 0
         assert dice(np.asarray(made.dataobj) > 0, truth) > least
+
+
+@pytest.mark.parametrize("least_hu", [60.0, -1e4])  # from which on kidneys show contrast agent
+def test_a_scan_without_contrast_is_said_and_judged_by_its_own_threshold(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least_hu: float
+) -> None:
+    monkeypatch.setattr(decision, "CONTRAST_HU", least_hu)
+    scan = shared / "realct" / "data" / "ts_example_ct_sm" / "imaging.nii.gz"
+    assert main(["predict", str(scan), "-o", str(tmp_path), "--summary"]) == 0
+    (sidecar,) = tmp_path.glob("*ts_example_ct_sm*.json")
+    record, (page,) = json.loads(sidecar.read_text()), tmp_path.glob("*.html")
+    plain = least_hu == 60.0  # its kidneys have 14 HU in the median
+    assert record["scan"] == ("without_contrast" if plain else "with_contrast")
+    assert any("no contrast agent" in text for text in record["warnings"]) == plain
+    chosen = record["models"]["tumor"]["decision"]
+    assert decision.decision_words(chosen, record["scan"]) in page.read_text()

@@ -15,8 +15,8 @@ import cc3d
 import numpy as np
 
 SIZES_ML = (0.0, 4.0, 10.0, 30.0, 100.0, np.inf)  # of the table by size
-CHOSEN_ABOVE_ML = 10.0  # sensitivity is judged for tumours above this first
-SPECIFIC = 0.9  # wanted where the thresholds are chosen
+ABOVE_ML = 10.0  # of the one sensitivity that stands beside that of all tumours
+SPECIFIC = 0.9  # wanted of a threshold on the patients that choose it
 LEAST_ML = tuple(np.geomspace(0.1, 100, 61).round(2).tolist())  # tried, of certain tumour
 CONTRAST_HU = 60.0  # kidneys have some 30 without contrast agent, 80 and more with it
 BRIGHT = 0.7  # quantile of the HU in a kidney mask; above half, for large tumours take up less
@@ -99,7 +99,7 @@ def rates(patients: Sequence[dict[str, Any]], decision: Decision) -> dict[str, A
         some = [hit for ml, hit in sick if low < ml <= high]
         name = f"above {low:g} ml" if np.isinf(high) else f"{low:g} to {high:g} ml"
         rows.append({"tumor": name, "patients": len(some), "sensitivity": _share(some)})
-    above = [hit for ml, hit in sick if ml > CHOSEN_ABOVE_ML]
+    above = [hit for ml, hit in sick if ml > ABOVE_ML]
     return {
         "without_tumor": len(free), "specificity": _share([not called for called in free]),
         "with_tumor": len(sick), "sensitivity": _share([hit for _, hit in sick]),
