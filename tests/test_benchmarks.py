@@ -18,8 +18,8 @@ import torch
 
 import benchmarks.__main__ as command
 from benchmarks import (
-    _demo_shapes,
     _measure,
+    _shapes,
     augmentation,
     fullsize,
     oversampling,
@@ -131,7 +131,7 @@ def test_every_job_explains_itself(name: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (_demo_shapes, augmentation, training, windows):
+    for job in (_shapes, augmentation, training, windows):
         monkeypatch.setattr(job, "installed", lambda module: False)
 
 
@@ -198,7 +198,7 @@ def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = {"ours, bfloat16": lambda: ResUNet3D(widths=(2, 2, 2, 2, 2))}
     monkeypatch.setattr(training, "OURS", small)
     monkeypatch.setattr(_measure, "process", Here)
-    options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--no-demo"]
+    options = ["--crop", "8", "8", "8", "--repeats", "1", "--no-full-step", "--shapes"]
     assert training.main([*options, "--out", str(tmp_path)]) == 0
     table = contents(tmp_path, "training")["tables"][0]
     assert (
@@ -208,17 +208,19 @@ def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(contents(tmp_path, "training")["bounds"]) == 4
 
 
-def test_the_demo_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = _demo_shapes.DEMO
+def test_the_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = _shapes.PROFILES["demo"]
     kidney = replace(demo.kidney, widths=(2, 2, 2, 2, 2), slab=16, patch=16)
     tumor = replace(demo.tumor, widths=(2, 2, 2, 2), batch=2, patch=(16, 16))
-    monkeypatch.setattr(_demo_shapes, "DEMO", replace(demo, kidney=kidney, tumor=tumor))
+    small = {"demo": replace(demo, kidney=kidney, tumor=tumor)}
+    monkeypatch.setattr(_shapes, "PROFILES", small)
     monkeypatch.setattr(_measure, "process", Here)
-    for table in _demo_shapes.tables(1, "wall", 1):
-        mine, peer = table.rows
-        assert mine["samples/s"] > 0 and peer["remark"].startswith("not installed")
-    assert _demo_shapes.shape_of("kidney") == (1, 1, 16, 16, 16)
-    assert _demo_shapes.shape_of("tumour") == (2, 5, 16, 16)
+    for table in _shapes.tables("demo", 1, "wall", 1):
+        mine, *peers = table.rows
+        assert mine["samples/s"] > 0 and len(peers) == len(_shapes.PEERS)
+        assert all(peer["remark"].startswith("not installed") for peer in peers)
+    assert _shapes.shape_of("demo", "kidney") == (1, 1, 16, 16, 16)
+    assert _shapes.shape_of("demo", "tumour") == (2, 5, 16, 16)
 
 
 def test_the_paper_size_step_is_left_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,16 +46,17 @@ def test_the_rules_are_stored_before_the_first_score_and_each_change_is_listed(
     assert now[:1] == first and len(now) == 2 and now[1]["key"] != first[0]["key"]
 
 
-def test_wall_time_counts_overlapping_stages_once(tmp_path: Path) -> None:
+def test_a_summary_names_each_machine_and_counts_overlapping_stages_once(tmp_path: Path) -> None:
     stages = tmp_path / "work" / "records"
     for name, began, ended, more in (
-        ("a", 0, 10, {}),
-        ("b", 5, 20, {}),
-        ("c", 100, 110, {"summary": {"n": 1}}),
+        ("a", 0, 10, {"device": "one"}),
+        ("b", 5, 20, {"device": "another"}),
+        ("c", 100, 110, {"device": "one", "summary": {"n": 1}}),
     ):
         times = {"began": began, "ended": ended, "processor_s": 5.5}
         write_json(stages / f"{name}.json", times | more)
-    assert summary(tmp_path) == {"n": 1, "wall_s": 30.0, "processor_s": 16.5}
+    found = {"n": 1, "wall_s": 30.0, "processor_s": 16.5}
+    assert summary(tmp_path) == {**found, "device": "another and one"}
 
 
 def test_summary_without_an_evaluation_says_what_to_run(tmp_path: Path) -> None:

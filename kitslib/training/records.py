@@ -30,7 +30,6 @@ WEIGHTS = ROOT / "kitslib" / "weights"  # of the networks that come with the pac
 
 def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
     """Return where a result comes from: commit, versions, device, data, date."""
-    on_gpu = torch.cuda.is_available() and config.device != "cpu"
     return {
         "profile": config.profile,
         "settings": list(config.changes),
@@ -40,11 +39,16 @@ def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
         "labels": config.cohort.labels,
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "device": device_name("cuda" if on_gpu else "cpu"),
+        "device": _device(config),
         "python": platform.python_version(),
         "versions": versions(),
         **more,
     }
+
+
+def _device(config: RunConfig) -> str:
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    return device_name("cuda" if on_gpu else "cpu")
 
 
 def record_path(config: RunConfig, name: str) -> Path:
@@ -84,6 +88,7 @@ def stored_rules(config: RunConfig) -> list[dict[str, Any]]:
 def record(config: RunConfig, name: str, *, began: float, **values: Any) -> Path:
     """Write what a notebook found, as its last act; `began` is what `begin` returned."""
     head = {"record": name, "began": began, "ended": time.time(), "commit": commit()}
+    head |= {"device": _device(config), "torch": torch.__version__}
     head |= {"processor_s": round(sum(os.times()[:4]), 1)}  # of this process and its children
     head |= {"config": _shared(config), "code": code_key(*RESULTS)}
     return write_json(record_path(config, name), head | values)
@@ -118,7 +123,7 @@ def _shared(config: RunConfig) -> dict[str, Any]:
 
 
 def summary(reports: Path) -> dict[str, Any]:
-    """Return what summary.json says: the evaluation's summary, and the seconds that all took."""
+    """Return what summary.json says: the evaluation's summary, where all ran, and what it took."""
     records = [read_json(path) for path in sorted((reports / "work" / "records").glob("*.json"))]
     found = [r["summary"] for r in records if "summary" in r]
     if not found:
@@ -128,7 +133,8 @@ def summary(reports: Path) -> dict[str, Any]:
         wall += max(0.0, ended - max(began, end))
         end = max(end, ended)
     processor = sum(r["processor_s"] for r in records)
-    return {**found[-1], "wall_s": round(wall, 1), "processor_s": round(processor, 1)}
+    where = {"device": " and ".join(sorted({r["device"] for r in records}))}
+    return {**found[-1], **where, "wall_s": round(wall, 1), "processor_s": round(processor, 1)}
 
 
 def models_folder(folder: Path | None = None) -> Path:
