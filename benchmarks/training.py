@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,6 +44,7 @@ from benchmarks._measure import (
     spread,
     timed,
 )
+from kitslib.data import Batch
 from kitslib.networks import ResUNet3D, count_parameters, multiply_adds
 from kitslib.training import (
     OptimizerName,
@@ -82,9 +82,7 @@ class Slabs:
             0.0,
         )
         images, labels = data(shape)
-        self.given = SimpleNamespace(
-            images=images, labels=labels, case_ids=("random",), seeds=((0,),)
-        )
+        self.given = Batch(images=images, labels=labels, case_ids=("random",), seeds=((0,),))
 
     def batch(self, epoch: int, step: int, *, rank: int = 0, world: int = 1) -> Any:
         if step == self.warm:

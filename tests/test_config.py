@@ -304,6 +304,16 @@ def test_key_changes_with_any_value_but_not_with_order() -> None:
     assert len(key(1)) == 16
 
 
+def test_the_code_key_is_alike_for_any_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        config.code, "PACKAGE", tmp_path
+    )  # ast.dump would have a version's empty fields
+    (tmp_path / "room.py").write_text('def f(a: int):\n    return f"{a}" or b"x"\n')
+    assert config.code_key("room.py") == "b35d1ed65c0198a5"
+
+
 def test_prose_does_not_change_the_code_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

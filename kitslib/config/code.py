@@ -39,7 +39,18 @@ def _without_prose(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, PROSE) and ast.get_docstring(node, clean=False) is not None:
             node.body[0] = ast.Pass()
-    return ast.dump(tree)
+    return _words(tree)
+
+
+def _words(node: Any) -> str:
+    """A syntax tree as text, alike for any Python; `ast.dump` has the fields of its version."""
+    if isinstance(node, list):
+        return ",".join(map(_words, node))
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+    words = [f"{name}={_words(value)}" for name, value in fields.items()]
+    return f"{type(node).__name__}({';'.join(words)})"
 
 
 def code_key(*places: str) -> str:
