@@ -48,8 +48,7 @@ def _words(node: Any) -> str:
         return ",".join(map(_words, node))
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
-    words = [f"{name}={_words(value)}" for name, value in fields.items()]
+    words = [f"{n}={_words(v)}" for n, v in ast.iter_fields(node) if v not in (None, [])]
     return f"{type(node).__name__}({';'.join(words)})"
 
 

@@ -47,8 +47,7 @@ def provenance(config: RunConfig, **more: Any) -> dict[str, Any]:
 
 
 def _device(config: RunConfig) -> str:
-    on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    return device_name("cuda" if on_gpu else "cpu")
+    return device_name("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
 
 
 def record_path(config: RunConfig, name: str) -> Path:
