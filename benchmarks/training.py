@@ -341,7 +341,7 @@ def main(arguments: list[str]) -> int:
     words = "profiles at whose shapes steps are timed too (%(default)s)"
     reader.add_argument("--shapes", metavar="P", nargs="*", default=["demo"], help=words)
     options = reader.parse_args(arguments)
-    peers = "monai", "dynamic-network-architectures"
+    peers = "monai", "dynamic_network_architectures"
     facts = conditions(options.threads, options.repeats, *peers, clock=options.clock)
     shape = (BATCH, 1, *options.crop)
     how = {"shape": shape, "threads": options.threads, "clock": options.clock}
