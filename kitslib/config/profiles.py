@@ -18,7 +18,7 @@ DEMO = RunConfig(
     profile="demo",
     arms=("baseline", "focal_dice", "full"),  # they hold each mechanism; see ARMS
     kidney_arms=(),
-    cohort=CohortConfig(cases=112, matrix=256, spacing_z=(3.0, 4.0, 5.0), held_out=16),
+    cohort=CohortConfig(cases=112, matrix=192, spacing_z=(3.0, 4.0, 5.0), held_out=16),
     # slabs from the paper's 100 mm around the kidneys never show a bladder: it is taken for one
     kidney_grid=KidneyGrid(spacing_z=5.0, matrix=80, margin_mm=200.0),
     tumor_grid=TumorGrid(spacing_z=3.0, spacing_xy=2.5, region="box"),
@@ -44,7 +44,7 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
         "hdc_level_0", "hdc_level_1", "plain_dilation", "hdc_per_sample", "focal_dice_per_sample",
     ),
     kidney_arms=("standard", "no_residual", "no_deep_supervision", "mirror_none"),
-    cohort=replace(DEMO.cohort, cases=312, held_out=200, draw=0.75),
+    cohort=replace(DEMO.cohort, cases=312, matrix=256, held_out=200, draw=0.75),
     kidney=replace(DEMO.kidney, test_time_mirroring=False),
     tumor=replace(
         DEMO.tumor,
