@@ -98,7 +98,7 @@ def test_options_reach_their_section_and_nothing_else() -> None:
 
 
 def test_a_setting_that_is_the_profiles_own_changes_nothing() -> None:
-    same = configure(profile="demo", options={"tumor.gamma": 2, "kidney.epochs": 18})
+    same = configure(profile="demo", options={"tumor.gamma": 2, "kidney.epochs": 17})
     assert same == configure(profile="demo")
 
 

@@ -27,7 +27,7 @@ DEMO = RunConfig(
         loss="dice_cross_entropy", foreground_weight=2.0, slab=32, patch=64, window_slices=32,
         batch=1, foreground_oversampling=0.7, volume_power=1.0, move=True, tumor_weight=3.0,
         test_time_mirroring=True, components_by="certainty", optimizer="muon",
-        schedule="one_cycle", lr=6e-3, epochs=18, arm_epochs=3, validate_every=18,
+        schedule="one_cycle", lr=6e-3, epochs=17, arm_epochs=3, validate_every=17,
     ),
     tumor=TumorConfig(
         patch=(48, 48), widths=(8, 16, 48, 96), jitter=True, batch=24,
