@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -90,7 +91,8 @@ PEERS: dict[str, tuple[str, Maker]] = {  # with the package of each
 def matched(profile: str, stage: str, make: Maker) -> nn.Module:
     """The peer whose multiply-adds are nearest to those of our network, widths in steps of 4."""
     _, channels, *size = shape_of(profile, stage)
-    widths = getattr(PROFILES[profile], stage.replace("tumour", "tumor")).widths
+    config = PROFILES[profile]
+    widths = (config.kidney if stage == "kidney" else config.tumor).widths
     corner = (1, channels, *(min(n, CORNER) for n in size))
     wanted = multiply_adds(ours(profile, stage), corner)
     tried = []
@@ -116,10 +118,13 @@ def prepare(mine: bool, *, profile: str, stage: str, threads: int, clock: str) -
         )  # fmt: skip
         return sizes_of(found, shape)
     for peer, (package, make) in PEERS.items():
-        for precision in ("float32", "bfloat16") if installed(package) else ():
-            network = found[name := f"{peer}, {precision}"] = matched(profile, stage, make)
+        if not installed(package):
+            continue
+        network = matched(profile, stage, make)
+        for precision in ("float32", "bfloat16"):
+            found[name := f"{peer}, {precision}"] = copy.deepcopy(network)
             autocast = precision == "bfloat16"
-            STEPS[name] = plain_step(network, shape, autocast=autocast, clock=clock)
+            STEPS[name] = plain_step(found[name], shape, autocast=autocast, clock=clock)
     return sizes_of(found, shape)
 
 

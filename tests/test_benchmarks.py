@@ -21,6 +21,7 @@ from benchmarks import (
     _measure,
     _shapes,
     augmentation,
+    estimates,
     fullsize,
     oversampling,
     realct,
@@ -42,9 +43,9 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "choices", "coverage", "damaged", "fullsize", "growth", "kills", "layers",
-    "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score", "stages",
-    "training", "windows",
+    "augmentation", "choices", "coverage", "damaged", "estimates", "fullsize", "growth", "kills",
+    "layers", "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score",
+    "stages", "training", "windows",
 )  # fmt: skip
 
 
@@ -221,6 +222,21 @@ def test_the_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(peer["remark"].startswith("not installed") for peer in peers)
     assert _shapes.shape_of("demo", "kidney") == (1, 1, 16, 16, 16)
     assert _shapes.shape_of("demo", "tumour") == (2, 5, 16, 16)
+
+
+def test_an_estimate_becomes_a_table_with_alike_stages_once(tmp_path: Path) -> None:
+    sizes = {"memory": 2e9, "gpu": 1e9, "disk": 0, "what": "tables"}
+    costs = [{"stage": "03_tumor", "seconds": hours * 3600, **sizes} for hours in (1, 3, 2)]
+    whole = {"stage": "the whole", "seconds": 21600, **sizes, "costs": costs, "problems": []}
+    found = {"estimate": whole, "machine": {"what": "a card; 1 kB are on disk already"}}
+    (tmp_path / "preflight_day.json").write_text(json.dumps(found), encoding="utf-8")
+    words = [str(tmp_path / "preflight_day.json"), "--out", str(tmp_path)]
+    assert estimates.main(words) == 0
+    written = contents(tmp_path, "estimates")
+    table, *others = written["tables"]
+    assert written["conditions"] == {"day": "a card"} and not others
+    assert table["title"] == "day" and table["note"] == "It fits."
+    assert [row["h"] for row in table["rows"]] == [3, 6]
 
 
 def test_the_paper_size_step_is_left_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

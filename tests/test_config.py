@@ -307,9 +307,8 @@ def test_key_changes_with_any_value_but_not_with_order() -> None:
 def test_the_code_key_is_alike_for_any_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        config.code, "PACKAGE", tmp_path
-    )  # ast.dump would have a version's empty fields
+    # the text of ast.dump has a version's own fields and leaves others out
+    monkeypatch.setattr(config.code, "PACKAGE", tmp_path)
     (tmp_path / "room.py").write_text('def f(a: int):\n    return f"{a}" or b"x"\n')
     assert config.code_key("room.py") == "b35d1ed65c0198a5"
 

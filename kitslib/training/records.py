@@ -131,9 +131,9 @@ def summary(reports: Path) -> dict[str, Any]:
     for began, ended in sorted((r["began"], r["ended"]) for r in records):
         wall += max(0.0, ended - max(began, end))
         end = max(end, ended)
-    processor = sum(r["processor_s"] for r in records)
-    where = {"device": " and ".join(sorted({r["device"] for r in records}))}
-    return {**found[-1], **where, "wall_s": round(wall, 1), "processor_s": round(processor, 1)}
+    devices = {r.get("device") or found[-1].get("device", "") for r in records}
+    whole = {"device": " and ".join(sorted(devices)), "wall_s": round(wall, 1)}
+    return found[-1] | whole | {"processor_s": round(sum(r["processor_s"] for r in records), 1)}
 
 
 def models_folder(folder: Path | None = None) -> Path:
