@@ -55,17 +55,17 @@ def test_every_notebook_has_its_row_and_the_whole_adds_them() -> None:
 def test_seconds_can_be_checked_on_paper() -> None:
     found = costs("demo")
     kidney, baseline = found[1], next(cost for cost in found if "baseline" in cost.what)
-    # 112 cases, 16 held out: 96 steps; a validation, and at the end the scans and their mirror
-    assert kidney.what == "kidney: 20 epochs of 96 steps"
+    # 128 cases, 16 held out: 112 steps; a validation, and at the end the scans and their mirror
+    assert kidney.what == "kidney: 17 epochs of 112 steps"
     readings = 6 * 4  # that 02 tries on 4 cases
     assert kidney.seconds == pytest.approx(
-        5 + 20 * 96 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
+        5 + 17 * 112 * 0.1 + 16 * (1 + 2) * 1 + readings + 16 * 0.1 * 2
     )
     assert baseline.seconds == pytest.approx(5 + 12 * 33 * 0.1 + 16 * (1 + 2) * 1)
     full = next(cost for cost in found if "full" in cost.what)
-    # difficulty after epochs 4 and 8, on a sixth of the slices of the 96 training cases
-    assert full.seconds - baseline.seconds == pytest.approx(2 * 96 / 6)
-    assert found[0].seconds == pytest.approx(5 + 112 * (3 + 3 * 2) / 2)
+    # difficulty after epochs 4 and 8, on a sixth of the slices of the 112 training cases
+    assert full.seconds - baseline.seconds == pytest.approx(2 * 112 / 6)
+    assert found[0].seconds == pytest.approx(5 + 128 * (3 + 3 * 2) / 2)
 
 
 def test_further_seeds_have_no_page_and_200_cases_are_watched_as_16_are() -> None:
@@ -86,8 +86,8 @@ def test_twice_the_epochs_take_twice_the_training() -> None:
     once, twice, fixed = (
         costs(**{"kidney.epochs": n, "kidney.validate_every": n})[1].seconds for n in (50, 100, 1)
     )
-    assert twice - once == pytest.approx(50 * 96 * 0.1)
-    assert once - fixed == pytest.approx(49 * 96 * 0.1)
+    assert twice - once == pytest.approx(50 * 112 * 0.1)
+    assert once - fixed == pytest.approx(49 * 112 * 0.1)
 
 
 def test_mirrored_scans_take_time_except_in_the_arms() -> None:
