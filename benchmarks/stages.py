@@ -1,4 +1,4 @@
-"""Where the time of a finished study goes: processor and clock seconds of its stages.
+"""Where the time of a finished study goes: processor and clock seconds of its stages; its scores.
 
 Reads the records of a study, each of which says what its notebook took. Training is by the clock
 of the stage's own history, what is not training the rest.
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     args = options.parse_args(arguments)
     records = [read_json(path) for path in sorted((args.study / "work" / "records").glob("*.json"))]
     whole = summary(args.study)
+    scores = {"kidney, Dice": whole["kidney"]["dice"]}
+    scores |= {"cascade, composite": whole["cascade"]["composite"]}
+    scores |= {f"tumour, `{arm}`, Dice": row["dice"] for arm, row in whole["tumor"].items()}
     table = Table(
         title=f"Stages of `{whole['profile']}`",
         note="Several stages run at a time; processor seconds count all threads of a notebook,"
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         bounds=[
             f"by the clock, from the first stage to the last: {whole['wall_s'] / 60:.1f} min",
             f"processor: {whole['processor_s'] / 60:.1f} min",
+            *(f"{name}: {score:.3f}" for name, score in scores.items() if score is not None),
         ],
     ).publish(args.out)
     return 0

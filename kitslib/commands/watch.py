@@ -113,7 +113,7 @@ class Watch(Thread):
 
     def look(self) -> None:
         """Read the logs; show what is new."""
-        news = [stage for stage in self.todo if self.read(stage, self.since)]
+        news = [s for s in self.todo if s.state != "done" and self.read(s, self.since)]
         self.estimate()
         self.show(news)
         if news or self.over.is_set() or time.time() - self.written > RELOAD:
@@ -177,7 +177,7 @@ class Watch(Thread):
         config = self.config
         for stage in self.stages:
             record, page = config.work / "records" / f"{stage.name}.json", page_of(stage.name)
-            if stage.state == "done" and stage.dice is None:
+            if stage.state == "done" and stage.dice is None and stage.name[:2] in ("02", "03"):
                 scores = [case.get("dice") for case in read_json(record).get("rows", [])]
                 scores = [dice for dice in scores if dice is not None]
                 stage.dice = fmean(scores) if scores else None
