@@ -15,7 +15,7 @@ from PIL import Image
 from kitslib.reporting.pages import summary as told
 from kitslib.reporting.pages.forest import forest_rows
 from kitslib.reporting.pages.ledger import Source, ledger_rows, strip
-from kitslib.reporting.pages.offline import asset, environment, require_offline
+from kitslib.reporting.pages.offline import ENGINE, asset, require_offline
 from kitslib.reporting.pages.words import duration, interval, number, plain, setting
 
 PANELS = ("The scan", "The truth", "What was found")
@@ -61,7 +61,7 @@ def index_html(
     kidney, tumor = summary["kidney"] or {}, summary["tumor"] or {}
     boxes = [box | {"source": sources.get(box["kind"])} for box in told.headline(summary)]
     scored = told.by_dice(tumor)
-    html = environment().get_template("overview.html.j2").render(
+    html = ENGINE.get_template("overview.html.j2").render(
         css=asset("page.css"), js=asset("page.js"), summary=summary, data=data, pages=pages,
         panels=_panels(picture) if summary.get("picture") else [], says=told.says(summary),
         headline=boxes, strip=strip(summary.get("verdicts", [])), scored=scored,
@@ -103,7 +103,7 @@ def rerun_html(
     `cases` (ids), `data` (key), `commit` and `ended` (a moment), "" or None for what it has not.
     `untrained` says, where it is so, that the networks are.
     """
-    html = environment().get_template("rerun.html.j2").render(
+    html = ENGINE.get_template("rerun.html.j2").render(
         css=asset("page.css"), js=asset("page.js"), command=command, citation=plain(citation),
         facts=[(name, setting(value)) for name, value in facts.items() if value],
         records=plain(records), synthetic=synthetic, untrained=untrained, number=number,

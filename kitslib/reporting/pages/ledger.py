@@ -9,7 +9,7 @@ from typing import Any
 
 from IPython.display import HTML
 
-from kitslib.reporting.pages.offline import environment
+from kitslib.reporting.pages.offline import ENGINE
 from kitslib.reporting.pages.summary import VERDICTS, beside, ledger_cells, tally
 
 
@@ -55,5 +55,5 @@ def ledger_output(
     verdicts: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]]
 ) -> HTML:
     """The ledger as a notebook displays it: `claims_of` and the rows of `evaluation.ledger`."""
-    page = environment().get_template("ledger.html.j2")
+    page = ENGINE.get_template("ledger.html.j2")
     return HTML(page.render(strip=strip(verdicts), rows=ledger_rows(claims)))

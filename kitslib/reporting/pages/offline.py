@@ -81,7 +81,7 @@ def asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def environment() -> Environment:
-    """The template engine for pages that do not come from a notebook."""
-    loader = FileSystemLoader([TEMPLATES, TEMPLATES / "study"])
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+ENGINE = Environment(  # of pages that do not come from a notebook; a template is compiled once
+    loader=FileSystemLoader([TEMPLATES, TEMPLATES / "study"]), autoescape=True,
+    undefined=StrictUndefined, trim_blocks=True,
+)  # fmt: skip

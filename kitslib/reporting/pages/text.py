@@ -7,14 +7,14 @@ from typing import Any
 
 from bs4 import BeautifulSoup
 
-from kitslib.reporting.pages.offline import asset, environment, require_offline
+from kitslib.reporting.pages.offline import ENGINE, asset, require_offline
 from kitslib.reporting.pages.page import to_markup
 from kitslib.reporting.pages.words import duration, number
 
 
 def filled(template: str, **values: Any) -> str:
     """A card's Markdown: one of this package's templates with the values put in."""
-    words = environment().overlay(autoescape=False)
+    words = ENGINE.overlay(autoescape=False)
     return words.get_template(template).render(number=number, duration=duration, **values)
 
 
@@ -25,7 +25,7 @@ def text_html(markdown: str, *, synthetic: bool, untrained: str = "") -> str:
     body = BeautifulSoup(to_markup(text.replace(f"# {title}", "", 1)), "html.parser")
     for table in body.find_all("table"):
         table.wrap(body.new_tag("div", attrs={"class": "scroll"}))
-    page, shown = environment().get_template("text.html.j2"), {"title": title, "body": str(body)}
+    page, shown = ENGINE.get_template("text.html.j2"), {"title": title, "body": str(body)}
     shown |= {"synthetic": synthetic, "untrained": untrained}
     html = page.render(css=asset("page.css"), js=asset("page.js"), **shown)
     require_offline(html, title)
@@ -42,7 +42,7 @@ def checklist_html(
     `title` of where that is shown ("" for nowhere). `tally` says of each state how many have it.
     """
     shown = {"sections": sections, "tally": tally, "synthetic": synthetic, "untrained": untrained}
-    page = environment().get_template("claim.html.j2")
+    page = ENGINE.get_template("claim.html.j2")
     html = page.render(css=asset("page.css"), js=asset("page.js"), **shown)
     require_offline(html, "claim.html")
     return html
