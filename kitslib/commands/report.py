@@ -25,8 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
     argument("--index", type=Path, metavar="DIR", help="write the index page of reports/<profile>")
     argument("--readme", type=Path, metavar="FILE", help="write a summary.json's results to README")
-    words = "print which verdicts and numbers two studies (folder or summary.json) share; "
-    words += "status 1 where a pair of verdicts contradicts"
+    words = "compare two studies (folder or summary.json); status 1 where verdicts contradict"
     argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help=words)
     argument("--out", type=Path, metavar="FILE", help="write that comparison to a file as well")
 

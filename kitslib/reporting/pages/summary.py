@@ -19,6 +19,7 @@ VERDICTS = {  # each with its mark
 BAND = 0.05  # Dice: what is practically equal; a wider interval may hide a difference between arms
 FEW = 20  # cases
 WHOLE = "full"  # the paper's arm, with all six mechanisms
+SCORE = "dice_all_components"  # that arms are judged by
 
 
 def checked(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,35 +125,35 @@ def says(summary: Mapping[str, Any]) -> str:
 
 
 def by_dice(tumor: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The Dice of the arms that have one, the highest first."""
-    scored = {arm: row["dice"] for arm, row in tumor.items() if row.get("dice") is not None}
+    """The Dice of the arms that have one, all components, the highest first."""
+    scored = {arm: row[SCORE] for arm, row in tumor.items() if row.get(SCORE) is not None}
     return dict(sorted(scored.items(), key=lambda item: -item[1]))
 
 
 def certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any]) -> dict[str, Any]:
     """What the intervals allow to say: the widest, how many touch the best arm's, what is few."""
     rows = {"kidney": kidney} | {f"tumour “{arm}”": row for arm, row in tumor.items()}
-    bounded = {name: row["dice_ci"] for name, row in rows.items() if interval(row.get("dice_ci"))}
+    spans = {name: row.get(f"{SCORE}_ci", row.get("dice_ci")) for name, row in rows.items()}
+    bounded = {name: bounds for name, bounds in spans.items() if interval(bounds)}
     widths = {name: high - low for name, (low, high) in bounded.items()}
     widest = max(widths, key=widths.get, default="")
     counts = [row["n"] for row in rows.values() if row.get("n") is not None]
     found = {"widest": widest, "width": widths.get(widest), "others": 0}
     found["few"] = min((count for count in counts if count < FEW), default=None)
     found["once"] = sum(len(row.get("seeds") or []) == 1 for row in tumor.values())
-    arms = {arm: row for arm, row in tumor.items() if interval(row.get("dice_ci"))}
+    arms = {arm: bounded[f"tumour “{arm}”"] for arm in tumor if f"tumour “{arm}”" in bounded}
     if len(arms) > 1:
-        best = next(iter(by_dice(arms)))
-        low = arms.pop(best)["dice_ci"][0]
-        touching = sum(row["dice_ci"][1] >= low for row in arms.values())
+        best = next(arm for arm in by_dice(tumor) if arm in arms)
+        low = arms.pop(best)[0]
+        touching = sum(high >= low for _, high in arms.values())
         found |= {"best": best, "touching": touching, "others": len(arms)}
     return found
 
 
 def arm_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A tumour arm in text, and its Dice and interval as places on a line from 0 to 100."""
-    field = "dice_all_components"
-    value, spread = row.get(field), interval(row.get(f"{field}_ci"))
-    low, high = row[f"{field}_ci"] if spread else (value, value)
+    value, spread = row.get(SCORE), interval(row.get(f"{SCORE}_ci"))
+    low, high = row[f"{SCORE}_ci"] if spread else (value, value)
     bar = [round(100 * place, 1) for place in (low, value, high)] if value is not None else None
     shown = {
         "dice": number(value), "ci": spread, "largest": number(row.get("dice")),
