@@ -19,7 +19,7 @@ VERDICTS = {  # each with its mark
 BAND = 0.05  # Dice: what is practically equal; a wider interval may hide a difference between arms
 FEW = 20  # cases
 WHOLE = "full"  # the paper's arm, with all six mechanisms
-SCORE = "dice_all_components"  # that arms are judged by
+SCORE, BOUNDS = "dice_all_components", "dice_all_components_ci"  # that arms are judged by
 
 
 def checked(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def by_dice(tumor: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any]) -> dict[str, Any]:
     """What the intervals allow to say: the widest, how many touch the best arm's, what is few."""
     rows = {"kidney": kidney} | {f"tumour “{arm}”": row for arm, row in tumor.items()}
-    spans = {name: row.get(f"{SCORE}_ci", row.get("dice_ci")) for name, row in rows.items()}
+    spans = {name: row.get(BOUNDS, row.get("dice_ci")) for name, row in rows.items()}
     bounded = {name: bounds for name, bounds in spans.items() if interval(bounds)}
     widths = {name: high - low for name, (low, high) in bounded.items()}
     widest = max(widths, key=widths.get, default="")
@@ -141,7 +141,7 @@ def certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any]) -> dict[str, 
     found = {"widest": widest, "width": widths.get(widest), "others": 0}
     found["few"] = min((count for count in counts if count < FEW), default=None)
     found["once"] = sum(len(row.get("seeds") or []) == 1 for row in tumor.values())
-    arms = {arm: bounded[f"tumour “{arm}”"] for arm in tumor if f"tumour “{arm}”" in bounded}
+    arms = {arm: row[BOUNDS] for arm, row in tumor.items() if interval(row.get(BOUNDS))}
     if len(arms) > 1:
         best = next(arm for arm in by_dice(tumor) if arm in arms)
         low = arms.pop(best)[0]
@@ -152,8 +152,8 @@ def certainty(kidney: Mapping[str, Any], tumor: Mapping[str, Any]) -> dict[str, 
 
 def arm_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A tumour arm in text, and its Dice and interval as places on a line from 0 to 100."""
-    value, spread = row.get(SCORE), interval(row.get(f"{SCORE}_ci"))
-    low, high = row[f"{SCORE}_ci"] if spread else (value, value)
+    value, spread = row.get(SCORE), interval(row.get(BOUNDS))
+    low, high = row[BOUNDS] if spread else (value, value)
     bar = [round(100 * place, 1) for place in (low, value, high)] if value is not None else None
     shown = {
         "dice": number(value), "ci": spread, "largest": number(row.get("dice")),
