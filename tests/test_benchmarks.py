@@ -44,7 +44,7 @@ from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
     "augmentation", "choices", "coverage", "damaged", "estimates", "fullsize", "growth", "kills",
-    "layers", "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score",
+    "layers", "lesions", "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score",
     "stages", "training", "windows",
 )  # fmt: skip
 

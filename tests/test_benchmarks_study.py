@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,9 +14,10 @@ import psutil
 import pytest
 from bs4 import BeautifulSoup
 
-from benchmarks import _study, growth, kills
+from benchmarks import _study, growth, kills, lesions
 from benchmarks._findings import count, findings, page_lines, pictures, timeless
 from benchmarks._study import Call, StudyError, at_work
+from kitslib.data import read_labels
 from kitslib.training import differing
 
 # a study of three steps of a third of a second, each computed from what the last one left
@@ -260,3 +262,29 @@ def test_one_number_of_cases_shows_no_growth(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         growth.main(["--cases", "20"])
     assert "--cases: expected two numbers or more, each at least 5" in capsys.readouterr().err
+
+
+# A second cohort
+
+
+def test_a_study_is_judged_once_more_on_the_shapes_of_patients(
+    finished: Path, shared: Path, tmp_path: Path
+) -> None:
+    volumes = []
+    for case in ("case_00061", "case_00152"):
+        source, folder = shared / "kits23/dataset" / case, tmp_path / "labels" / case
+        shutil.copytree(source, folder)
+        labels, geometry = read_labels(folder / "segmentation.nii.gz")
+        volumes.append(geometry.volumes_ml(np.bincount(labels.ravel(), minlength=4))["tumor"])
+    (tmp_path / "labels" / "kits23.json").write_text("[]", encoding="utf-8")
+    words = ["--study", finished / "smoke", "--labels", tmp_path / "labels"]
+    words += ["--work", tmp_path / "work", "--out", tmp_path]
+    assert lesions.main([str(word) for word in words]) == 0
+    found = json.loads((tmp_path / "lesions.json").read_text(encoding="utf-8"))
+    cohorts, ledger, arms = (table["rows"] for table in found["tables"])
+    assert [row["cases"] for row in cohorts] == [2, 2]
+    assert cohorts[1]["tumour ml, median"] == pytest.approx(np.median(volumes), rel=0.1)
+    summary = json.loads((finished / "smoke" / "summary.json").read_text(encoding="utf-8"))
+    assert [row["arm"] for row in arms] == list(summary["tumor"])
+    (row,) = ledger
+    assert row["row"] == "14a" and all("n 2, seeds 2" in row[name] for name in lesions.COHORTS)

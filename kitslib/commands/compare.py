@@ -10,12 +10,12 @@ from typing import Any
 
 from kitslib.config import read_json
 from kitslib.data import CaseError
+from kitslib.evaluation import PRIMARY
 from kitslib.reporting import interval, markdown_table, number
 
 NEEDED = ("profile", "commit", "claims", "verdicts", "tumor")
 DECIDED = ("reproduced", "contradicted", "practically equal")
 CONTRADICTING = ({"reproduced", "contradicted"}, {"reproduced", "practically equal"})
-SCORE = "dice_all_components"  # of tumour arms: what claims are judged by
 COMPONENTS = ("seed", "case", "rest")  # of the variance of an arm's scores
 Summary = Mapping[str, Any]
 
@@ -133,8 +133,8 @@ def arm_table(a: Summary, b: Summary) -> str:
             cells, inside = "–", None
             half = prediction(ours, theirs, shares)
             if half is not None:
-                low, high = ours[SCORE] - half, ours[SCORE] + half
-                cells, inside = interval((low, high)), low <= theirs[SCORE] <= high
+                low, high = ours[PRIMARY] - half, ours[PRIMARY] + half
+                cells, inside = interval((low, high)), low <= theirs[PRIMARY] <= high
             both = [arm_words(study["tumor"][arm]) for study in (a, b)]
             rows.append([f"`{arm}`", *both, cells, said(inside)])
     if not rows:
@@ -161,10 +161,10 @@ def prediction(large: Summary, small: Summary, shares: Mapping[str, float]) -> f
     With the larger one's shares of variance, the smaller mean's variance follows from its seeds and
     cases; without, its own interval stands for it. None: an interval is missing.
     """
-    own, other = half_width(large.get(f"{SCORE}_ci")), half_width(small.get(f"{SCORE}_ci"))
+    own, other = half_width(large.get(f"{PRIMARY}_ci")), half_width(small.get(f"{PRIMARY}_ci"))
     if own is not None and small["n"] and complete(shares):
         other = own * math.sqrt(of_mean(small, shares) / of_mean(large, shares))
-    if own is None or other is None or small.get(SCORE) is None:
+    if own is None or other is None or small.get(PRIMARY) is None:
         return None
     return math.hypot(own, other)
 
@@ -230,7 +230,7 @@ def number_words(row: Summary) -> str:
 
 def arm_words(row: Summary) -> str:
     """Return an arm's mean, interval, cases and seeds."""
-    words = f"{number(row.get(SCORE)) or '–'} ({interval(row.get(f'{SCORE}_ci')) or '–'}"
+    words = f"{number(row.get(PRIMARY)) or '–'} ({interval(row.get(f'{PRIMARY}_ci')) or '–'}"
     return f"{words}; n {row['n']}, seeds {len(row['seeds'])})"
 
 
