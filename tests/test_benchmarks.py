@@ -44,8 +44,8 @@ from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
     "augmentation", "choices", "coverage", "damaged", "estimates", "fullsize", "growth", "kills",
-    "layers", "lesions", "monai", "nnunet", "oversampling", "predict", "preprocessing", "realct", "score",
-    "stages", "training", "windows",
+    "layers", "lesions", "monai", "nnunet", "oversampling", "predict", "preprocessing",
+    "realct", "score", "stages", "training", "windows",
 )  # fmt: skip
 
 
