@@ -43,9 +43,9 @@ from kitslib.networks import ResUNet3D, count_parameters
 from kitslib.transforms import SliceAugment, draw
 
 JOBS = (
-    "augmentation", "choices", "coverage", "damaged", "estimates", "fullsize", "growth", "kills",
-    "layers", "lesions", "monai", "nnunet", "oversampling", "predict", "preprocessing",
-    "realct", "score", "stages", "training", "windows",
+    "augmentation", "choices", "coverage", "damaged", "detection", "estimates", "fullsize",
+    "growth", "kills", "layers", "lesions", "monai", "nnunet", "oversampling", "predict",
+    "preprocessing", "realct", "score", "stages", "training", "windows",
 )  # fmt: skip
 
 

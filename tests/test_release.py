@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import detection
 from kitslib.commands import main, release
 from kitslib.evaluation import decision_words
 from kitslib.recipes import KidneyRecipe
@@ -20,6 +21,7 @@ TINY = {
     "kidney.epochs": 2, "kidney.validate_every": 2, "tumor.widths": "[4, 8, 8, 8]",
     "tumor.patch": "[16, 16]", "tumor.batch": 2, "tumor.steps": 2, "tumor.epochs": 1,
 }  # fmt: skip
+SMALL = {"matrix": 48, "spacing_z": (10.0,), "tumor_free": 0.5}
 
 
 def made(out: Path, *more: str) -> int:
@@ -37,8 +39,7 @@ def models(out: Path) -> Path:
 def test_a_stopped_release_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    small = {"matrix": 48, "spacing_z": (10.0,), "tumor_free": 0.5}
-    monkeypatch.setattr(release, "DEVELOPMENT", small)
+    monkeypatch.setattr(release, "DEVELOPMENT", SMALL)
     monkeypatch.setattr(release, "AHEAD", {"kidney": 4, "tumor": 4})
 
     def stopped(self: KidneyRecipe, network: object, epoch: int) -> dict:
@@ -80,3 +81,31 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
     commits = json.loads((folder / "made.json").read_text())["commits"]
     assert commits == {"kidney": "0123456789ab", "tumor": commit}
     assert "first at commit `0123456789ab`" in (folder / "README.md").read_text()
+
+
+def test_settings_are_tried_on_the_same_cases_and_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "DEVELOPMENT", SMALL)
+    monkeypatch.setattr(release, "AHEAD", {"kidney": 4, "tumor": 4})
+    monkeypatch.setattr(release, "fresh_case", release.fresh_case)  # as it was, afterwards
+    words = ["--patients", "8", "--jobs", "1", "--work", str(tmp_path), "--out", str(tmp_path)]
+    words += ["--try", "", "--try", "tumor.gamma=0"]
+    for name, value in TINY.items():
+        words += [] if name.startswith("kidney") else ["--set", f"{name}={value}"]
+    assert detection.main(words) == 0
+    cases = sorted(tmp_path.glob("fresh/*/*.z"))
+    (table,) = json.loads((tmp_path / "detection.json").read_text())["tables"]
+    assert [row["tried"] for row in table["rows"]] == ["the profile", "tumor.gamma=0"]
+    assert 4 <= len(cases) <= 12 and all(path.stat().st_size for path in cases)
+
+
+def test_patients_are_told_apart_by_what_hits_their_tumour() -> None:
+    def patient(tumor_ml: float, *found: tuple[float, bool]) -> dict:
+        rows = [{"ml": ml, "certain": 1.0, "hits": hits} for ml, hits in found]
+        return {"tumor_ml": tumor_ml, "found": rows}
+
+    sick = [patient(20, (5, True)), patient(30, (1, True), (50, False)), patient(5, (99, True))]
+    free = [patient(0, (3, False)), patient(0)]
+    assert detection.told_apart([*sick, *free]).startswith("0.750 (")  # 5 > 3, 5 > 0, 1 < 3, 1 > 0
+    assert detection.told_apart(sick) == "–"
