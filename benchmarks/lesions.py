@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._measure import Report, Table, command, conditions, parser, shared_option
-from kitslib.commands.compare import arm_words, load, number_words, pairs, said
+from kitslib.commands.compare import SAID, arm_words, load, number_words, pairs
 from kitslib.config import ROOT, RunConfig, configure, read_json
 from kitslib.data import (
     CaseFiles,
@@ -123,7 +123,7 @@ def ledger_table(study: Mapping[str, Any], runs: Runs) -> tuple[Table, str]:
         row = {"row": pair.place, "claim": pair.b["claim"], "measure": pair.b["measure"]}
         for cohort, one in zip(COHORTS, (pair.a, pair.b), strict=True):
             row[cohort] = f"{one['verdict']}; {number_words(one)}"
-        rows.append(row | {"contradicting": said(pair.contradicting)})
+        rows.append(row | {"contradicting": SAID[pair.contradicting]})
         contradicting, decided = contradicting + pair.contradicting, decided + pair.decided
     note = "By the study's own rules. Holm's correction is over the rows shown; in the study it is "
     note += "over these and the kidney network's."

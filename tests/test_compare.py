@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 from kitslib.commands import main
 from kitslib.commands.compare import Pair, compare, load, prediction
 from kitslib.data import CaseError
+from kitslib.reporting import results_markdown
 
 WORDS = ("reproduced", "contradicted", "practically equal", "undecided", "not testable here")
 SHARES = {"between arms": 0.1, "seed": 0.04, "case": 0.64, "rest": 0.22}
@@ -184,3 +186,24 @@ def test_a_summary_of_other_code_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps(old))
     with pytest.raises(CaseError, match=r"summary\.json: expected .* missing: verdicts"):
         load(tmp_path)
+
+
+def test_a_second_study_stands_beside_the_first(finished: Path, tmp_path: Path) -> None:
+    folder = finished / "smoke"
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    other = tmp_path / "other.json"
+    changed = next(row for row in found["claims"] if row["verdict"] == "undecided")
+    place, changed["verdict"] = f"{changed['number']}{changed['part']}", "reproduced"
+    other.write_text(json.dumps(found | {"seeds": [7, 8]}), encoding="utf-8")
+    assert main(["report", "--index", str(folder), "--second", str(other)]) == 0
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["second"].startswith("A second study (B) beside this one (A): 14 of 14 claims")
+    assert "Seeds: disjoint (A 0, 1; B 7, 8)" in summary["second"]
+    page = BeautifulSoup((folder / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert summary["second"] in page.text
+    assert "14 of 14 claims have the same verdict" in page.select_one("section.first").text
+    row = page.select_one(f"#claim-{place}")
+    assert "in a second study: reproduced" in row.find_parent("tr").text
+    assert page.text.count("in a second study:") == 1
+    text = results_markdown(summary)
+    assert summary["second"] in text and text.count("in a second study: reproduced") == 1

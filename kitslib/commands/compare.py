@@ -16,6 +16,7 @@ from kitslib.reporting import interval, markdown_table, number
 NEEDED = ("profile", "commit", "claims", "verdicts", "tumor")
 DECIDED = ("reproduced", "contradicted", "practically equal")
 CONTRADICTING = ({"reproduced", "contradicted"}, {"reproduced", "practically equal"})
+SAID = {True: "yes", False: "no", None: "–"}
 COMPONENTS = ("seed", "case", "rest")  # of the variance of an arm's scores
 Summary = Mapping[str, Any]
 
@@ -62,7 +63,7 @@ class Pair:
         for name, row in (("A", self.a), ("B", self.b)):
             if row.get("warning"):
                 claim += f"<br>*{name}: {row['warning']}*"
-        return [self.place, claim, *self.words, said(self.equal), said(self.contradicting)]
+        return [self.place, claim, *self.words, SAID[self.equal], SAID[self.contradicting]]
 
 
 def load(path: Path) -> Summary:
@@ -74,10 +75,8 @@ def load(path: Path) -> Summary:
         path /= "summary.json"
     found = read_json(path)
     if missing := [key for key in NEEDED if key not in found]:
-        fix = "it is of other code; run the study again"
-        raise CaseError(
-            f"{path}: expected {', '.join(NEEDED)}; missing: {', '.join(missing)}; {fix}"
-        )
+        words = f"expected {', '.join(NEEDED)}; missing: {', '.join(missing)}; it is of other code"
+        raise CaseError(f"{path}: {words}; run the study again")
     return found
 
 
@@ -88,7 +87,7 @@ def compare(a: Summary, b: Summary) -> tuple[str, bool]:
     ledger = []
     for pair in rows:
         numbers = [number_words(row) for row in (pair.a, pair.b)]
-        ledger.append([*pair.cells(), *numbers, said(pair.inside)])
+        ledger.append([*pair.cells(), *numbers, SAID[pair.inside]])
     parts = [
         "# Two studies compared",
         f"A: {named(a)}\n\nB: {named(b)}",
@@ -101,9 +100,15 @@ def compare(a: Summary, b: Summary) -> tuple[str, bool]:
         "## Tumour arms",
         arm_table(a, b),
         "## Altogether",
-        f"{totals(claims, rows)} {independence(a, b)}",
+        in_words(a, b),
     ]
     return "\n\n".join(parts) + "\n", any(pair.contradicting for pair in [*claims, *rows])
+
+
+def in_words(a: Summary, b: Summary) -> str:
+    """Return how many verdicts and values agree, and what the two studies share."""
+    claims, rows = pairs(a["verdicts"], b["verdicts"]), pairs(a["claims"], b["claims"])
+    return f"{totals(claims, rows)} {independence(a, b)}"
 
 
 def pairs(a: Sequence[Summary], b: Sequence[Summary]) -> list[Pair]:
@@ -136,7 +141,7 @@ def arm_table(a: Summary, b: Summary) -> str:
                 low, high = ours[PRIMARY] - half, ours[PRIMARY] + half
                 cells, inside = interval((low, high)), low <= theirs[PRIMARY] <= high
             both = [arm_words(study["tumor"][arm]) for study in (a, b)]
-            rows.append([f"`{arm}`", *both, cells, said(inside)])
+            rows.append([f"`{arm}`", *both, cells, SAID[inside]])
     if not rows:
         return "No arm is in both studies."
     within = sum(row[-1] == "yes" for row in rows)
@@ -239,11 +244,6 @@ def half_width(ci: Sequence[float | None] | None) -> float | None:
     if ci is None or None in ci:
         return None
     return (ci[1] - ci[0]) / 2
-
-
-def said(answer: bool | None) -> str:
-    """Return yes, no, or a dash for None."""
-    return {True: "yes", False: "no", None: "–"}[answer]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 # what a command does not use of them is not loaded
 from kitslib import evaluation, reporting, training
 from kitslib.commands import cards, claim, crate, followed
-from kitslib.commands.compare import compare, load
+from kitslib.commands.compare import by_place, compare, in_words, load
 from kitslib.commands.followed import NOTEBOOKS
 from kitslib.commands.peers import in_brief, peer_rows
 from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("notebook", type=Path, nargs="?", metavar="NOTEBOOK", help="an executed notebook")
     argument("html", type=Path, nargs="?", metavar="HTML", help="the page to write")
     argument("--index", type=Path, metavar="DIR", help="write the index page of reports/<profile>")
+    argument("--second", type=Path, metavar="B", help="with --index: a study to stand beside it")
     argument("--readme", type=Path, metavar="FILE", help="write a summary.json's results to README")
     words = "compare two studies (folder or summary.json); status 1 where verdicts contradict"
     argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help=words)
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Write a notebook's page, a study's index page or README's table; or compare two studies."""
     sys.modules.setdefault("rfc3987_syntax", None)  # a grammar, unused here: seconds to load
     if args.index:
-        print(index(args.index))
+        print(index(args.index, args.second))
     elif args.readme:
         old = (ROOT / "README.md").read_text(encoding="utf-8")
         write_text(ROOT / "README.md", reporting.with_results(old, read_json(args.readme)))
@@ -47,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.notebook and args.html:
         print(write_text(args.html, page_html(args.notebook)))
     else:
-        words = "report needs NOTEBOOK and HTML, --index DIR, --readme FILE or --compare A B"
-        raise CaseError(words)
+        raise CaseError("report: give NOTEBOOK HTML, --index DIR, --readme FILE or --compare A B")
     return 0
 
 
@@ -64,10 +64,10 @@ def page_html(notebook: Path) -> str:
     return reporting.to_html(notebook, record, links)
 
 
-def index(folder: Path) -> Path:
+def index(folder: Path, second: Path | None = None) -> Path:
     """Write summary.json, the index page and those that come with it; return the index page.
 
-    The chapters' places for what a mechanism is worth are filled.
+    The chapters' places for what a mechanism is worth are filled. `second` is a study to compare.
     """
     found, records = training.summary(folder), followed.read_records(folder)
     config = records["05_evaluation"]["config"]
@@ -80,6 +80,12 @@ def index(folder: Path) -> Path:
     compared = records.get("04_ablations", {}).get("effects", [])
     found["effects"] = followed.effects(found["claims"], compared)
     found["peers"] = list(map(in_brief, peer_rows(found)))
+    if second:
+        other = load(second)
+        found["second"] = f"A second study (B) beside this one (A): {in_words(found, other)}"
+        there = by_place(other["claims"])
+        for place, row in by_place(found["claims"]).items():
+            row["second"] = there.get(place, {}).get("verdict", "–")
     write_json(folder / "summary.json", found)
     for page in folder.glob("0*.html"):
         text = page.read_text(encoding="utf-8")

@@ -44,12 +44,12 @@ def index_html(
     `summary` has the keys of summary.json; a null shows as a dash with its reason. Its `real`
     (real CT: case, kidney `dice`), `real_ci`, `deviations` (setting, paper, here), `effects` (see
     `forest_rows`), `peers` (system, `says`, `dice`, `ci`, `n`), `picture` (`says`), `rules_history`
-    (key, date, commit), `training_draw`, `device` and its kidney's `worst` are optional. `data`
-    says in one sentence which cases were used. `picture` holds three squares beside each other,
-    scan, truth and found, of the case that the summary's `picture` tells of. `progress` is the
-    Watch of a study that runs. `sources` says where the numbers come from: of the boxes by
-    `kidney`, `tumor`, `cascade` and `real`, of the ledger by row.
-    `rerun` is the page of `rerun_html`. Raises ValueError for a missing key, an unknown verdict,
+    (key, date, commit), `second` (what another study says), `training_draw`, `device` and its
+    kidney's `worst` are optional. `data` says in one sentence which cases were used. `picture`
+    holds three squares beside each other, scan, truth and found, of the case that the summary's
+    `picture` tells of. `progress` is the Watch of a study that runs. `sources` says where the
+    numbers come from: of the boxes by `kidney`, `tumor`, `cascade` and `real`, of the ledger by
+    row. `rerun` is the page of `rerun_html`. Raises ValueError for a missing key, an unknown verdict,
     an absolute link.
     """
     summary, sources = told.checked(summary), sources or {}

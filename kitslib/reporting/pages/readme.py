@@ -93,6 +93,7 @@ def _rules(summary: Mapping[str, Any]) -> str:
         "Of a claim with several rows the worst counts. Verdicts are corrected for the number of "
         f"rows (Holm); practically equal: the interval lies within the band of ±{BAND} Dice. The "
         f"smallest effect is what four of five such studies would show. {' '.join(rules(summary))}"
+        f" {summary.get('second', '')}".rstrip()
     )
 
 

@@ -178,14 +178,13 @@ def ledger_cells(claim: Mapping[str, Any]) -> dict[str, str | None]:
 
 def beside(claim: Mapping[str, Any]) -> list[str]:
     """What a verdict must not be read without."""
-    found = []
-    if claim["verdict_unadjusted"] != claim["verdict"]:
+    found, words = [], {claim["verdict"], claim["verdict_unadjusted"]}
+    if len(words) > 1:
         found.append(f"before correction: {claim['verdict_unadjusted']}")
-    if claim["within_002"] and "practically equal" in (
-        claim["verdict"],
-        claim["verdict_unadjusted"],
-    ):
+    if claim["within_002"] and "practically equal" in words:
         found.append("within ±0.02 too")
     if claim["verdict"] == "undecided" and claim["needed"]:
         found.append(f"would decide: {claim['needed']}")
+    if claim.get("second", claim["verdict"]) != claim["verdict"]:
+        found.append(f"in a second study: {claim['second']}")
     return found

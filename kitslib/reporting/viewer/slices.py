@@ -86,12 +86,6 @@ def viewer_of(
     )  # fmt: skip
 
 
-def _named(labels: np.ndarray | None, prediction: np.ndarray | None) -> dict[str, np.ndarray]:
-    """What lies over the CT, by name; labels are the truth where there is a prediction."""
-    overlays = {"labels" if prediction is None else "truth": labels, "prediction": prediction}
-    return {name: volume for name, volume in overlays.items() if volume is not None}
-
-
 def check_overlays(
     imaging: np.ndarray, overlays: Mapping[str, np.ndarray], spacing: Sequence[float]
 ) -> None:
