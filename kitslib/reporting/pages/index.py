@@ -49,8 +49,8 @@ def index_html(
     holds three squares beside each other, scan, truth and found, of the case that the summary's
     `picture` tells of. `progress` is the Watch of a study that runs. `sources` says where the
     numbers come from: of the boxes by `kidney`, `tumor`, `cascade` and `real`, of the ledger by
-    row. `rerun` is the page of `rerun_html`. Raises ValueError for a missing key, an unknown verdict,
-    an absolute link.
+    row. `rerun` is the page of `rerun_html`. Raises ValueError for a missing key, an unknown
+    verdict, an absolute link.
     """
     summary, sources = told.checked(summary), sources or {}
     listed = [one for page in pages for one in (page, *page.arms)]
