@@ -95,7 +95,7 @@ def trained():
     """
     words = "[ ${KITS_PROCESSES:-1} = 1 ] || accelerate launch --multi_gpu --num_processes $KITS_PROCESSES"
     words += " --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
-    return f"{braced(words)} -m {train('kidney')} &&"
+    return f"{braced(words)} -m {train('kidney')} --seed {FIRST} &&"
 
 
 def train(network):
@@ -200,7 +200,7 @@ rule kidney:
     threads: study.threads * PROCESSES
     resources: gpu=GPU * PROCESSES, **needs("02_kidney")
     priority: 10
-    shell: OWN_GPU + execute("02_kidney", "02_kidney", before=trained())
+    shell: OWN_GPU + execute("02_kidney", "02_kidney", f"-p seed {FIRST}", before=trained())
 
 
 rule kidney_arm:
@@ -261,7 +261,7 @@ rule evaluation:
     params: identity=identity("05_evaluation")
     threads: study.threads
     resources: gpu=GPU, **needs("05_evaluation")
-    shell: OWN_GPU + execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE}")
+    shell: OWN_GPU + execute("05_evaluation", "05_evaluation", f"-r arm {CASCADE} -p seed {FIRST}")
 
 
 rule page:

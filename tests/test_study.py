@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from kitslib.config import configure, key
+from kitslib.config import configure, key, write_json
 from kitslib.data import (
     CaseError,
     CaseFiles,
@@ -245,3 +246,17 @@ def test_the_engine_watches_the_cases_also_through_links_and_nothing_else(tmp_pa
         os.utime(store / "case_00000" / "segmentation.nii.gz", (1, 1))
         assert listing(folder) != before
         cohort(store, [True] * 3)
+
+
+def test_the_cascade_has_a_studys_first_seed(tmp_path: Path) -> None:
+    given = {"profile": "smoke", "data": "", "out": str(tmp_path), "options": {"seeds": [3, 4]}}
+    file = write_json(tmp_path / "study.json", given)
+    words = ["snakemake", "--dry-run", "--printshellcmds", "--cores", "1", "--configfile", file]
+    words += ["--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--nolock"]
+    said = subprocess.run(words, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    for notebook in ("02_kidney", "05_evaluation"):
+        ours = f"notebooks/{notebook}.ipynb -k"  # not an arm's
+        (command,) = [line for line in said.stdout.splitlines() if ours in line]
+        assert "-p seed 3" in command
+    assert "seed 0" not in said.stdout
