@@ -160,7 +160,8 @@ def task(reader: argparse.ArgumentParser, args: argparse.Namespace) -> Task:
         ours, whole = read_json(records / "05_evaluation.json")["rows"], summary(config.reports)
         hours = hours or [round(times * whole["wall_s"] / 3600, 3) for times in BUDGETS]
         made = [read_json(path) for path in records.glob("0[23]_*.json")]
-        cascade = [r for r in made if r["record"] in ("02_kidney", f"03_tumor-full-s{config.seeds[0]}")]
+        ours_are = "02_kidney", f"03_tumor-full-s{config.seeds[0]}"
+        cascade = [r for r in made if r["record"] in ours_are]
         taken = {"s": sum(r.get("train_s", 0.0) for r in cascade)}
         taken |= {"processor s": sum(r["processor_s"] for r in cascade), "GB": float("nan")}
         commit = whole["commit"]
