@@ -147,7 +147,7 @@ def test_a_training_by_two_processes_has_two_gpus(
     }  # fmt: skip
     launched = Path(pretended["NOTES"] + ".launched").read_text()
     assert "--num_processes 2 " in launched and "-m kitslib train kidney " in launched
-    assert "--profile smoke " in launched and launched.strip().endswith("--set kidney.epochs=2")
+    assert "--profile smoke " in launched and launched.strip().endswith("=2 --seed 0")
     again = run_all(pretended, tmp_path / "out", *words[:2], "--gpus", "1", *words[-2:])
     assert again.returncode == 0 and notes(pretended) == noted, "a second call does nothing"
 
