@@ -22,10 +22,9 @@ from benchmarks._measure import Report, Table, command, conditions, parser
 from kitslib.commands import release
 from kitslib.config import ROOT, code_key, configure, key, parse_settings, read_json, replacing
 from kitslib.data import Entry
-from kitslib.evaluation import WITH, WITHOUT, decision_words
+from kitslib.evaluation import ABOVE_ML, WITH, WITHOUT, decision_words
 
 WEIGHTS = ROOT / "kitslib" / "weights"
-ABOVE_ML = 10.0
 DRAWS = 1000  # of patients, for an interval
 FRESH = release.fresh_case
 

@@ -30,7 +30,15 @@ from kitslib.data import (
     read_labels,
     write_labels,
 )
-from kitslib.evaluation import TumorStage, arm_means, arm_summary, assemble, ledger, tumor_cases
+from kitslib.evaluation import (
+    LEAST_CYST_ML,
+    TumorStage,
+    arm_means,
+    arm_summary,
+    assemble,
+    ledger,
+    tumor_cases,
+)
 from kitslib.networks import build, ready
 from kitslib.phantom import kits_reference, write_rendered
 from kitslib.recipes import start_study
@@ -38,7 +46,6 @@ from kitslib.training import Run, recorded
 
 SEED = 23  # of the rendered CT
 LEAST_MM = 3.0  # thinnest slices, as in the study's cohort
-CYST_ML = 0.5  # what counts as a cyst, as in the ledger
 COHORTS = ("drawn", "with KiTS23's shapes")
 Runs = Mapping[str, list[dict[str, Any]]]  # by arm: a record of each seed
 
@@ -53,13 +60,12 @@ def study_config(reports: Path) -> RunConfig:
 def thinned(item: CaseFiles, matrix: int, out: Path) -> None:
     """Write a case's label map with slices of 3 mm or more and about `matrix` pixels a side."""
     labels, geometry = read_labels(item.segmentation_kits23 or item.segmentation)
-    slices = max(1, round(LEAST_MM / geometry.spacing[0]))
-    pixels = max(1, round(labels.shape[1] / matrix))
-    step = (slices, pixels, pixels)
-    spacing = tuple(size * times for size, times in zip(geometry.spacing, step, strict=True))
+    z, y, x = geometry.spacing
+    slices, pixels = max(1, round(LEAST_MM / z)), max(1, round(labels.shape[1] / matrix))
+    affine = canonical_affine((z * slices, y * pixels, x * pixels))
     path = out / item.case_id / "segmentation_kits23.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(path, labels[:: step[0], :: step[1], :: step[2]], canonical_affine(spacing))
+    write_labels(path, labels[::slices, ::pixels, ::pixels], affine)
 
 
 def second_cohort(labels: Path, config: RunConfig, work: Path, jobs: int) -> Cohort:
@@ -110,7 +116,9 @@ def cohort_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     tumor, cyst = table["tumor_ml"], table["cyst_ml"].astype(float)
     row = {"cohort": name, "cases": len(table), "tumour ml, median": round(tumor.median(), 1)}
     row |= {"its quartiles": " to ".join(f"{ml:.1f}" for ml in np.quantile(tumor, (0.25, 0.75)))}
-    row |= {f"with {CYST_ML:g} ml of cyst, %": round(100 * float((cyst >= CYST_ML).mean()))}
+    row |= {
+        f"with {LEAST_CYST_ML:g} ml of cyst, %": round(100 * float((cyst >= LEAST_CYST_ML).mean()))
+    }
     return row | {"cyst ml, mean": round(cyst.mean(), 1)}
 
 

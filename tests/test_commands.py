@@ -63,6 +63,7 @@ def test_errors_are_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
         ["predict", tmp_path / "a.nii.gz", "-o", tmp_path / "out", "--models", tmp_path],
         ["report", "--index", tmp_path],
         ["report"],
+        ["report", "--second", tmp_path],
         ["phantom", tmp_path / "o", "--cases", 2, "--labels", tmp_path],
     ):
         assert status(*words) == 1, words

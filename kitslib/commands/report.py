@@ -10,7 +10,7 @@ from pathlib import Path
 # what a command does not use of them is not loaded
 from kitslib import evaluation, reporting, training
 from kitslib.commands import cards, claim, crate, followed
-from kitslib.commands.compare import by_place, compare, in_words, load
+from kitslib.commands.compare import Summary, by_place, compare, in_words, load
 from kitslib.commands.followed import NOTEBOOKS
 from kitslib.commands.peers import in_brief, peer_rows
 from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
@@ -34,8 +34,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write a notebook's page, a study's index page or README's table; or compare two studies."""
     sys.modules.setdefault("rfc3987_syntax", None)  # a grammar, unused here: seconds to load
+    if args.second and not args.index:
+        raise CaseError("report: --second goes with --index DIR")
     if args.index:
-        print(index(args.index, args.second))
+        print(index(args.index, args.second and load(args.second)))
     elif args.readme:
         old = (ROOT / "README.md").read_text(encoding="utf-8")
         write_text(ROOT / "README.md", reporting.with_results(old, read_json(args.readme)))
@@ -64,10 +66,10 @@ def page_html(notebook: Path) -> str:
     return reporting.to_html(notebook, record, links)
 
 
-def index(folder: Path, second: Path | None = None) -> Path:
+def index(folder: Path, second: Summary | None = None) -> Path:
     """Write summary.json, the index page and those that come with it; return the index page.
 
-    The chapters' places for what a mechanism is worth are filled. `second` is a study to compare.
+    The chapters' places for what a mechanism is worth are filled. `second`: of a study to compare.
     """
     found, records = training.summary(folder), followed.read_records(folder)
     config = records["05_evaluation"]["config"]
@@ -81,11 +83,9 @@ def index(folder: Path, second: Path | None = None) -> Path:
     found["effects"] = followed.effects(found["claims"], compared)
     found["peers"] = list(map(in_brief, peer_rows(found)))
     if second:
-        other = load(second)
-        found["second"] = f"A second study (B) beside this one (A): {in_words(found, other)}"
-        there = by_place(other["claims"])
+        found["second"] = f"A second study (B) beside this one (A): {in_words(found, second)}"
         for place, row in by_place(found["claims"]).items():
-            row["second"] = there.get(place, {}).get("verdict", "–")
+            row["second"] = by_place(second["claims"]).get(place, {}).get("verdict", "–")
     write_json(folder / "summary.json", found)
     for page in folder.glob("0*.html"):
         text = page.read_text(encoding="utf-8")

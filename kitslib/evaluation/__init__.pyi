@@ -17,6 +17,7 @@ from .cascade_scores import options_at_test as options_at_test
 from .cascade_scores import score_cascade as score_cascade
 from .ceilings import CEILINGS as CEILINGS
 from .ceilings import ceilings as ceilings
+from .claims.evidence import LEAST_CYST_ML as LEAST_CYST_ML
 from .claims.evidence import PRIMARY as PRIMARY
 from .claims.evidence import Evidence as Evidence
 from .claims.evidence import arm_scores as arm_scores
@@ -40,6 +41,7 @@ from .claims.published import paper_evidence as paper_evidence
 from .claims.published import smallest_credible as smallest_credible
 from .claims.rules import STEPS as STEPS
 from .claims.stability import stability as stability
+from .decision import ABOVE_ML as ABOVE_ML
 from .decision import WITH as WITH
 from .decision import WITHOUT as WITHOUT
 from .decision import Decision as Decision
