@@ -25,7 +25,7 @@ from kitslib.transforms import (
     on_gpu,
     only,
 )
-from kitslib.transforms.augment import _augment, _steps
+from kitslib.transforms.augment import BINS, _steps
 
 EVERYTHING = SliceAugment(
     rotate=1,
@@ -361,8 +361,7 @@ def by_torch(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tenso
     """What `on_gpu` makes of a batch, on the device that it lies on."""
     done = torch.empty_like(images), torch.empty_like(labels)
     steps = _steps(drawn, *images.shape[2:])
-    for sample in zip(images, labels, *done, steps, strict=True):
-        _augment(on_gpu, *sample)
+    on_gpu.augment((images, labels), done, steps, BINS)
     return done
 
 

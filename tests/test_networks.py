@@ -16,7 +16,6 @@ from kitslib.networks import (
     count_parameters,
     gate_maps,
     hdc_coverage,
-    hole_free_reach,
     multiply_adds,
     shape_probe,
 )
@@ -432,7 +431,6 @@ def test_plain_dilation_leaves_holes_from_the_centre_on() -> None:
     [((2, 3, 5), 8), ((2, 2, 2), 0), ((1, 2, 3), 6), ((1,), 1), ((5, 3, 2), 8), ((4,), 0)],
 )
 def test_how_far_the_stack_sees_without_a_hole(dilations: tuple[int, ...], reach: int) -> None:
-    assert hole_free_reach(dilations) == reach
     line = hdc_coverage(dilations)[sum(dilations)]
     seen = {int(offset) for offset in line.nonzero()[0] - sum(dilations)}
     assert seen >= set(range(-reach, reach + 1))

@@ -89,15 +89,18 @@ def test_settings_are_tried_on_the_same_cases_and_patients(
     monkeypatch.setattr(release, "DEVELOPMENT", SMALL)
     monkeypatch.setattr(release, "AHEAD", {"kidney": 4, "tumor": 4})
     monkeypatch.setattr(release, "fresh_case", release.fresh_case)  # as it was, afterwards
-    words = ["--patients", "8", "--jobs", "1", "--work", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(detection, "WATCHED", 4)
+    words = ["--cases", "6", "--jobs", "1", "--work", str(tmp_path), "--out", str(tmp_path)]
     words += ["--try", "", "--try", "tumor.gamma=0"]
     for name, value in TINY.items():
         words += [] if name.startswith("kidney") else ["--set", f"{name}={value}"]
     assert detection.main(words) == 0
-    cases = sorted(tmp_path.glob("fresh/*/*.z"))
     (table,) = json.loads((tmp_path / "detection.json").read_text())["tables"]
     assert [row["tried"] for row in table["rows"]] == ["the profile", "tumor.gamma=0"]
-    assert 4 <= len(cases) <= 12 and all(path.stat().st_size for path in cases)
+    assert table["rows"][0]["loss"] != table["rows"][1]["loss"]
+    cases = sorted(tmp_path.glob("fresh/*/*.z"))
+    assert len(cases) == 6 + 4 + 4  # scored, of the epoch, and ahead of it: each made once
+    assert len(list(tmp_path.glob("work/runs/*/weights.safetensors"))) == 2
 
 
 def test_patients_are_told_apart_by_what_hits_their_tumour() -> None:
@@ -109,3 +112,5 @@ def test_patients_are_told_apart_by_what_hits_their_tumour() -> None:
     free = [patient(0, (3, False)), patient(0)]
     assert detection.told_apart([*sick, *free]).startswith("0.750 (")  # 5 > 3, 5 > 0, 1 < 3, 1 > 0
     assert detection.told_apart(sick) == "–"
+    assert detection.found_at([*sick, *free], 0.9) == 0.5  # 5 lies above 3, and 1 does not
+    assert detection.found_at(sick, 0.9) is None

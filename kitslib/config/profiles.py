@@ -55,9 +55,7 @@ STUDY = replace(  # what the verdicts rest on: 200 unseen cases, six seeds of ev
 
 RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any scanner
     profile="release", arms=("focal_dice",), kidney_arms=(),
-    cohort=CohortConfig(
-        cases=64, seed=2026, variety="wild", tumor_free=0.35, fresh=True, held_out=16
-    ),
+    cohort=CohortConfig(cases=64, seed=2026, variety="clinic", tumor_free=0.35, fresh=True),
     kidney_grid=KidneyGrid(spacing_z=4.0, spacing_xy=4.0, average=True),
     tumor_grid=TumorGrid(  # a wide margin: tumours that the first network leaves out are seen
         spacing_z=3.0, spacing_xy=2.5, region="box", average=True, margin_mm=20.0,
@@ -71,8 +69,8 @@ RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any s
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(12, 24, 48, 96), batch=16, epochs=24, steps=288, foreground_oversampling=0.4,
-        validate_every=8,
+        widths=(12, 24, 48, 96), jitter=False, batch=16, epochs=32, steps=448,
+        foreground_oversampling=0.4, validate_every=8,
     ),
 )  # fmt: skip
 

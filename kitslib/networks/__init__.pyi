@@ -1,6 +1,5 @@
 from .blocks import Level as Level
 from .blocks import hdc_coverage as hdc_coverage
-from .blocks import hole_free_reach as hole_free_reach
 from .blocks import initialise as initialise
 from .build import NETWORKS as NETWORKS
 from .build import Together as Together

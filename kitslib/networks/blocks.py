@@ -257,13 +257,3 @@ def hdc_coverage(dilations: Sequence[int], *, kernel: int = 3) -> np.ndarray:
         taps[::dilation] = 1
         line = np.convolve(line, taps)
     return np.outer(line, line)
-
-
-def hole_free_reach(dilations: Sequence[int], *, kernel: int = 3) -> int:
-    """How many voxels from the centre the stack sees every one, along each axis.
-
-    8 of 10 for dilations 2, 3, 5; 0 of 6 for 2, 2, 2.
-    """
-    line = hdc_coverage(dilations, kernel=kernel).diagonal()
-    outward = line[len(line) // 2 :]
-    return int(np.append(outward, 0).argmin()) - 1  # before the first hole, or the end

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -186,10 +185,9 @@ def apply(images: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     if on_a_cpu:
         samples = list(zip(*(x.contiguous().numpy() for x in (*stacks, *done)), steps, strict=True))
         samples.sort(key=lambda sample: sample[-1].count, reverse=True)  # the longest first
-        _for_all(samples, lambda sample: _augment(on_cpu, *sample))
+        _for_all(samples, lambda sample: _augment(*sample))
     else:
-        for sample in zip(*stacks, *done, steps, strict=True):
-            _augment(on_gpu, *sample)
+        on_gpu.augment(stacks, done, steps, BINS)
     _intensity(done[0], drawn)
     new_images, new_labels = done
     new_labels = new_labels.reshape(labels.shape).to(labels.dtype)
@@ -300,23 +298,21 @@ def _matrices(drawn: Draw, height: int, width: int) -> np.ndarray:
     return matrices
 
 
-def _augment(
-    operations: ModuleType, image: Any, label: Any, image_done: Any, label_done: Any, steps: _Steps
-) -> None:
-    """Image and label (K, H, W) of a sample into two others, by a kind of device's operations."""
+def _augment(image: Any, label: Any, image_done: Any, label_done: Any, steps: _Steps) -> None:
+    """Image and label (K, H, W) of a sample into two others, on a CPU."""
     axes, matrix, strength, sigma = steps
     if matrix is None:
-        operations.mirror(image, axes, into=image_done)
-        operations.mirror(label, axes, into=label_done)
+        on_cpu.mirror(image, axes, into=image_done)
+        on_cpu.mirror(label, axes, into=label_done)
     else:
         if 0 in axes:  # rows and columns are in the matrix
-            image, label = operations.reversed_slices(image), operations.reversed_slices(label)
-        operations.move(image, matrix, nearest=False, into=image_done)
-        operations.move(label, matrix, nearest=True, into=label_done)
+            image, label = image[::-1], label[::-1]
+        on_cpu.move(image, matrix, nearest=False, into=image_done)
+        on_cpu.move(label, matrix, nearest=True, into=label_done)
     if strength > 0:
-        operations.equalise(image_done, strength, BINS)
+        on_cpu.equalise(image_done, strength, BINS)
     if sigma > 0:
-        operations.blur(image_done, sigma)
+        on_cpu.blur(image_done, sigma)
 
 
 def _intensity(stacks: Tensor, drawn: Draw) -> None:

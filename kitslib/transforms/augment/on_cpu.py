@@ -31,11 +31,6 @@ def opencv() -> ModuleType:
     return cv2
 
 
-def reversed_slices(stack: np.ndarray) -> np.ndarray:
-    """`stack` with its slices in reverse order."""
-    return stack[::-1]
-
-
 def mirror(stack: np.ndarray, axes: tuple[int, ...], *, into: np.ndarray) -> None:
     """`stack` reversed along `axes`, which are (), the columns (2,) or all three."""
     if not axes:
