@@ -642,6 +642,12 @@ def test_what_qualifies_a_verdict_stands_with_it():
     assert untested.select_one(".badge.not-testable-here")
 
 
+def test_the_band_of_a_share_is_in_no_unit():
+    overlap = row(2, "b", "HU", "contradicted", 0.4, [0.3, 0.5], measure="mean HU histogram overlap")
+    text = words(index_soup(claims=[overlap]).select_one("table.ledger"))
+    assert "Practically equal: within ±0.05." in text and "Dice" not in text
+
+
 def test_an_undecided_row_is_not_called_narrow():
     few = row(14, "a", "The largest component", "undecided", 0.001, [0, 0.002], within_002=True)
     assert "±0.02" not in index_soup(claims=[few]).select_one("table.ledger").text

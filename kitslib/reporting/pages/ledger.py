@@ -33,10 +33,11 @@ def ledger_rows(
         if claim["part"] and claim["number"] not in seen:  # the strip leads to the first part
             anchors.insert(0, f"claim-{claim['number']}")
         seen.add(claim["number"])
+        unit = unit_of(claim)
         rows.append({
-            **claim, **ledger_cells(claim | {"unit": unit_of(claim)}), "place": place,
+            **claim, **ledger_cells(claim | {"unit": unit}), "place": place,
             "anchors": anchors, "beside": beside(claim), "source": (sources or {}).get(place),
-            "share": f"±{claim['band']:g} Dice" if claim["band"] else "",
+            "share": f"±{claim['band']:g} {unit}".rstrip() if claim["band"] else "",
         })  # fmt: skip
     return rows
 
