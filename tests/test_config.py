@@ -129,6 +129,12 @@ def test_settings_are_read_as_json_or_text() -> None:
             parse_settings([word])
 
 
+@pytest.mark.parametrize("words", ["[baseline,full]", "[baseline, full]", '["baseline", "full"]'])
+def test_a_list_of_names_needs_no_quotes(words: str) -> None:
+    options = parse_settings([f"arms={words}"])
+    assert configure(profile="smoke", options=options).arms == ("baseline", "full")
+
+
 @pytest.mark.parametrize("name", ["profile", "data", "out", "seed", "changes"])
 def test_a_parameter_is_no_option(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}.*parameter of its own"):

@@ -643,7 +643,7 @@ def test_what_qualifies_a_verdict_stands_with_it():
 
 
 def test_the_band_of_a_share_is_in_no_unit():
-    overlap = row(2, "b", "HU", "contradicted", 0.4, [0.3, 0.5], measure="mean HU histogram overlap")
+    overlap = row(2, "b", "HU", "contradicted", 0.4, [0.3, 0.5], measure="mean HU overlap")
     text = words(index_soup(claims=[overlap]).select_one("table.ledger"))
     assert "Practically equal: within ±0.05." in text and "Dice" not in text
 

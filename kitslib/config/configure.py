@@ -76,7 +76,7 @@ def configure(
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """Read settings given as NAME=VALUE, such as `kidney.epochs=3` or `seeds=[0, 1]`.
 
-    A value is JSON where it can be read as such, else text. Raises ConfigError for other forms.
+    A value is JSON, a list of bare words as in `arms=[baseline,full]`, or text. Raises ConfigError.
     """
     found = {}
     for word in words:
@@ -86,7 +86,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         try:
             found[name] = json.loads(text)
         except json.JSONDecodeError:
-            found[name] = text
+            found[name] = text[1:-1].replace(" ", "").split(",") if text[:1] == "[" else text
     return found
 
 
