@@ -111,6 +111,23 @@ def test_a_file_of_ones_own_needs_no_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scan", "shape", "panels"),
+    [
+        ("realct/data/ts_example_ct_sm", (30, 101, 122), ["truth", "shipped"]),
+        ("dicom/enhanced_multiframe", (2, 512, 512), ["shipped"]),
+    ],
+)
+def test_real_ct_and_dicom_are_shown(
+    shared: Path, tmp_path: Path, scan: str, shape: tuple[int, ...], panels: list[str]
+) -> None:
+    explorer = Explorer(configure(profile="smoke", out=str(tmp_path)), str(shared / scan))
+    shown = explorer.show(*explorer.chosen("", []))
+    assert list(shown.panels) == panels
+    assert {panel.shape for panel in shown.panels.values()} == {shape}
+    assert "`shipped`: " in answer(shown).content["answer"]
+
+
+@pytest.mark.parametrize(
     ("case", "arm", "told"),
     [
         ("case_00009", "full", "case: 'case_00009' is not among the scans; did you mean "),
