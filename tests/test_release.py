@@ -75,12 +75,14 @@ def test_a_stopped_release_goes_on_to_the_same_bits(
         patch.setattr(KidneyRecipe, "fit", stopped)
         shutil.copytree(folder, tmp_path / "own")
         text = (folder / "made.json").read_text()
-        commit = json.loads(text)["commit"]
-        (tmp_path / "own" / "made.json").write_text(text.replace(commit, "0123456789ab"))
+        commit, device = (json.loads(text)[name] for name in ("commit", "device"))
+        text = text.replace(commit, "0123456789ab").replace(device, "a GPU")
+        (tmp_path / "own" / "made.json").write_text(text)
         assert made(tmp_path / "a", "--kidney", str(tmp_path / "own")) == 0
-    commits = json.loads((folder / "made.json").read_text())["commits"]
-    assert commits == {"kidney": "0123456789ab", "tumor": commit}
-    assert "first at commit `0123456789ab`" in (folder / "README.md").read_text()
+    about = json.loads((folder / "made.json").read_text())
+    assert about["commits"] == {"kidney": "0123456789ab", "tumor": commit}
+    assert about["devices"] == {"kidney": "a GPU", "tumor": device}
+    assert "first at commit `0123456789ab` on a GPU" in (folder / "README.md").read_text()
 
 
 def test_settings_are_tried_on_the_same_cases_and_patients(

@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
     models = export_models(config, kidney=kidney, tumor=tumor)
     made = read_json(models / "made.json")
     made["command"] = made["command"].split(" --out ")[0]  # no folder of a machine
-    made["commits"] = {"kidney": made["commit"], "tumor": made["commit"]}
-    if args.kidney is not None:
-        made["commits"]["kidney"] = read_json(args.kidney / "made.json")["commits"]["kidney"]
+    first = made if args.kidney is None else read_json(args.kidney / "made.json")
+    for what in ("commit", "device"):
+        made[f"{what}s"] = first.get(f"{what}s", {"kidney": first[what]}) | {"tumor": made[what]}
     write_json(models / "made.json", made)
     patients = develop(config, files, models, accelerator.mixed_precision, args.jobs)
     settings = read_json(models / "tumor" / "settings.json")
