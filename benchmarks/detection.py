@@ -164,16 +164,15 @@ def main(arguments: Sequence[str]) -> int:
     with ProcessPoolExecutor(args.jobs, context) as pool:
         for words in wanted:
             config = settings_of(words, args.settings, args.work)
-            train, test = cases_of(config, args.work)
             last = config.cohort.cases * config.tumor.epochs + release.AHEAD["tumor"]
-            list(pool.map(partial(make, how=test), range(args.cases)))
-            list(pool.map(partial(make, how=train), range(last)))
-        release.patients_of(config, WATCHED, args.jobs)
+            counts = last, args.cases
+            for how, count in zip(cases_of(config, args.work), counts, strict=True):
+                list(pool.map(partial(make, how=how), range(count)))
+            release.patients_of(config, WATCHED, args.jobs)
     how = {"shared": args.settings, "work": args.work, "count": args.cases}
-    each = map
-    if args.at_once > 1:
-        each = ProcessPoolExecutor(args.at_once, context).map
-    rows = list(each(partial(tried, jobs=2, **how), wanted))
+    with ProcessPoolExecutor(args.at_once, context) as pool:
+        each = pool.map if args.at_once > 1 else map
+        rows = list(each(partial(tried, jobs=2, **how), wanted))
     facts = conditions(args.threads, args.repeats)
     about = {"cases": f"{args.cases} of any clinic, half of them without a tumour"}
     if args.settings:
