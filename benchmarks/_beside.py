@@ -252,6 +252,7 @@ def publish(
     """Print the page of a peer, and write it where `out` is a folder."""
     about = conditions(task.threads, 1, *packages)
     about["study"] = f"{task.config.study}, commit {task.commit}"
+    about["data"] = "given" if task.config.data else "synthetic"
     about["cases"] = f"{len(task.train)} for training, {len(task.test)} for testing"
     about["repeats"] = "one training each"
     Report(

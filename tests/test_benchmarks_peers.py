@@ -12,7 +12,7 @@ import pytest
 from benchmarks import _beside, _nnunet, monai, nnunet, predict, score
 from benchmarks._measure import Report, Timing, installed, wrap
 from benchmarks._study import StudyError
-from kitslib.commands.peers import in_brief, peer_rows
+from kitslib.commands.peers import peer_rows
 from kitslib.config import PROFILES, read_json
 from kitslib.data import canonical_affine, read_imaging, write_imaging, write_labels
 from kitslib.phantom import render_case
@@ -123,25 +123,25 @@ def test_peers_are_compared_case_by_case() -> None:
     assert "not scored" in _beside.ahead([], "peer", peer)
 
 
-def test_the_index_gets_the_rows_of_its_own_study(tmp_path: Path) -> None:
+def test_the_index_gets_the_peers_with_our_row_where_it_is_of_another_run(tmp_path: Path) -> None:
     tables = _beside.score_tables(rows(0.9, 0.8, 0.7), {"peer": (0.4, rows(0.8, 0.7, 0.6))})
-    facts = {"study": "demo, commit abc"}
-    Report(
-        name="nnunet", question="?", command="c", conditions=facts, tables=tables, bounds=[]
-    ).publish(tmp_path)
-    summary = {"profile": "demo", "cascade": {"composite": 0.8}}
+    for name in ("nnunet", "monai"):
+        facts = {"study": "demo, commit abc", "data": "synthetic"}
+        Report(
+            name=name, question="?", command="c", conditions=facts, tables=tables, bounds=[]
+        ).publish(tmp_path)
+    summary = {"synthetic": True, "cascade": {"composite": 0.8}}
     (row,) = peer_rows(summary, tmp_path)
-    assert (row["system"], row["hours"], row["n"], row["current"]) == ("peer", 0.4, 3, True)
-    assert row["composite"] == pytest.approx(0.7) and row["composite_gap"] == pytest.approx(0.1)
-    low, high = row["composite_ci"]
-    assert low < 0.7 < high and row["composite_gap_ci"] == pytest.approx([0.1, 0.1])
-    brief = in_brief(row)
-    assert "after 0.4 h" in brief["says"] and "+0.100" in brief["says"]
-    assert "another run" not in brief["says"] and brief["dice"] == row["composite"]
-    (row,) = peer_rows(summary | {"cascade": {"composite": 0.81}}, tmp_path)
-    assert "another run (demo, commit abc)" in in_brief(row)["says"]
-    assert row["current"] is False and row["study"] == "demo, commit abc"
-    assert peer_rows(summary | {"profile": "study"}, tmp_path) == []
+    assert (row["system"], row["n"]) == ("peer", 3) and row["dice"] == pytest.approx(0.7)
+    assert row["says"].startswith(
+        "KiTS19 composite on the test cases of demo, commit abc, after 24"
+    )
+    assert "ours minus it +0.100, 95 % +0.100 to +0.100" in row["says"]
+    assert row["ci"][0] < 0.7 < row["ci"][1]
+    ours, again = peer_rows(summary | {"cascade": {"composite": 0.81}}, tmp_path)
+    assert ours["system"] == _beside.OURS and ours["dice"] == pytest.approx(0.8) and again == row
+    assert ours["says"] == "KiTS19 composite on the test cases of demo, commit abc"
+    assert peer_rows(summary | {"synthetic": False}, tmp_path) == []
     assert peer_rows(summary, tmp_path / "none") == []
 
 

@@ -96,6 +96,12 @@ def test_the_scores_follow_the_numbers(summary: dict) -> None:
     assert "`attention`" not in text
 
 
+def test_a_peer_has_a_row_of_its_own(summary: dict) -> None:
+    peer = {"system": "nnU-Net", "says": "after 10 min", "dice": 0.7, "ci": [0.6, 0.8], "n": 16}
+    text = results_markdown(summary | {"peers": [peer]})
+    assert "| nnU-Net: after 10 min | 0.700 | 0.600 to 0.800 | 16 |" in text.splitlines()
+
+
 def test_of_a_real_cohort_it_is_not_said_that_nothing_carries_over(summary: dict) -> None:
     assert "carries over" not in results_markdown(summary | {"synthetic": False})
 

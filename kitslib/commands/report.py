@@ -12,7 +12,7 @@ from kitslib import evaluation, reporting, training
 from kitslib.commands import cards, claim, crate, followed
 from kitslib.commands.compare import Summary, by_place, compare, in_words, load
 from kitslib.commands.followed import NOTEBOOKS
-from kitslib.commands.peers import in_brief, peer_rows
+from kitslib.commands.peers import peer_rows
 from kitslib.config import ARMS, KIDNEY_ARMS, ROOT, deviations, read_json, write_json, write_text
 from kitslib.data import CaseError
 
@@ -81,7 +81,7 @@ def index(folder: Path, second: Summary | None = None) -> Path:
         found["real_ci"] = evaluation.estimate(real).ci
     compared = records.get("04_ablations", {}).get("effects", [])
     found["effects"] = followed.effects(found["claims"], compared)
-    found["peers"] = list(map(in_brief, peer_rows(found)))
+    found["peers"] = peer_rows(found)
     if second:
         found["second"] = f"A second study (B) beside this one (A): {in_words(found, second)}"
         for place, row in by_place(found["claims"]).items():

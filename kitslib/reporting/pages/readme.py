@@ -35,6 +35,9 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
         name = f"kidney of the real CT {row['case']}"
         scores.append([name, number(row["dice"]) or "–", "–", "1"])
     scores += _best_and_worst(summary["tumor"])
+    for row in summary.get("peers") or []:
+        name = f"{row['system']}: {row['says']}"
+        scores.append([name, *_score(row | {"dice_ci": row["ci"]}, "dice"), str(row["n"])])
     ledger = [_row(claim) for claim in summary["claims"]]
     verdicts = ", ".join(f"{count} {verdict}" for count, verdict in tally(summary["verdicts"]))
     parts = [
