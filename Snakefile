@@ -289,6 +289,8 @@ onstart:
 
     needed = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
     todo = [name for name in STAGES if stage(name) in needed]
+    if todo == STAGES[:1]:  # run_all.sh calls for it alone, then finds what else is of older code
+        todo = STAGES
     estimate = study.work / ESTIMATE
     if todo and estimate.is_file():
         watching.append(Watch(study, STAGES, todo, estimate))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,24 @@ def most_at_once(noted: list[tuple[str, str, list[str]]]) -> int:
         most = max(most, len(at_work))
     assert not at_work
     return most
+
+
+def test_one_call_makes_everything_anew_that_is_of_older_code(
+    pretended: dict[str, str], tmp_path: Path
+) -> None:
+    call = partial(run_all, pretended, tmp_path / "out", "--set", "seeds=[0]")
+    assert call().returncode == 0
+    Path(pretended["NOTES"]).unlink()
+    assert call().returncode == 0
+    assert not Path(pretended["NOTES"]).exists()  # nothing to do
+    (work,) = tmp_path.glob("out/*/work")
+    for file in work.glob(".snakemake/metadata/*"):
+        made = json.loads(file.read_text(encoding="utf-8"))
+        if made["rule"] not in ("page", "index"):
+            file.write_text(json.dumps(made | {"params": ["'older'"]}), encoding="utf-8")
+    assert call().returncode == 0
+    anew = [name for name, what, _ in notes(pretended) if what == "begin"]
+    assert sorted(anew) == sorted(file.stem for file in work.glob("records/0[235]*.json"))
 
 
 def test_no_gpu_is_used_twice_and_a_killed_stage_gives_its_own_back(
