@@ -193,8 +193,9 @@ cores=$(python -c 'from kitslib.config import usable_cores; print(usable_cores()
 engine=(snakemake) flags=(--cores "${jobs:-$cores}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
 [ -z "$on" ] || { engine=(bash slurm/run.sh "$work" "$anyway") flags=(${jobs:+--jobs "$jobs"} --config on=slurm); }
 run() {  # studies of one folder share cohorts, cache and runs: one at a time
-  with_lock "$out/work/.lock" "${engine[@]}" "$@" "${flags[@]}" --snakefile "$root/Snakefile" --directory "$work" \
-    --nolock --keep-going --rerun-incomplete --rerun-triggers mtime params input code --configfile "$work/study.json"
+  with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} "$@" ${flags[@]+"${flags[@]}"} \
+    --snakefile "$root/Snakefile" --directory "$work" --nolock --keep-going --rerun-incomplete \
+    --rerun-triggers mtime params input code --configfile "$work/study.json"
 }
 status=0 data_stage=records/01_data.json
 mkdir -p "$out/work/cards"
