@@ -33,7 +33,7 @@ from kitslib.config import (
     usable_cores,
 )
 from kitslib.data import Entry
-from kitslib.evaluation import ABOVE_ML, WITH, WITHOUT, TumorStage, contrast, marked
+from kitslib.evaluation import ABOVE_ML, WITH, WITHOUT, TumorStage, certain_ml, contrast, marked
 from kitslib.networks import build, ready
 from kitslib.recipes import TumorRecipe, start_study
 
@@ -79,7 +79,7 @@ def cases_of(config: RunConfig, work: Path) -> tuple[dict[str, Any], dict[str, A
 def score(patient: Mapping[str, Any], *, hits: bool) -> float:
     """Return the most ml of certain tumour in a component, or in one that hits the true tumour."""
     found = [row for row in patient["found"] if row["hits"] or not hits]
-    return max((row["ml"] * (2 * row["certain"] - 1) for row in found), default=0.0)
+    return max((certain_ml(row["ml"], row["certain"]) for row in found), default=0.0)
 
 
 def told_apart(patients: Sequence[Mapping[str, Any]]) -> str:

@@ -46,6 +46,7 @@ from .decision import WITH as WITH
 from .decision import WITHOUT as WITHOUT
 from .decision import Decision as Decision
 from .decision import Decisions as Decisions
+from .decision import certain_ml as certain_ml
 from .decision import choose_decision as choose_decision
 from .decision import choose_decisions as choose_decisions
 from .decision import contrast as contrast

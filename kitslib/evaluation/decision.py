@@ -31,7 +31,7 @@ class Decision:
 
     def calls(self, ml: float, certain: float) -> bool:
         """Whether a component of this volume and mean probability is called a tumour."""
-        return ml * (2 * certain - 1) >= self.least_ml
+        return certain_ml(ml, certain) >= self.least_ml
 
     def applied(self, probability: np.ndarray, voxel_ml: float) -> np.ndarray:
         """The probability (D, H, W), 0 in components that are not called."""
@@ -47,6 +47,11 @@ class Decisions(dict[str, Decision]):
     def of(cls, setting: Mapping[str, Mapping[str, Any]]) -> Decisions:
         """Read them from a network's settings, which `choose_decisions` made."""
         return cls({scan: Decision(setting[scan]["least_ml"]) for scan in (WITH, WITHOUT)})
+
+
+def certain_ml(ml: float, certain: float) -> float:
+    """Return the ml of certain tumour in a component of this volume and mean probability."""
+    return ml * (2 * certain - 1)
 
 
 def contrast(imaging: np.ndarray, kidney: np.ndarray) -> str:
