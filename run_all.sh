@@ -199,7 +199,8 @@ run() {  # studies of one folder share cohorts, cache and runs: one at a time
 }
 status=0 data_stage=records/01_data.json
 mkdir -p "$out/work/cards"
-# Where the data stage is to run anew, Snakemake does not ask whether those behind it are of older code too.
+# Where the data stage is to run anew, Snakemake does not ask whether those behind it are of older code too (its
+# issue 4166).
 [ -n "$on" ] || [ ! -f "$work/$data_stage" ] || run "$data_stage" || status=$?
 [ "$status" -ne 0 ] || run || status=$?
 if [ "$status" -eq 0 ]; then
