@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -297,7 +298,7 @@ def parser(name: str, doc: str | None, *, threads: int, repeats: int) -> argpars
 
 def command(name: str, arguments: Sequence[str]) -> str:
     """What wrote a report, as it was typed; of paths of this machine what others have too."""
-    return " ".join(["python -m benchmarks", name, *map(_anywhere, arguments)])
+    return shlex.join(["python", "-m", "benchmarks", name, *map(_anywhere, arguments)])
 
 
 def _anywhere(word: str) -> str:

@@ -73,6 +73,12 @@ def test_turns_are_interleaved_and_the_first_is_not_counted() -> None:
     assert {timing.repeats for timing in found.values()} == {2}
 
 
+def test_a_command_can_be_called_as_it_stands() -> None:
+    words = ["--try", "", "--try", "tumor.gamma=0 tumor.lam=2", str(ROOT / "reports" / "x")]
+    asked = "python -m benchmarks detection --try '' --try 'tumor.gamma=0 tumor.lam=2' reports/x"
+    assert _measure.command("detection", words) == asked
+
+
 def test_median_and_quartiles_on_paper() -> None:
     assert Timing.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Timing(3.0, 2.0, 4.0, 5)
     assert Timing.of([7.0]) == Timing(7.0, 7.0, 7.0, 1)
