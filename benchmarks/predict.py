@@ -230,7 +230,8 @@ def main(arguments: Sequence[str]) -> int:
     add("--models", default="", metavar="DIR", help="our networks (default: the package's)")
     work = ROOT / "reports" / "peers"
     add("--work", type=Path, default=work, help="of benchmarks nnunet (%(default)s)")
-    add("--mirrored", type=int, default=1, help="measurements of nnU-Net mirrored (%(default)s)")
+    words = "measurements of nnU-Net with mirroring; 0: none (%(default)s)"
+    add("--mirrored", type=int, default=1, help=words)
     args = reader.parse_args(arguments)
     _beside.end_with_stages()
     work, peers = args.work.absolute(), {}
@@ -247,8 +248,10 @@ def main(arguments: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         models = args.models and str(Path(args.models).absolute())
         for name, (words, labels) in contenders(scan, out, args.threads, models, peers).items():
-            print(f"{scan.name}: {name} …", flush=True)
             repeats = args.mirrored if "with mirroring" in name else args.repeats
+            if not repeats:
+                continue
+            print(f"{scan.name}: {name} …", flush=True)
             row, some = measure(scan, name, words, labels, repeats)
             rows.append(row)
             parts += some
