@@ -101,7 +101,7 @@ def case_rows(config: RunConfig, files: Sequence[CaseFiles], work: Path) -> list
 
 
 def stage_row(config: RunConfig, options: dict[str, Any], name: str, work: Path) -> dict[str, Any]:
-    """Seconds and memory of one notebook; what was measured before is read."""
+    """Processor seconds and memory of one notebook; what was measured before is read."""
     kept = work / "measured" / f"{config.profile}-{name}.json"
     if not kept.is_file():
         notebook, more = STAGES[name]
@@ -109,15 +109,14 @@ def stage_row(config: RunConfig, options: dict[str, Any], name: str, work: Path)
         target.parent.mkdir(parents=True, exist_ok=True)
         given = {"profile": config.profile, "data": config.data, "out": config.out}
         given |= {"options": options} | more
-        watch, began = Watch(), time.perf_counter()
+        watch = Watch()
         watch.start()
         papermill.execute_notebook(
             str(ROOT / "notebooks" / f"{notebook}.ipynb"), str(target), parameters=given,
             kernel_name="python3", progress_bar=False,
         )  # fmt: skip
         watch.over.set()
-        seconds = {"s": time.perf_counter() - began, "processor s": watch.busy}
-        write_json(kept, seconds | {"GB": watch.peak})
+        write_json(kept, {"processor s": watch.busy, "GB": watch.peak})
     return {"stage": name} | read_json(kept)
 
 
