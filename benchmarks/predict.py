@@ -47,7 +47,7 @@ from kitslib.data import (
     write_imaging,
 )
 from kitslib.evaluation import dice
-from kitslib.phantom import render_case, render_label_map
+from kitslib.phantom import render_case
 from kitslib.training import real_ct_folder
 
 LIMITS = {130: (10.0, 1.5), 600: (30.0, 2.5)}  # slices of 512²: seconds and GB of ours at most
@@ -93,8 +93,10 @@ def rendered(work: Path, slices: int, matrix: int) -> Scan:
     """A synthetic scan of about so many slices; rendered once."""
     imaging = work / f"rendered-{slices}x{matrix}.nii.gz"
     if not imaging.is_file():
-        coarse, (z, _, _) = render_label_map(0, seed=19, matrix=32, spacing_z=(5.0,))
-        thin = max(len(coarse) * z / slices, 0.25)
+        thin = 5.0
+        for _ in range(3):  # scans of thin slices are shorter
+            small, *_ = render_case(0, seed=19, matrix=32, spacing_z=(thin,))
+            thin = max(len(small) * thin / slices, 0.25)
         volume, _, spacing = render_case(0, seed=19, matrix=matrix, spacing_z=(thin,))
         write_imaging(imaging, volume, canonical_affine(spacing))
     return Scan(f"rendered, {slices} slices", imaging)
