@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,13 @@ def test_a_kill_reaches_processes_in_sessions_of_their_own_and_orphans(tmp_path:
     orphan = f"(setsid sleep {seconds} &) ; setsid sleep {seconds} & sleep {seconds}"
     call = Call(["bash", "-c", orphan], tmp_path / "log")
     deadline = time.time() + 20
-    while len(found := [p for p in call.processes() if p.name() == "sleep"]) < 3:
+    found: set[psutil.Process] = set()
+    while len(found) < 3:
         assert time.time() < deadline
+        for process in call.processes():
+            with suppress(psutil.NoSuchProcess):  # a shell that has ended in between
+                if process.name() == "sleep":
+                    found.add(process)
     call.kill()
     assert call.process.returncode == -9 and call.processes() == []
     for process in found:
