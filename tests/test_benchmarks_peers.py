@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -143,6 +144,11 @@ def test_the_index_gets_the_peers_with_our_row_where_it_is_of_another_run(tmp_pa
     assert ours["says"] == "KiTS19 composite on the test cases of demo, commit abc"
     assert peer_rows(summary | {"synthetic": False}, tmp_path) == []
     assert peer_rows(summary, tmp_path / "none") == []
+    undefined = _beside.score_tables(rows(math.nan), {})  # no case that has a composite
+    Report(
+        name="nnunet", question="?", command="c", conditions=facts, tables=undefined, bounds=[]
+    ).publish(tmp_path)
+    assert peer_rows(summary, tmp_path)[0]["dice"] is None
 
 
 # The jobs

@@ -31,7 +31,7 @@ def peer_rows(summary: Mapping[str, Any], folder: Path = FOLDER) -> list[dict[st
             says = f"KiTS19 composite on the test cases of {about['study']}"
             if row["hours"] is not None:
                 says += f", after {60 * row['hours']:.0f} min of training"
-            elif abs(row["mean"] - (summary["cascade"]["composite"] or 0.0)) < SAME:
+            elif abs((row["mean"] or 0.0) - (summary["cascade"]["composite"] or 0.0)) < SAME:
                 continue  # the page has it
             if row.get("ours minus it") is not None:
                 gap, low, high = (row[name] for name in ("ours minus it", "from", "to"))
