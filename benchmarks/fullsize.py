@@ -62,6 +62,7 @@ CUT = {  # fold4 holds out case_00061 alone, of 29 slices
     "tumor.accumulate": 4,
     "tumor.oversample_every": 1,
     "tumor.oversample_stride": 16,
+    "tumor.scored_every": 24,  # the untrained kidney network marks whole patients
 }
 STAGES = {  # notebook and parameters by record
     "01_data": ("01_data", {"jobs": 1}),
