@@ -69,7 +69,7 @@ RELEASE = RunConfig(  # the networks of `predict`: they must hold on CT of any s
     ),
     tumor=replace(
         DEMO.tumor,
-        widths=(12, 24, 48, 96), jitter=False, batch=16, epochs=32, steps=448,
+        widths=(12, 24, 48, 96), jitter=False, batch=16, epochs=64, steps=448,
         foreground_oversampling=0.4, validate_every=8,
     ),
 )  # fmt: skip
