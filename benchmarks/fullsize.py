@@ -152,22 +152,25 @@ def grid_voxels(cases: pd.DataFrame, grid: KidneyGrid | TumorGrid) -> pd.Series:
 def extrapolated(
     config: RunConfig, rows: list[dict[str, Any]], cases: pd.DataFrame
 ) -> dict[str, float]:
-    """Cache (GB), preparation (hours of one core) and its memory (GB) for all cases of a table."""
+    """Cache (GB), preparation (hours of one core) and its memory (GB) for all cases of a table.
+
+    A case's memory goes with the voxels of its scan and of the larger of its grids.
+    """
     found = {"cache, GB": 0.0, "preparation, h of one core": 0.0}
     here = cases[cases["case"].isin(CASES)].set_index("case")
-    scans = cases["slices"] * cases["rows"] * cases["cols"]
-    base = min(row["base GB"] for row in rows)  # of a process before its first case
-    a_voxel = 0.0  # bytes at work for a voxel of a scan, at most
+    scans = (cases["slices"] * cases["rows"] * cases["cols"]).set_axis(cases["case"])
+    larger = pd.Series(0.0, index=scans.index)
     for grid in (config.kidney_grid, config.tumor_grid):
         mine = pd.DataFrame([row for row in rows if row["grid"] == type(grid).__name__])
-        share = grid_voxels(cases, grid).sum() / grid_voxels(here, grid).sum()
-        found["cache, GB"] += mine["cache GB"].sum() * share
-        size = (here["slices"] * here["rows"] * here["cols"])[mine["case"]].to_numpy()
-        hours = mine["s"].sum() / 3600 * scans.sum() / size.sum()
+        voxels = grid_voxels(cases, grid).set_axis(cases["case"])
+        larger = larger.clip(lower=voxels)
+        found["cache, GB"] += mine["cache GB"].sum() * voxels.sum() / voxels[here.index].sum()
+        hours = mine["s"].sum() / 3600 * scans.sum() / scans[mine["case"]].sum()
         found["preparation, h of one core"] += hours
-        a_voxel = max(a_voxel, float(((mine["GB"] - base) * 1e9 / size).max()))
-    largest = sum(nlargest(JOBS, scans)) * a_voxel / 1e9
-    found[f"memory, {JOBS} at a time, GB"] = largest + JOBS * base
+    held, base = scans + larger, min(row["base GB"] for row in rows)  # GB before a first case
+    peaks = pd.DataFrame(rows).groupby("case")["GB"].max()
+    a_voxel = ((peaks - base) / held[peaks.index]).max()
+    found[f"memory, {JOBS} at a time, GB"] = sum(nlargest(JOBS, held)) * a_voxel + JOBS * base
     return found
 
 

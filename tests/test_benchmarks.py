@@ -285,6 +285,11 @@ def test_all_of_kits19_is_reckoned_from_four_cases() -> None:
     assert found["cache, GB"] == pytest.approx(2 * 8 * 0.5)
     assert found["preparation, h of one core"] == pytest.approx(2 * 8 * 3.6 / 3600)
     assert found["memory, 8 at a time, GB"] == pytest.approx(8 * scan * 10e-9 + 8)
+    table.loc[table["case"] == "case_00061", "slices"] = 20  # a fifth of the scan, the same box
+    found = fullsize.extrapolated(config, rows, table)
+    share = (scan + 100 * 256 * 256) / (20 * 512 * 512 + box)
+    memory = found["memory, 8 at a time, GB"]
+    assert memory == pytest.approx((7 * share + 1) * scan * 10e-9 + 8)
     assert fullsize.judged("memory", 64.0, 64).endswith("met")
     assert fullsize.judged("memory", 64.1, 64).endswith("missed")
 

@@ -58,7 +58,8 @@ def test_the_release_profile_is_what_made_them() -> None:
 def test_the_command_the_commit_and_the_data_are_told_and_no_folder_of_a_machine() -> None:
     text = (WEIGHTS / "made.json").read_text()
     made = json.loads(text)
-    assert made["command"].startswith("./run_all.sh --profile release")
+    changes = "".join(f" --set {change}" for change in made["settings"]["changes"])
+    assert made["command"] == "./run_all.sh --profile release" + changes
     assert made["data"] == "synthetic cohort"
     assert made["synthetic"] is True and made["commit"] and not made["commit"].endswith("+")
     assert "/" not in text.replace("./run_all.sh", "").replace("AMD/", "")
