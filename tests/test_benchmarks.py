@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -213,6 +214,28 @@ def test_training_runs(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert table["rows"][0]["samples/s"] > 0
     assert len(contents(tmp_path, "training")["bounds"]) == 4
+
+
+def test_a_step_is_timed_without_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = iter([100, 100, 1, 1])  # of the steps; batches are drawn ahead of them
+    past = 0
+
+    def loss(out: Any, target: torch.Tensor, epoch: int) -> torch.Tensor:
+        nonlocal past
+        past += next(lengths)
+        return training.supervised(out, target, epoch)
+
+    monkeypatch.setattr(training, "now", lambda clock: past)
+    network, shape = ResUNet3D(widths=(2, 2, 2, 2, 2)), (1, 1, 16, 16, 16)
+    assert training.our_seconds(network, shape, warm=2, steps=2, clock="", loss=loss) == 1
+
+
+def test_a_step_of_the_papers_size_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "PAPER_SLAB", (16, 16, 16))
+    monkeypatch.setattr(training, "product_rate", lambda size, clock: 1e9)
+    found = training.full_step(1, "wall")
+    assert found["seconds"] > 0
+    assert found["share"] == found["rate"] / 1e9
 
 
 def test_the_shapes_run(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
