@@ -158,6 +158,11 @@ def stage(name):
     return str(WORK / "records" / f"{name}.json")
 
 
+def the_data(wildcards):
+    """The record of the data stage; what a stage read of it is in the stage's own identity."""
+    return checkpoints.data.get().output[0]
+
+
 wildcard_constraints:
     arm="|".join((*study.arms, *study.kidney_arms)),
     seed="|".join(FURTHER) or "none",
@@ -183,7 +188,7 @@ rule preflight:  # on a cluster, on such a node as the stages get
     shell: preflight()
 
 
-rule data:
+checkpoint data:  # once it has run, Snakemake asks what behind it is of older code; behind a rule it does not (its issue 4166)
     output: stage("01_data")
     log: **logs("01_data")
     params: identity=identity("01_data")
@@ -193,7 +198,7 @@ rule data:
 
 
 rule kidney:
-    input: ancient(stage("01_data"))  # what it read is in its identity
+    input: ancient(the_data)
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
@@ -204,7 +209,7 @@ rule kidney:
 
 
 rule kidney_arm:
-    input: ancient(stage("01_data"))  # what it read is in its identity
+    input: ancient(the_data)
     output: stage(f"02_kidney-{{arm}}-s{FIRST}")
     log: **logs(f"02_kidney-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
@@ -214,7 +219,7 @@ rule kidney_arm:
 
 
 rule kidney_arm_further:
-    input: ancient(stage("01_data"))  # what it read is in its identity
+    input: ancient(the_data)
     output: stage("02_kidney-{arm}-s{seed}")
     log: text=logs("02_kidney-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, kidney_arm(wildcards.arm).settings)
@@ -224,7 +229,7 @@ rule kidney_arm_further:
 
 
 rule tumor:
-    input: ancient(stage("01_data"))  # what it read is in its identity
+    input: ancient(the_data)
     output: stage(f"03_tumor-{{arm}}-s{FIRST}")
     log: **logs(f"03_tumor-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
@@ -235,7 +240,7 @@ rule tumor:
 
 
 rule tumor_further:
-    input: ancient(stage("01_data"))  # what it read is in its identity
+    input: ancient(the_data)
     output: stage("03_tumor-{arm}-s{seed}")
     log: text=logs("03_tumor-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, as_dict(arm(wildcards.arm)))
@@ -289,7 +294,7 @@ onstart:
 
     needed = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
     todo = [name for name in STAGES if stage(name) in needed]
-    if todo == STAGES[:1]:  # run_all.sh calls for it alone, then finds what else is of older code
+    if todo == STAGES[:1]:  # what else is of older code is found once it has run
         todo = STAGES
     estimate = study.work / ESTIMATE
     if todo and estimate.is_file():

@@ -190,19 +190,13 @@ if [ ! -f "$study/summary.json" ] && [ -z "$on" ]; then  # before anything long 
     [ -n "$anyway" ] || { echo "run_all.sh: nothing was started; --anyway starts all the same" >&2; exit 1; }
 fi
 cores=$(python -c 'from kitslib.config import usable_cores; print(usable_cores())')
-engine=(snakemake) flags=(--cores "${jobs:-$cores}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
-[ -z "$on" ] || { engine=(bash slurm/run.sh "$work" "$anyway") flags=(${jobs:+--jobs "$jobs"} --config on=slurm); }
-run() {  # studies of one folder share cohorts, cache and runs: one at a time
-  with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} "$@" ${flags[@]+"${flags[@]}"} \
-    --snakefile "$root/Snakefile" --directory "$work" --nolock --keep-going --rerun-incomplete \
-    --rerun-triggers mtime params input code --configfile "$work/study.json"
-}
-status=0 data_stage=records/01_data.json
+engine=(snakemake --cores "${jobs:-$cores}" ${limit[@]+"${limit[@]}"} --retries 1 --quiet all)
+[ -z "$on" ] || engine=(bash slurm/run.sh "$work" "$anyway" ${jobs:+--jobs "$jobs"} --config on=slurm)
+status=0
 mkdir -p "$out/work/cards"
-# Where the data stage is to run anew, Snakemake does not ask whether those behind it are of older code too (its
-# issue 4166).
-[ -n "$on" ] || [ ! -f "$work/$data_stage" ] || run "$data_stage" || status=$?
-[ "$status" -ne 0 ] || run || status=$?
+# studies of one folder share cohorts, cache and runs: one at a time
+with_lock "$out/work/.lock" ${engine[@]+"${engine[@]}"} --snakefile "$root/Snakefile" --directory "$work" --nolock \
+  --keep-going --rerun-incomplete --rerun-triggers mtime params input code --configfile "$work/study.json" || status=$?
 if [ "$status" -eq 0 ]; then
   echo "reports: $study/index.html"
 elif [ "$status" -ne 2 ]; then

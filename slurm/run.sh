@@ -26,6 +26,4 @@ if [ ! -f "$work/../summary.json" ]; then
   cat "$log"
   ! grep -q '^does not fit' "$log" || [ -n "$anyway" ] || refuse "such a node will not do; --anyway starts all the same"
 fi
-data_stage=records/01_data.json  # alone first, as in run_all.sh
-[ ! -f "$work/$data_stage" ] || engine "$data_stage" "$@"
 engine "$@"
