@@ -158,7 +158,7 @@ def stage(name):
     return str(WORK / "records" / f"{name}.json")
 
 
-def the_data(wildcards):
+def data_record(wildcards):
     """The record of the data stage; what a stage read of it is in the stage's own identity."""
     return checkpoints.data.get().output[0]
 
@@ -188,7 +188,9 @@ rule preflight:  # on a cluster, on such a node as the stages get
     shell: preflight()
 
 
-checkpoint data:  # once it has run, Snakemake asks what behind it is of older code; behind a rule it does not (its issue 4166)
+# A checkpoint: once it has run, Snakemake asks which stages behind it are of older code; behind a rule
+# that runs it does not (its issue 4166).
+checkpoint data:
     output: stage("01_data")
     log: **logs("01_data")
     params: identity=identity("01_data")
@@ -198,7 +200,7 @@ checkpoint data:  # once it has run, Snakemake asks what behind it is of older c
 
 
 rule kidney:
-    input: ancient(the_data)
+    input: ancient(data_record)
     output: stage("02_kidney")
     log: **logs("02_kidney")
     params: identity=identity("02_kidney")
@@ -209,7 +211,7 @@ rule kidney:
 
 
 rule kidney_arm:
-    input: ancient(the_data)
+    input: ancient(data_record)
     output: stage(f"02_kidney-{{arm}}-s{FIRST}")
     log: **logs(f"02_kidney-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("02_kidney"), kidney_arm(wildcards.arm).settings)
@@ -219,7 +221,7 @@ rule kidney_arm:
 
 
 rule kidney_arm_further:
-    input: ancient(the_data)
+    input: ancient(data_record)
     output: stage("02_kidney-{arm}-s{seed}")
     log: text=logs("02_kidney-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, kidney_arm(wildcards.arm).settings)
@@ -229,7 +231,7 @@ rule kidney_arm_further:
 
 
 rule tumor:
-    input: ancient(the_data)
+    input: ancient(data_record)
     output: stage(f"03_tumor-{{arm}}-s{FIRST}")
     log: **logs(f"03_tumor-{{arm}}-s{FIRST}")
     params: identity=lambda wildcards: key(identity("03_tumor"), as_dict(arm(wildcards.arm)))
@@ -240,7 +242,7 @@ rule tumor:
 
 
 rule tumor_further:
-    input: ancient(the_data)
+    input: ancient(data_record)
     output: stage("03_tumor-{arm}-s{seed}")
     log: text=logs("03_tumor-{arm}-s{seed}")["text"]
     params: identity=lambda wildcards: key(DATA, SETTINGS, TRAINED, as_dict(arm(wildcards.arm)))
